@@ -23,6 +23,7 @@ pytest_plugins = [
 LONGEST = [
     "test_faulty_day.py",
     "test_quick.py",
+    "test_upgrade.py",
     "test_synchronous_standby.py",
     "test_replica_law.py",
     "test_ownership.py",

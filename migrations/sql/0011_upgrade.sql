@@ -17,7 +17,7 @@ CREATE TABLE pgdoc.upgrade_consumers (
   plugin   text NOT NULL,
   is_moved boolean NOT NULL DEFAULT false
 );
-COMMENT ON TABLE pgdoc.upgrade_consumers IS 'the consumers that need a new slot behind the upgrade';
+COMMENT ON TABLE pgdoc.upgrade_consumers IS 'the consumers that need a new slot after the upgrade';
 COMMENT ON COLUMN pgdoc.upgrade_consumers.is_moved IS 'whether the consumer has its new slot and position';
 
 CREATE TABLE pgdoc.former_clusters (
@@ -32,7 +32,7 @@ GRANT SELECT ON pgdoc.former_clusters TO PUBLIC;
 CREATE FUNCTION pgdoc.refuse_frozen() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RAISE EXCEPTION 'table %.% takes no writes: its database is prepared for an upgrade of PostgreSQL', TG_TABLE_SCHEMA, TG_TABLE_NAME
-    USING ERRCODE = 'PGD06', HINT = 'Behind the upgrade, run `pgdoc upgrade finish`. To go on without it, run `pgdoc upgrade prepare --cancel`.';
+    USING ERRCODE = 'PGD06', HINT = 'After the upgrade, run `pgdoc upgrade finish`. To go on without it, run `pgdoc upgrade prepare --cancel`.';
 END $$;
 
 CREATE FUNCTION pgdoc.is_frozen(relation regclass) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

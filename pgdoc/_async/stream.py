@@ -16,9 +16,10 @@ from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_sleep, async_wait
+from pgdoc.streams.batch import BATCH
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
-from pgdoc.streams.mailbox import BATCH, AsyncMailbox
+from pgdoc.streams.mailbox import AsyncMailbox
 from pgdoc.streams.options import check_most, check_timeout
 
 if TYPE_CHECKING:

@@ -212,7 +212,7 @@ class AsyncStreamBackend:
         """Raise `HistoryLost` if history does not reach back to `position`."""
         oldest = await self.oldest()
         if oldest is None or oldest > position.commit_lsn:
-            (limits,) = await self.fetch("history_limits")
+            (limits,) = await self.fetch_of_reader("history_limits")
             raise history_lost(position.commit_lsn, oldest, HistoryLimits(*limits))
 
     async def check_published(self, position: Position, selection: Selection) -> None:

@@ -213,7 +213,7 @@ class StreamBackend:
         """Raise `HistoryLost` if history does not reach back to `position`."""
         oldest = self.oldest()
         if oldest is None or oldest > position.commit_lsn:
-            (limits,) = self.fetch("history_limits")
+            (limits,) = self.fetch_of_reader("history_limits")
             raise history_lost(position.commit_lsn, oldest, HistoryLimits(*limits))
 
     def check_published(self, position: Position, selection: Selection) -> None:

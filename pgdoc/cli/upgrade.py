@@ -28,7 +28,7 @@ T = TypeVar("T")
 __all__ = ["upgrade_app"]
 
 upgrade_app = typer.Typer(
-    help="Upgrade PostgreSQL so that durable consumers go on behind it, with every event once.",
+    help="Upgrade PostgreSQL so that durable consumers go on after it, with every event once.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
@@ -50,7 +50,7 @@ Timeout = Annotated[
 
 @upgrade_app.callback()
 def upgrade_command(context: typer.Context, dsn: Dsn = "", schema: UnusedSchema = DEFAULT_SCHEMA) -> None:  # noqa: ARG001
-    """Upgrade PostgreSQL so that durable consumers go on behind it, with every event once."""
+    """Upgrade PostgreSQL so that durable consumers go on after it, with every event once."""
     context.obj = dsn
 
 

@@ -115,6 +115,7 @@ class ConsumerProgress:
         self.begun = self.checkpointed = Mark()
         self.saved = SavedProgress(Mark(), None)
         self._awaited: Checkpoint | None = None
+        self._held: tuple[int, int] | None = None
 
         # Guards what follows: the hub's thread gives, too. Held for a few steps.
         self._lock = threading.Lock()
@@ -148,7 +149,9 @@ class ConsumerProgress:
 
         Until they have it, this waits for one and the same: under load there is always a later one.
         """
-        awaited = self._awaited
+        awaited, have = self._awaited, found.standbys_have
+        if self._held is not None and (have is None or have >= self._held[1]):
+            self._held = None
         if awaited is not None and awaited.is_safe(found.standbys_have):
             self._awaited = None if found.position <= awaited.position else found
             return awaited
@@ -159,6 +162,13 @@ class ConsumerProgress:
             return found
         self._awaited = awaited or found
         return None
+
+    def hold(self, at: int | None, inserted: int) -> None:
+        """Confirm nothing beyond `at`, if any, until the standbys have the WAL up to `inserted`.
+
+        The stored position is in that WAL.
+        """
+        self._held = None if at is None else (at, inserted)
 
     def forget_awaited(self) -> None:
         """Wait for no checkpoint any more: a promoted server may not have it."""
@@ -182,7 +192,8 @@ class ConsumerProgress:
 
     def confirmable(self) -> int:
         """See `Acknowledgements`."""
-        return self._oldest_needed(self.watermark)
+        lsn = self._oldest_needed(self.watermark)
+        return lsn if self._held is None else min(lsn, self._held[0])
 
     def needed_from(self, after: RawPosition) -> int:
         """Return the commit LSN from which the slot has to keep the WAL, for a stream at `after`.

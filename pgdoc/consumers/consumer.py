@@ -36,7 +36,7 @@ from pgdoc.consumers.saving import save_progress
 from pgdoc.consumers.sharing import HubShare
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
-from pgdoc.errors import ConsumerLost, HistoryLost, PgdocError, StoreClosed
+from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed
 from pgdoc.model.positions import BEFORE_ALL, Lsn, resume_point
 from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.source import Cluster
@@ -127,8 +127,7 @@ class Consumer:
         self._filling = Filling(subscription, lambda: self.ids, lambda: self._ends)
         self._share = HubShare(hub, subscription, lambda: len(company) > 1)
         self._reported = Reported(self._share)
-        self._closing = threading.Event()
-        self._abandoned = False
+        self._closing, self._abandoned = threading.Event(), False
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name=f"pgdoc-consumer-{name}", daemon=True)
 
@@ -294,6 +293,7 @@ class Consumer:
         position = start.position
         self._cluster, self.begun_at = cluster, position
         self._progress.begun = Mark(position, start.snapshot)
+        self._progress.hold(start.confirmed if ownership.wants_failover else None, ownership.wal_end()[0])
         self.snapshot = start.snapshot
         self.existence = ownership.existence(position, self._subscription.selection.collections)
         self.claim = self._won
@@ -304,11 +304,10 @@ class Consumer:
     def _go_on(self, takeover: Takeover) -> StartPoint:
         """Go on after a lost connection, or after the mailbox was full."""
         after = token_at(self._subscription.after, self.ids)
-        try:
-            takeover.check_promoted(after, self.asked)
-        except (ConsumerLost, HistoryLost):
+        lost = takeover.find_lost(after, self.asked)
+        if lost is not None:
             self.claim = None  # Store nothing: it would be about events that this server does not have.
-            raise
+            raise lost
         start = takeover.go_on(after, self._progress.needed_from(after.position))
         if start.position < self._subscription.after:
             self.claim = None  # Store nothing: what the stream was given lies beyond everything that is to come.

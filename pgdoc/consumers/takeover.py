@@ -49,12 +49,14 @@ class StartPoint(NamedTuple):
         read_from: the LSN at which reading starts.
         anew: whether events before `position` are lost.
         snapshot: how far it has come at `position`.
+        confirmed: up to where the slot is confirmed, if it existed; at `position` the standbys may not have come yet.
     """
 
     position: RawPosition
     read_from: int
     anew: bool = False
     snapshot: SnapshotState = SnapshotStage.NONE
+    confirmed: int | None = None
 
 
 def went_back(consumer: str, after: ResumeToken) -> HistoryLost:
@@ -129,25 +131,25 @@ class Takeover:
         self._ownership.check()
         return self._find_slot(after, needed_from)
 
-    def check_promoted(self, after: ResumeToken, asked: AskedCheckpoints) -> None:
-        """Refuse to go on at a promoted server that lacks what the stream was given, or a checkpoint of it.
+    def find_lost(self, after: ResumeToken, asked: AskedCheckpoints) -> HistoryLost | ConsumerLost | None:
+        """Return the error for what the stream was given, or a checkpoint of it, that a promoted server lacks.
 
-        Raises:
-            HistoryLost, ConsumerLost: see `was_ahead` and `lost_checkpoint`.
+        `None` if it lacks nothing, so that the stream can go on.
         """
         if after.timeline == self._cluster.timeline or after.system_id != self._cluster.system_id:
-            return
+            return None
         row = self._ownership.find()
         stored = BEFORE_ALL if row is None or row.position is None else row.position
         undone = asked.find_undone(stored)
         if undone is not None:
-            raise lost_checkpoint(self._ownership.name, Lsn(undone.position[0]), Lsn(stored[0]))
+            return lost_checkpoint(self._ownership.name, Lsn(undone.position[0]), Lsn(stored[0]))
         try:
             self._cluster.check(after.position, (after.system_id, after.timeline, after.database_oid))
         except InvalidResumeToken as exc:
             if asked.is_empty:
-                raise was_ahead(self._ownership.name, exc, Lsn(stored[0])) from exc
-            raise lost_checkpoint(self._ownership.name, after.lsn, Lsn(stored[0])) from exc
+                return was_ahead(self._ownership.name, exc, Lsn(stored[0]))
+            return lost_checkpoint(self._ownership.name, after.lsn, Lsn(stored[0]))
+        return None
 
     def _enter_new(self, begin_at: ResumeToken | Lsn | None, *, is_unknown: bool) -> StartPoint:
         ownership = self._ownership
@@ -227,7 +229,7 @@ class Takeover:
             if not self._recreate:
                 raise self._lost(fault, exc, slot) from exc
             return self._begin_anew(exc)
-        return StartPoint(max(position, before_commits_at(slot.confirmed)), read_from)
+        return StartPoint(max(position, before_commits_at(slot.confirmed)), read_from, confirmed=slot.confirmed)
 
     def _lost(self, fault: str, exc: PgdocError, slot: ConsumerSlot | None) -> HistoryLost:
         name = self._ownership.name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pgdoc.runtime.census import Labels, Sample
+    from pgdoc.runtime.census import LabelledValue, Labels
 
 
 class _Pool(Protocol):
@@ -29,12 +29,12 @@ class PoolFigures:
         self._pools = weakref.ref(pools)
         self._waited_ms = 0  # as far as was seen: a closed pool says nothing
 
-    def counts(self) -> Iterable[Sample]:
+    def counts(self) -> Iterable[LabelledValue]:
         """See `Entry`."""
         self._waited_ms = max(self._waited_ms, _sum("requests_wait_ms", self._stats()))
         yield ("pgdoc_pool_wait_seconds_total", self._labels), self._waited_ms / 1000
 
-    def gauges(self) -> Iterable[Sample]:
+    def gauges(self) -> Iterable[LabelledValue]:
         """See `Entry`."""
         stats = self._stats()
         if stats:

@@ -1,9 +1,10 @@
 """Whether a connection leads to a session of its own, or to a pooler that may run each transaction in another one.
 
 A server that is asked for its pid answers with the one that it sent when the session began, next to the key for
-canceling. PgBouncer, PgCat, Odyssey, PgDog and Supavisor make such a key of their own, and so do the proxies of cloud
-services. A pooler that counts its clients could hit upon the pid of the session that answers. That session would be as
-young as the connection only if the pooler had opened it for this client.
+canceling. PgBouncer and Odyssey send each client a random pid and key of their own, by which they find its session to
+cancel. A pooler that counts its clients instead could hit upon the pid of the session that answers; and one that passes
+on the key of a session that it has would send its pid. Neither session is as young as the connection, unless the pooler
+has opened it for this client.
 
 A role that may not see the age of its own session, and a server whose clock is set meanwhile, look like a pooler. There
 statements are not prepared, which costs time and nothing else.

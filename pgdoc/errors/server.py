@@ -53,7 +53,8 @@ class PoolExhausted(ServerError):  # noqa: N818
 class UnsupportedServer(ServerError):  # noqa: N818
     """The server is older than PostgreSQL 15, or the database's encoding is not UTF-8: use another one.
 
-    Or a pooler before it keeps pgdoc from turning off `gin_fuzzy_search_limit`, which the role or the database sets.
+    Or a pooler before it allows no transactions (`pool_mode = statement`), or keeps pgdoc from turning off
+    `gin_fuzzy_search_limit`, which the role or the database sets. Or `replication_conninfo` leads to another database.
     """
 
 
@@ -103,7 +104,7 @@ class SlotsExhausted(ReplicationUnavailable):
 
 
 class DirectRouteNeeded(ReplicationUnavailable):
-    """The connection goes through a pooler, which does not support replication.
+    """The connection goes through a pooler, which has no session for a stream or for building an index.
 
     Give the server's own host and port as `replication_conninfo`.
     """
@@ -134,7 +135,7 @@ class SerializationFailure(DatabaseError):  # noqa: N818 (the name in PostgreSQL
 class UpgradePrepared(ServerError):  # noqa: N818
     """The database is prepared for an upgrade of PostgreSQL: its collections take no writes, and no consumer opens.
 
-    Run `pgdoc upgrade finish` behind the upgrade, or `pgdoc upgrade prepare --cancel`.
+    Run `pgdoc upgrade finish` after the upgrade, or `pgdoc upgrade prepare --cancel`.
     """
 
 

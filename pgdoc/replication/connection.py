@@ -141,7 +141,7 @@ def _check_route(connection: psycopg.Connection[Any]) -> None:
     The server reports this setting when it is connected.
     """
     found = connection.info.parameter_status("IntervalStyle")
-    if found != SETTINGS["intervalstyle"]:
+    if found not in {None, SETTINGS["intervalstyle"]}:
         raise DirectRouteNeeded(
             f"the settings of the connection were not passed on (IntervalStyle is {found}): {_DIRECT_ROUTE}"
         )

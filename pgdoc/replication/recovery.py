@@ -25,7 +25,7 @@ from psycopg.rows import namedtuple_row
 from pgdoc.database.catalog import FIND_REVISION, REVISION, check_revision
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, one_line
-from pgdoc.errors import InvalidResumeToken, PgdocError, ServerUnreachable
+from pgdoc.errors import PgdocError, ServerUnreachable, UnsupportedServer
 from pgdoc.replication.connection import connect, map_replication_error
 from pgdoc.replication.slots import (
     blockers_at,
@@ -122,7 +122,7 @@ def check_same_database(primary: str, cluster: Cluster) -> None:
     """Refuse to read the WAL of another database than the one that has the rows.
 
     Raises:
-        InvalidResumeToken: it is another cluster, or another database of this one.
+        UnsupportedServer: it is another cluster, or another database of this one.
     """
     with contextlib.closing(connect_primary(primary)) as connection:
         try:
@@ -134,7 +134,7 @@ def check_same_database(primary: str, cluster: Cluster) -> None:
     assert found is not None  # noqa: S101 (a session has a database)
     rows_at, wal_at = (found.system_id, found.oid), (cluster.system_id, cluster.database_oid)
     if rows_at != wal_at:
-        raise InvalidResumeToken(
+        raise UnsupportedServer(
             f'replication_conninfo leads to database "{cluster.database}" (oid {wal_at[1]}) of cluster {wal_at[0]}, '
             f'and conninfo to "{found.name}" (oid {rows_at[1]}) of cluster {rows_at[0]}: both must lead to the same '
             "database, on the same server or on a primary and its standby"

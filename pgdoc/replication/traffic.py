@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgdoc.database.conninfo import database_of
-from pgdoc.runtime.census import CENSUS, OTHER, Labels, Sample
+from pgdoc.runtime.census import CENSUS, OTHER, LabelledValue, Labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,11 +31,11 @@ class Tally:
         self._labels = (*source_labels(source.conninfo, source.schema), _KINDS.get(slot.partition("_")[0], "consumer"))
         self.received_bytes = 0
 
-    def counts(self) -> Iterable[Sample]:
+    def counts(self) -> Iterable[LabelledValue]:
         """See `Entry`."""
         yield ("pgdoc_received_bytes_total", self._labels), self.received_bytes
 
-    def gauges(self) -> Iterable[Sample]:
+    def gauges(self) -> Iterable[LabelledValue]:
         """See `Entry`."""
         return ()
 

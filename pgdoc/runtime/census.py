@@ -18,14 +18,14 @@ from pgdoc.runtime.fork import remember
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["CENSUS", "OTHER", "Census", "Entry", "Labelled", "Labels", "Sample"]
+__all__ = ["CENSUS", "OTHER", "Census", "Entry", "Labelled", "LabelledValue", "Labels"]
 
 Labels: TypeAlias = tuple[str, ...]
 
 Labelled: TypeAlias = tuple[str, Labels]
 """A metric's name, and the values of its labels."""
 
-Sample: TypeAlias = tuple[Labelled, float]
+LabelledValue: TypeAlias = tuple[Labelled, float]
 
 OTHER = "(other)"
 """The label of everything beyond a limit; no schema, collection or consumer has this name."""
@@ -37,10 +37,10 @@ _MOST = {"source": 100, "stream": 500}
 class Entry(Protocol):
     """Something open. Any thread asks."""
 
-    def counts(self) -> Iterable[Sample]:
+    def counts(self) -> Iterable[LabelledValue]:
         """Return what was counted so far: each number only grows."""
 
-    def gauges(self) -> Iterable[Sample]:
+    def gauges(self) -> Iterable[LabelledValue]:
         """Return what is the case now; nothing once it is closed."""
 
     def goes_on_in_child(self) -> bool:
@@ -97,7 +97,7 @@ class Census:
                 _add(counts, entry)
             return counts
 
-    def gauges(self) -> list[Sample]:
+    def gauges(self) -> list[LabelledValue]:
         """Return what is the case now; several entries may have the same labels."""
         with self._lock:
             self._settle()

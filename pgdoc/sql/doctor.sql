@@ -149,6 +149,10 @@ ORDER BY c.relname
 -- name: is_bound
 SELECT pgdoc.is_bound()
 
+-- name: frozen
+-- Whether the database takes no writes, and whether it may be upgraded like this.
+SELECT pgdoc.is_frozen('pgdoc.registry') AS is_frozen, pgdoc.is_prepared() AS is_prepared
+
 -- name: unlimited
 -- The collections of a schema whose documents have no limit.
 SELECT c.relname::text AS name

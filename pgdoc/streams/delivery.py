@@ -18,9 +18,9 @@ from pgdoc.changes.snapshot import Place
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import MESSAGE, before_commits_at, commit_lsn_of, just_after
 from pgdoc.model.tokens import Mark
+from pgdoc.streams.batch import BATCH
 from pgdoc.streams.delivered import Delivered
 from pgdoc.streams.lag import NO_LAG, LagMeter
-from pgdoc.streams.mailbox import BATCH
 from pgdoc.streams.status import StreamStats
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from pgdoc.changes.life import Existence
     from pgdoc.changes.snapshot import DueChunk, Snapshot
     from pgdoc.model.positions import RawPosition
+    from pgdoc.streams.batch import Batch
     from pgdoc.streams.feed import Feed
-    from pgdoc.streams.mailbox import AsyncMailbox, Batch, Mailbox
+    from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
     from pgdoc.streams.options import StreamOptions
 
 __all__ = ["Delivery"]

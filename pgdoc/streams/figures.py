@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgdoc.replication.traffic import source_labels
-from pgdoc.runtime.census import CENSUS, OTHER, Labels, Sample
+from pgdoc.runtime.census import CENSUS, OTHER, LabelledValue, Labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,13 +30,13 @@ class StreamFigures:
         self._labels = CENSUS.bounded("stream", labels, (database, schema, OTHER, ""))
         self._delivery = delivery
 
-    def counts(self) -> Iterable[Sample]:
+    def counts(self) -> Iterable[LabelledValue]:
         """See `Entry`."""
         yield ("pgdoc_events_delivered_total", self._labels), self._delivery.delivered
         if self._delivery.error_class is not None:
             yield ("pgdoc_stream_errors_total", (*self._labels, self._delivery.error_class)), 1
 
-    def gauges(self) -> Iterable[Sample]:
+    def gauges(self) -> Iterable[LabelledValue]:
         """See `Entry`."""
         stats = self._delivery.stats()
         if stats.mode == "closed":

@@ -43,6 +43,7 @@ class KeeperSession:
         self._primary_conninfo = source.primary
         self._purpose = f"bookmarks {source.schema}"
         self._primary: psycopg.Connection[Any] | None = None
+        self._misses_primary = False  # whether the last attempt to ask the primary failed
         self.connection = connect(source.conninfo, replication=False, purpose=self._purpose)
         try:
             self.on_standby = source.primary is not None and is_in_recovery(self.connection)
@@ -95,16 +96,22 @@ class KeeperSession:
             self._primary = self._primary or connect_primary(self._primary_conninfo, self._purpose)
             follow_tables(self._primary)
         except (psycopg.Error, PgdocError) as exc:
-            text = one_line(exc) if isinstance(exc, psycopg.Error) else str(exc)
-            logger.warning("the primary can't be asked what SQL did to tables: %s", text)
+            level = logging.DEBUG if self._misses_primary else logging.WARNING
+            logger.log(level, "the primary can't be asked what SQL did to tables: %s", _said(exc))
+            self._misses_primary = True
             self._close_primary()
+        else:
+            self._misses_primary = False
 
     def log_running_transactions(self) -> None:
         """Have the WAL get a record of the running transactions, without which no slot releases WAL."""
-        if self.on_standby and self._primary_conninfo is not None:
-            nudge(self._primary_conninfo)
-        else:
+        if not self.on_standby or self._primary_conninfo is None:
             slots.log_running_transactions(self.connection)
+            return
+        try:
+            nudge(self._primary_conninfo)
+        except (psycopg.Error, PgdocError) as exc:  # the WAL gets a record sooner or later, unless the primary is idle
+            logger.info("the primary can't be asked for a record of its running transactions: %s", _said(exc))
 
     def close(self) -> None:
         """Close the connections."""
@@ -115,3 +122,7 @@ class KeeperSession:
         if self._primary is not None:
             self._primary.close()
         self._primary = None
+
+
+def _said(exc: psycopg.Error | PgdocError) -> str:
+    return one_line(exc) if isinstance(exc, psycopg.Error) else str(exc)

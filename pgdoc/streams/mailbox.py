@@ -18,55 +18,19 @@ from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, TypeAlias
 
-from pgdoc.changes.change import Change, bytes_of
+from pgdoc.changes.change import bytes_of
 from pgdoc.errors import StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.wakeup import Wakeup, finish, wake
+from pgdoc.streams.batch import BATCH, Batch, batch_after, empty_batch
 from pgdoc.streams.waiting import Waiting, first_beyond
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgdoc.changes.change import TransactionInfo
+    from pgdoc.changes.change import Change, TransactionInfo
     from pgdoc.model.positions import RawPosition
-
-BATCH = 256
-"""How many changes `take` returns at most, unless more are asked for."""
-
-
-class Batch(list[Change]):
-    """Changes that a stream has taken.
-
-    Attributes:
-        next: index of the first unused change; the stream advances it.
-        count_before, bytes_before: what was taken before this batch.
-        size_bytes: the size of its messages.
-    """
-
-    __slots__ = ("bytes_before", "count_before", "next", "size_bytes")
-
-    next: int
-    count_before: int
-    bytes_before: int
-    size_bytes: int
-
-
-def _batch_after(last: Batch, changes: list[Change], size_bytes: int) -> Batch:
-    batch = Batch(changes)  # without an __init__, which would double its time
-    batch.next = 0
-    batch.count_before = last.count_before + len(last)
-    batch.bytes_before = last.bytes_before + last.size_bytes
-    batch.size_bytes = size_bytes
-    return batch
-
-
-def _empty_batch(count_before: int, bytes_before: int) -> Batch:
-    batch = Batch()
-    batch.next = batch.size_bytes = 0
-    batch.count_before, batch.bytes_before = count_before, bytes_before
-    return batch
-
 
 _Run: TypeAlias = "tuple[list[Change], int]"
 """Changes that were put together, and the size of their messages. Streams of one selection share the list."""
@@ -82,7 +46,7 @@ class _Box:
 
         # Replaced under the lock, by the thread or task that takes, or by a feeder that it waits for; its `next` is
         # advanced without the lock by the thread or task that takes.
-        self.batch = self._nothing = _empty_batch(0, 0)
+        self.batch = self._nothing = empty_batch(0, 0)
 
         # Guards what follows. Held for a few steps; no callback is called under it.
         self._lock = threading.Lock()
@@ -239,7 +203,7 @@ class _Box:
         """Drop everything, and let `take` raise `error`: the changes must not be used any more."""
         with self._lock:
             self._drop()
-            self.batch = _empty_batch(self._put_count, self._put_bytes)
+            self.batch = empty_batch(self._put_count, self._put_bytes)
             self._error = self._error or error
             self._wake()
 
@@ -260,7 +224,7 @@ class _Box:
         """Hold only an error in a child process: its feeder, and the holder of its lock, do not exist there."""
         self._lock = threading.Lock()
         self._queue = deque()
-        self.batch = _empty_batch(self._put_count, self._put_bytes)
+        self.batch = empty_batch(self._put_count, self._put_bytes)
         self._error = StreamError(FORKED)
         self._when_room = None
         self._is_awaited = False
@@ -288,7 +252,7 @@ class _Box:
         if queue:
             if len(queue) > 1 or len(changes) > most or changes[0].position <= last:
                 changes, size_bytes = self._next_changes(last, most)
-            batch = self.batch = _batch_after(batch, changes, size_bytes)
+            batch = self.batch = batch_after(batch, changes, size_bytes)
         elif batch:
             batch = self.batch = self._nothing_after(batch)
         if not batch and self._error is not None:

@@ -22,7 +22,7 @@ from pgdoc.database.errors import connection_error, is_connection_loss, one_line
 from pgdoc.errors import DatabaseError, PgdocError
 from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
 from pgdoc.sql import statement
-from pgdoc.telemetry.server_samples import Sample, samples_of_consumers, samples_of_server, samples_of_slots
+from pgdoc.telemetry.server_samples import ServerSample, samples_of_consumers, samples_of_server, samples_of_slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,17 +67,17 @@ class DatabaseMetrics:
         self._failures = Counter(dict.fromkeys((_CONNECTION, *_PARTS), 0))
         self.problems: dict[str, str] = {}
 
-    def scrape(self) -> list[Sample]:
+    def scrape(self) -> list[ServerSample]:
         """Ask for everything; that the database does not answer is an answer, too."""
         began = time.monotonic()
         with deadline_scope(_STATEMENT_S, until=began + LIMIT_S, closing=self._closing):
             found = self._ask()
-        took = Sample("pgdoc_scrape_seconds", time.monotonic() - began)
-        return [Sample("pgdoc_up", float(found is not None)), took, *(found or []), *self._errors()]
+        took = ServerSample("pgdoc_scrape_seconds", time.monotonic() - began)
+        return [ServerSample("pgdoc_up", float(found is not None)), took, *(found or []), *self._errors()]
 
-    def silence(self) -> list[Sample]:
+    def silence(self) -> list[ServerSample]:
         """Return what to report without a scrape; any thread may call it."""
-        return [Sample("pgdoc_up", 0.0), *self._errors()]
+        return [ServerSample("pgdoc_up", 0.0), *self._errors()]
 
     def begin_to_close(self) -> None:
         """Let a scrape that is running give up; any thread may call it."""
@@ -88,10 +88,10 @@ class DatabaseMetrics:
         self.begin_to_close()
         self._disconnect()
 
-    def _errors(self) -> list[Sample]:
-        return [Sample("pgdoc_scrape_errors_total", count, (part,)) for part, count in self._failures.items()]
+    def _errors(self) -> list[ServerSample]:
+        return [ServerSample("pgdoc_scrape_errors_total", count, (part,)) for part, count in self._failures.items()]
 
-    def _ask(self) -> list[Sample] | None:
+    def _ask(self) -> list[ServerSample] | None:
         """Return the samples; `None` without a connection. One that was lost since the last scrape is made again."""
         while True:
             was_open = self._connection is not None
@@ -121,7 +121,7 @@ class DatabaseMetrics:
         if connection is not None:
             connection.close()
 
-    def _read(self, connection: BoundedConnection) -> Iterator[Sample]:
+    def _read(self, connection: BoundedConnection) -> Iterator[ServerSample]:
         rows: dict[str, list[Any]] = {}
         for part in _PARTS:
             try:
@@ -132,7 +132,7 @@ class DatabaseMetrics:
                 self._note(part, _text(exc))
             else:
                 self._note(part, None)
-            yield Sample("pgdoc_scrape_ok", float(part in rows), (part,))
+            yield ServerSample("pgdoc_scrape_ok", float(part in rows), (part,))
         for row in rows.get("server", ()):
             self.database = row.database
             self._note(_SESSIONS, None if row.sees_sessions else _hidden_sessions(row.role))

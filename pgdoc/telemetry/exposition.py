@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
 
     from pgdoc.telemetry.database import DatabaseMetrics
-    from pgdoc.telemetry.server_samples import Sample
+    from pgdoc.telemetry.server_samples import ServerSample
 
 __all__ = ["Exposition"]
 
@@ -38,7 +38,7 @@ class Exposition(Collector):
 
     def collect(self) -> Iterator[Family]:
         """Yield the metrics that have a value, in the order of the table."""
-        values: dict[str, list[Sample]] = {}
+        values: dict[str, list[ServerSample]] = {}
         for sample in self._scraper.samples():
             values.setdefault(sample.name, []).append(sample)
         database = self._metrics.database

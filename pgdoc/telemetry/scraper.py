@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from pgdoc.telemetry.database import LIMIT_S
 
 if TYPE_CHECKING:
-    from pgdoc.telemetry.server_samples import Sample
+    from pgdoc.telemetry.server_samples import ServerSample
 
 __all__ = ["Scraper"]
 
@@ -23,8 +23,8 @@ _CLOSE_S: Final = 2.0
 class _Scraped(Protocol):
     """What `Scraper` needs of `DatabaseMetrics`."""
 
-    def scrape(self) -> list[Sample]: ...
-    def silence(self) -> list[Sample]: ...
+    def scrape(self) -> list[ServerSample]: ...
+    def silence(self) -> list[ServerSample]: ...
     def begin_to_close(self) -> None: ...
     def close(self) -> None: ...
 
@@ -37,16 +37,16 @@ class Scraper:
         self._wait_s = wait_s
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._answer: Future[list[Sample]] = Future()
+        self._answer: Future[list[ServerSample]] = Future()
 
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[ServerSample]:
         """Return the result of the scrape that is running, or of a new one; without a result, that of a dead server."""
         try:
             return self._running().result(self._wait_s)
         except (TimeoutError, RuntimeError):  # no answer yet, or no thread: the process has too many
             return self._metrics.silence()
 
-    def _running(self) -> Future[list[Sample]]:
+    def _running(self) -> Future[list[ServerSample]]:
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._answer = Future()
@@ -56,7 +56,7 @@ class Scraper:
                 self._thread.start()
             return self._answer
 
-    def _scrape(self, answer: Future[list[Sample]]) -> None:
+    def _scrape(self, answer: Future[list[ServerSample]]) -> None:
         try:
             found = self._metrics.scrape()
         except Exception:  # a bug must not look like a dead process: the next scrape may succeed

@@ -1,4 +1,4 @@
-"""Behind an upgrade of PostgreSQL: lets consumers go on, and the databases take writes again.
+"""After an upgrade of PostgreSQL: lets consumers go on, and the databases take writes again.
 
 For each database that was prepared:
 
@@ -7,7 +7,7 @@ For each database that was prepared:
 3. Make each consumer's slot, and store that the consumer goes on there.
 4. Begin history, and thaw.
 
-Interrupted anywhere, another run does what is left. It also works behind a dump and restore into another cluster.
+Interrupted anywhere, another run does what is left. It also works after a dump and restore into another cluster.
 """
 
 from __future__ import annotations

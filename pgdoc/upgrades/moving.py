@@ -32,7 +32,7 @@ _MAY_NOT = "42501"
 
 
 class MovedConsumer(NamedTuple):
-    """A consumer behind an upgrade.
+    """A consumer after an upgrade.
 
     Attributes:
         plugin: of its new slot.

@@ -119,7 +119,7 @@ class Survey:
         if unread is not None:
             return Obstacle(
                 f"{subject} has yet to read {unread}, and nobody has it open: let its program read to the end, and "
-                f"stop it in order, so that it stores how far it came; or drop the consumer with {drop}"
+                f"stop it cleanly, so that it stores how far it came; or drop the consumer with {drop}"
             )
         return None if session is None else Obstacle(f"{subject} has read everything: stop its program ({session})")
 

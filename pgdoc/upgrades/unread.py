@@ -85,7 +85,7 @@ def _read(session: ReplicationSession, start: ReadFrom, until: int) -> str | Non
         try:
             burst, has_frames = read_burst(session, _READ_S)
         except UnsentChange as exc:
-            return f"a transaction that can't be read ({exc})"
+            return f"a transaction that can't be read, and that `pgdoc consumers skip` passes ({exc})"
         for change in burst.changes:
             commit_lsn = commit_lsn_of(change.position)
             if start.position < change.position and commit_lsn < until:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import waking
+from bench import hand_over, waking
 
 
 @pytest.mark.parametrize("wake", [waking.bare_futures, waking.bare_threads])
@@ -17,3 +17,13 @@ def test_the_last_reader_counts_and_the_first_moments_do_not():
     fast = begun
     slow = [*(at + 90_000_000 for at in begun[:-1]), begun[-1] + 7_000_000]
     assert waking.last_in_ms([slow, fast], begun) == 7
+
+
+def test_a_change_that_is_handed_over_reaches_every_task(monkeypatch, capsys):
+    monkeypatch.setattr("bench.hand_over.TASKS", 3)
+    monkeypatch.setattr("bench.hand_over.STEPS", 2)
+    monkeypatch.setattr("sys.argv", ["hand_over", "1"])
+    assert hand_over.main() == 0
+    printed = capsys.readouterr().out
+    assert "streams " in printed
+    assert "make the event, and read its id" in printed

@@ -52,6 +52,11 @@ NOT_RUN = {
         "docs/how-to/pgbouncer.md",
         "ALTER ROLE app SET jit = off;  -- otherwise a call with a long filter can take seconds",
     ): _ROLES,
+    ("docs/how-to/read-from-a-standby.md", "import pgdoc"): "needs a standby, see tests/integration/own_server",
+    (
+        "docs/how-to/read-from-a-standby.md",
+        "-- on the primary and on the standby; restart both",
+    ): _WHOLE_SERVER,
     ("docs/how-to/run-in-production.md", "ALTER SYSTEM SET wal_level = 'logical';"): _WHOLE_SERVER,
     ("docs/reference/cli.md", "CREATE ROLE watcher LOGIN;"): _ROLES,
     (

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 LANGUAGES = {"python", "sql", "console", "json", "text"}
 PAGE_TIMEOUT_S = 120
-PROGRAMS = {"cat", "export", "jq", "pgbench", "psql", "sudo", "zcat"}  # of others: nothing to check
+PROGRAMS = {"cat", "export", "jq", "pg_ctl", "pg_upgrade", "pgbench", "psql", "sudo", "vacuumdb", "zcat"}
+"""Of other projects: there is nothing to check."""
 
 
 def runnable(page: str, *languages: str) -> list[Block]:

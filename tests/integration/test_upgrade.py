@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgdoc import Store
+from pgdoc import Lsn, Store
 from pgdoc.cli.app import run_cli
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import InvalidResumeToken, UpgradePrepared
@@ -17,6 +17,7 @@ from pgdoc.upgrades import finish as finishing
 from pgdoc.upgrades import moving
 from pgdoc.upgrades import prepare as preparing
 from tests.integration.own_server.words import PATIENCE_S, said, wait_until
+from tests.poison import insert_poison, make_poisonous
 from tests.upgrades import old_server, upgraded
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def pretend_upgrade(dsn: str) -> None:
         sql.execute("UPDATE pgdoc.consumers SET system_id = '7'")
 
 
-def test_a_consumer_goes_on_behind_pg_upgrade_with_every_event_once(
+def test_a_consumer_goes_on_after_pg_upgrade_with_every_event_once(
     server: LocalServer, dsn: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Store(dsn) as store, store["orders"].watch() as stream:
@@ -168,9 +169,9 @@ def test_a_consumer_that_nobody_has_open_and_is_behind_is_named_and_nothing_is_f
     with Store(dsn) as store:
         insert(store, range(5, 7))
     assert upgrade("prepare", dsn=dsn) == 1
-    said = capsys.readouterr().err
-    assert f'consumer "{NAME}" of database "shop" has yet to read a change of orders that commits at' in said
-    assert "nobody has it open" in said
+    heard = capsys.readouterr().err
+    assert f'consumer "{NAME}" of database "shop" has yet to read a change of orders that commits at' in heard
+    assert "nobody has it open" in heard
     assert takes_writes(dsn)
     with Store(dsn) as store, store["orders"].watch(consumer=NAME) as stream:
         take_effect(store, stream, 2)
@@ -220,22 +221,21 @@ def test_cancel_lets_consumers_go_on_with_the_cluster_as_it_is(dsn: str, capsys:
     check_goes_on(dsn, written=5)
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        "INSERT INTO parts VALUES (1)",
-        "COPY docs.orders (id, data) FROM PROGRAM 'echo 9'",
-        "TRUNCATE parts",
-        "SET session_replication_role = replica; DELETE FROM docs.orders",
-        "UPDATE pgdoc.owners SET pid = 1",
-    ],
+AROUND = (
+    "INSERT INTO parts VALUES (1)",
+    "COPY docs.orders (id, data) FROM PROGRAM 'echo 9'",
+    "TRUNCATE parts",
+    "SET session_replication_role = replica; DELETE FROM docs.orders",
+    "UPDATE pgdoc.owners SET pid = 1",
 )
-def test_no_write_gets_around(server: LocalServer, write: str, request: pytest.FixtureRequest) -> None:
-    dsn = request.getfixturevalue("dsn")
+
+
+def test_no_write_gets_around(dsn: str) -> None:
     assert upgrade("prepare", dsn=dsn) == 0
-    with pytest.raises(psycopg.Error) as raised:
-        ask(dsn, write)
-    assert raised.value.sqlstate == "PGD06"
+    for write in AROUND:
+        with pytest.raises(psycopg.Error) as raised:
+            ask(dsn, write)
+        assert raised.value.sqlstate == "PGD06"
 
 
 @pytest.mark.parametrize(("step", "after"), [("_has_sealed", False), ("_has_sealed", True), ("_drop_slots", False)])
@@ -278,7 +278,7 @@ FINISHING: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("owner", "step"), FINISHING, ids=[name for _, name in FINISHING])
-def test_finish_can_be_interrupted_behind_each_step(
+def test_finish_can_be_interrupted_after_each_step(
     dsn: str, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str
 ) -> None:
     assert upgrade("prepare", dsn=dsn) == 0
@@ -377,3 +377,54 @@ def test_the_owner_of_the_catalog_upgrades_its_own_database(
         for name in ("owned", "other"):
             ask(server.conninfo, f"DROP DATABASE {name} WITH (FORCE)")
         ask(server.conninfo, "DROP ROLE owner, team")
+
+
+def test_a_consumer_that_stops_cleanly_has_passed_what_it_does_not_want(dsn: str) -> None:
+    with Store(dsn) as store, store["orders"].watch(consumer=NAME, where={"event_type": "delete"}) as stream:
+        store["others"].insert("1", {})
+        insert(store, range(5, 6))
+        store["orders"].delete("o-5")
+        event = stream.next(timeout=PATIENCE_S)
+        assert event is not None
+        stream.ack(event)
+        store["others"].insert("2", {})
+        (status,) = store.consumers()
+        end = Lsn.parse(ask(dsn, "SELECT pg_current_wal_insert_lsn()::text")[0][0])
+        wait_until(lambda: stream.stats().lag_bytes == 0 or status.place.lsn >= end)
+    assert upgrade("prepare", dsn=dsn) == 0
+
+
+def test_what_waiting_does_not_mend_is_named(
+    dsn: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal() -> str:
+        assert upgrade("prepare", dsn=dsn) == 1
+        assert takes_writes_in_sql(dsn)
+        ask(dsn, "DELETE FROM docs.orders WHERE id = 'sql'")
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(moving, "_LOCK_TIMEOUT", "100ms")
+    with psycopg.connect(dsn) as writer:
+        writer.execute("DELETE FROM docs.orders WHERE id = 'o-1'")
+        assert f"pid {writer.info.backend_pid} of role " in refusal()
+        writer.rollback()
+    with Store(dsn) as store, store["orders"].watch(consumer="late", snapshot=True) as stream:
+        event = stream.next(timeout=PATIENCE_S)
+        assert event is not None
+        stream.ack(event)
+    assert 'consumer "late" of database "shop" has yet to read its snapshot (nobody has it open' in refusal()
+    ask(dsn, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name ~ '_late$'")
+    assert 'consumer "late" of database "shop" has lost its slot' in refusal()
+
+
+def test_a_transaction_that_a_consumer_can_not_read_is_named(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        make_poisonous(sql, "poisonous")
+    with Store(dsn) as store, store["orders"].watch(consumer=NAME) as stream:
+        insert(store, range(5, 6))
+        take_effect(store, stream, 1)  # and so it has passed the new collection
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        insert_poison(sql, "poisonous")
+    assert upgrade("prepare", dsn=dsn) == 1
+    heard = capsys.readouterr().err
+    assert "a transaction that can't be read, and that `pgdoc consumers skip` passes (the server can't" in heard

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -211,3 +212,49 @@ def test_a_primary_that_writes_too_little_is_named(clusters: Clusters, open_stor
     clusters.wait_for_replay()
     with pytest.raises(WalLevelTooLow, match="primary"):
         open_store()["docs"].watch()
+
+
+def test_history_is_kept_on_the_standby_by_one_of_several_hubs(
+    clusters: Clusters, open_store: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 0.1)
+    bookmarks = (
+        "SELECT array_agg(slot_name::text) FROM pg_replication_slots WHERE slot_name ~ '^pgdocb_' AND NOT synced"
+    )
+    first, second = open_store(), open_store()
+    first.create_collection("docs")
+    with first["docs"].watch() as stream, second["docs"].watch():
+        first["docs"].insert("a", {})
+        token = take(stream).resume_token
+        first.set_history(time=timedelta(seconds=3))
+        (oldest,) = ask(clusters.standby, bookmarks)
+        seen: list[int] = []
+
+        def is_replaced() -> bool:
+            kept = ask(clusters.standby, bookmarks)
+            seen.append(len(kept))
+            return oldest not in kept
+
+        wait_until(is_replaced)
+        assert 2 <= max(seen) <= 5
+        assert ask(clusters.primary, bookmarks) is None
+        first.close()
+        with pytest.raises(HistoryLost), second["docs"].watch(resume_after=token):
+            pass
+        before = ask(clusters.standby, bookmarks)
+        wait_until(lambda: ask(clusters.standby, bookmarks) != before)  # the other hub goes on
+
+
+def test_the_last_hub_leaves_no_slot_where_nothing_limits_the_wal(
+    clusters: Clusters, open_store: Callable[[], Store]
+) -> None:
+    for server in (clusters.standby, clusters.primary):
+        ask(server, "ALTER SYSTEM SET max_slot_wal_keep_size = -1")
+        ask(server, "SELECT pg_reload_conf()")
+    first, second = open_store(), open_store()
+    slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name ~ '^pgdoc' AND NOT synced"
+    with first["docs"].watch(), second["docs"].watch():
+        first.close()
+        assert ask(clusters.standby, slots) >= 2
+    second.close()
+    wait_until(lambda: ask(clusters.standby, slots) == 0)

@@ -92,7 +92,7 @@ def kill_often(server: LocalServer, dice: random.Random, *arguments: str) -> Non
     assert command(server, *arguments).wait(PATIENCE_S * 5) == 0
 
 
-def test_consumers_under_load_go_on_behind_an_upgrade_of_18() -> None:
+def test_consumers_under_load_go_on_after_an_upgrade_of_18() -> None:
     dice = random.Random(18)
     with embedded_server() as old:
         for database in DATABASES:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["check_catalog", "check_coverage", "check_event_triggers"]
 
 _INIT: Final = ["pgdoc init"]
+_FINISH: Final = ["pgdoc upgrade finish"]
+_CANCEL: Final = ["pgdoc upgrade prepare --cancel"]
 _FIRES: Final = {"O", "A"}
 
 
@@ -40,10 +42,14 @@ def check_catalog(on: Examination) -> Iterator[Finding]:
         fix = _INIT if exc.found_version < REVISION else ["pip install --upgrade pgdoc"]
         yield wrong("catalog-revision", str(exc), "pgdoc", found, fix=fix)
         return
+    (frozen,) = on.rows("frozen")
     if on.rows("is_bound")[0] == (False,):
-        text = "the registry belongs to another database: this one is a copy, or was restored"
-        yield wrong("catalog-unbound", text, on.database, fix=_INIT)
+        text = "the registry belongs to another database: this one was upgraded, is a copy, or was restored"
+        yield wrong("catalog-unbound", text, on.database, fix=_FINISH if frozen.is_prepared else _INIT)
         return
+    if frozen.is_frozen:
+        text = "the database is prepared for an upgrade of PostgreSQL, so its collections take no writes"
+        yield wrong("catalog-frozen", text, on.database, fix=_CANCEL)
     yield good("catalog", f"revision {found}", "pgdoc", found)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgdoc import AsyncStore, Store
-from pgdoc.errors import InvalidResumeToken, ServerUnreachable
+from pgdoc.errors import ServerUnreachable, UnsupportedServer
 from tests.clusters import ask
 from tests.integration.own_server.words import PATIENCE_S
 
@@ -70,7 +70,7 @@ def test_what_a_standby_can_not_do_is_refused_at_once(clusters: Clusters, dsn: s
     with Store(dsn, replication_conninfo=standby) as store:
         store.create_collection("docs")
         with pytest.raises(
-            InvalidResumeToken, match=r"conninfo leads to database .* both must lead to the same database"
+            UnsupportedServer, match=r"conninfo leads to database .* both must lead to the same database"
         ):
             store.watch()
     assert count_slots(clusters, "^pgdoc") == (0, 0)

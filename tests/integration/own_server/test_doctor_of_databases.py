@@ -49,6 +49,16 @@ def test_a_catalog_of_another_version_owner_or_database_is_reported(
     assert not left(dsn, "catalog-owner", only=["catalog"])
 
 
+def test_a_database_that_was_left_prepared_for_an_upgrade_is_reported(
+    dsn: str, store: Store, owner: psycopg.Connection
+) -> None:
+    assert run_cli(["upgrade", "prepare", "--only", "--dsn", dsn]) == 0
+    owner.execute("UPDATE pgdoc.identity SET system_id = 7")
+    assert finding(dsn, "catalog-unbound", only=["catalog"]).fix == ("pgdoc upgrade finish",)
+    owner.execute("UPDATE pgdoc.identity SET system_id = system_identifier FROM pg_control_system()")
+    mends(owner, dsn, "catalog-frozen", only="catalog")
+
+
 def test_event_triggers_that_do_not_fire_are_reported(dsn: str, owner: psycopg.Connection) -> None:
     owner.execute("ALTER EVENT TRIGGER pgdoc_alters DISABLE")
     mends(owner, dsn, "event-trigger-disabled", only="catalog")

@@ -432,7 +432,6 @@ def test_a_connection_that_fell_silent_is_made_again_in_the_same_scrape(
         proxy.vanish()
         monkeypatch.setattr("pgdoc.telemetry.database._STATEMENT_S", 1.0)
         monkeypatch.setattr("pgdoc.telemetry.database.LIMIT_S", 20.0)
-        monkeypatch.setattr("pgdoc.telemetry.scraper._WAIT_S", 20.0)
         wait_until(lambda: scrape()["pgdoc_up"] == 1)
 
 

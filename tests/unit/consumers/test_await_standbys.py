@@ -30,3 +30,14 @@ def test_a_checkpoint_that_a_promoted_server_may_lack_is_forgotten() -> None:
     assert progress.await_standbys(found(10, 100, 90)) is None
     progress.forget_awaited()
     assert progress.await_standbys(Checkpoint((0, 0, 0, 0), None, 50, None)) is None
+
+
+def test_a_new_owner_confirms_nothing_before_the_standbys_have_the_stored_position() -> None:
+    progress = ConsumerProgress()
+    progress.watermark = 50
+    progress.hold(20, 100)
+    assert progress.confirmable() == 20
+    progress.await_standbys(Checkpoint((0, 0, 0, 0), None, 120, 99))
+    assert progress.confirmable() == 20
+    progress.await_standbys(Checkpoint((0, 0, 0, 0), None, 130, 100))
+    assert progress.confirmable() == 50

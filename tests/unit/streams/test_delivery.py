@@ -17,7 +17,7 @@ from pgdoc.decoding.wal2json import read_images
 from pgdoc.errors import HistoryLost, StreamClosed
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.replication.reading import UNKNOWN
-from pgdoc.streams.mailbox import BATCH
+from pgdoc.streams.batch import BATCH
 from pgdoc.streams.options import StreamOptions
 from tests.unit.interrupts import Interrupt
 

@@ -13,7 +13,8 @@ from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.decoding.records import RowChange
 from pgdoc.decoding.wal2json import read_images
 from pgdoc.errors import HistoryLost, StreamClosed
-from pgdoc.streams.mailbox import BATCH, AsyncMailbox, Batch, Mailbox
+from pgdoc.streams.batch import BATCH, Batch
+from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

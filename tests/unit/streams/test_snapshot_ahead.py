@@ -20,7 +20,7 @@ from pgdoc.decoding.records import Images, RowChange
 from pgdoc.errors import ServerUnreachable, StreamClosed, UnsupportedServer
 from pgdoc.model.tokens import SnapshotProgress
 from pgdoc.runtime.deadline import is_closing
-from pgdoc.streams.mailbox import BATCH
+from pgdoc.streams.batch import BATCH
 from tests.unit.changes.test_snapshot import NOW
 from tests.unit.interrupts import Interrupt
 from tests.unit.streams.test_delivery import NAMES, WHEN, Feed, asked, in_batches, iterated, polled, stream_of

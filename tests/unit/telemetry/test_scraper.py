@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pgdoc.telemetry.scraper import Scraper
-from pgdoc.telemetry.server_samples import Sample
+from pgdoc.telemetry.server_samples import ServerSample
 
-UP, DOWN = [Sample("pgdoc_up", 1.0)], [Sample("pgdoc_up", 0.0)]
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+UP, DOWN = [ServerSample("pgdoc_up", 1.0)], [ServerSample("pgdoc_up", 0.0)]
 
 
 class Slow:
@@ -20,13 +24,13 @@ class Slow:
         self.may_answer = threading.Event()
         self.is_closed = False
 
-    def scrape(self) -> list[Sample]:
+    def scrape(self) -> list[ServerSample]:
         self.scrapes += 1
         self.began.set()
         self.may_answer.wait(20)
         return UP
 
-    def silence(self) -> list[Sample]:
+    def silence(self) -> list[ServerSample]:
         return DOWN
 
     def begin_to_close(self) -> None:
@@ -41,19 +45,26 @@ def slow() -> Slow:
     return Slow()
 
 
-def test_those_who_ask_at_the_same_time_get_the_same_scrape(slow: Slow) -> None:
+def test_those_who_ask_at_the_same_time_get_the_same_scrape(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(Scraper(slow)) as scraper:
-        found: list[list[Sample]] = []
+        running, waiting = scraper._running, threading.Semaphore(0)
+
+        def note() -> Future[list[ServerSample]]:
+            answer = running()
+            waiting.release()
+            return answer
+
+        monkeypatch.setattr(scraper, "_running", note)
+        found: list[list[ServerSample]] = []
         threads = [threading.Thread(target=lambda: found.append(scraper.samples())) for _ in range(20)]
         for thread in threads:
             thread.start()
-        assert slow.began.wait(20)
+        for _ in threads:
+            assert waiting.acquire(timeout=60)
         slow.may_answer.set()
         for thread in threads:
-            thread.join(20)
-        assert found == [UP] * 20
-        assert slow.scrapes < 20  # those that ask later, a new one
-        scraper.samples()
+            thread.join(60)
+        assert (found, slow.scrapes) == ([UP] * 20, 1)
     assert slow.is_closed
 
 
