@@ -57,7 +57,7 @@ SELECT s.slot_name::text AS name, s.slot_type AS type, s.database::text AS datab
 FROM pg_replication_slots s, (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) AS here(lsn)
 ORDER BY s.slot_name
 
--- name: frozen
+-- name: oldest_ids
 SELECT datname::text AS name, age(datfrozenxid) AS age FROM pg_database ORDER BY age DESC
 
 -- name: slot_limit

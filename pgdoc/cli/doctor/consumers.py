@@ -62,39 +62,12 @@ def _consumer(found: Any) -> Iterator[Finding]:
         yield warn(
             "clock-went-back",
             f"consumer {name} was used at {found.last_open_at:%Y-%m-%d %H:%M:%S%z}, which has yet to come: the "
-            "server's clock "
-            "has gone back, and what depends on it (the expiry of documents, prune) is late",
+            "server's "
+            "clock has gone back, and what depends on it (the expiry of documents, prune) is late",
             name,
         )
-    if found.unreadable is not None:
-        yield wrong(
-            "consumer-unreadable",
-            f"consumer {name} can't read the transaction that commits at {found.unreadable}: let it pass that one, and "
-            "open "
-            "the consumer again",
-            name,
-            found.unreadable,
-            fix=[for_shell("pgdoc", "consumers", "skip", name)],
-        )
-    elif not found.is_settled:
-        yield warn(
-            "consumer-unfinished",
-            f"consumer {name} has no position, because its creation was interrupted: open it, which begins again, or "
-            "drop it",
-            name,
-            fix=[for_shell("pgdoc", "consumers", "drop", name)],
-        )
-    elif found.wal_status in {None, "lost"}:
-        lost = "lost its slot" if found.wal_status is None else "lost its WAL"
-        yield wrong(
-            "consumer-lost",
-            f"consumer {name} has {lost}: opening it finds the position again if history reaches back to it; otherwise "
-            "let "
-            "it begin anew from now, and rebuild what it feeds",
-            name,
-            lost,
-            fix=[for_shell("pgdoc", "consumers", "recreate", name, "--yes")],
-        )
+    if found.unreadable is not None or not found.is_settled or found.wal_status in {None, "lost"}:
+        yield _broken(found)
     elif found.owner_pid is None:
         yield _closed(found)
     elif found.owner_silent is not None and found.owner_silent > _SILENT:
@@ -103,6 +76,37 @@ def _consumer(found: Any) -> Iterator[Finding]:
         behind = render_bytes(found.lag_bytes)
         text = f"consumer {name} is open in pid {found.owner_pid}, {behind} behind"
         yield good("consumer", text, name, found.lag_bytes)
+
+
+def _broken(found: Any) -> Finding:
+    """Report a consumer that does not go on when it is opened, or goes on without what it missed."""
+    name = found.name
+    if found.unreadable is not None:
+        return wrong(
+            "consumer-unreadable",
+            f"consumer {name} can't read the transaction that commits at {found.unreadable}: let it pass that one, and "
+            "open the consumer again",
+            name,
+            found.unreadable,
+            fix=[for_shell("pgdoc", "consumers", "skip", name)],
+        )
+    if not found.is_settled:
+        return warn(
+            "consumer-unfinished",
+            f"consumer {name} has no position, because its creation was interrupted: open it, which begins again, or "
+            "drop it",
+            name,
+            fix=[for_shell("pgdoc", "consumers", "drop", name)],
+        )
+    lost = "lost its slot" if found.wal_status is None else "lost its WAL"
+    return wrong(
+        "consumer-lost",
+        f"consumer {name} has {lost}: opening it finds the position again if history reaches back to it; otherwise let "
+        "it begin anew from now, and rebuild what it feeds",
+        name,
+        lost,
+        fix=[for_shell("pgdoc", "consumers", "recreate", name, "--yes")],
+    )
 
 
 def _closed(found: Any) -> Finding:

@@ -133,7 +133,7 @@ def check_ids(on: Examination) -> Iterator[Finding]:
         if slot.xid_age is not None and slot.xid_age > most * _HELD_IDS_FACTOR:
             yield _holding_ids(slot)
     worst = None
-    for found in on.rows("frozen"):
+    for found in on.rows("oldest_ids"):
         worst = found if worst is None else worst
         if found.age > most * _OLD_IDS_FACTOR:
             verdict = wrong if found.age > _LAST_IDS else warn
