@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from pgdoc.upgrades.databases import CatalogDatabase, Report
 
-__all__ = ["MovedConsumer", "move_consumers", "run_under_lock", "thaw"]
+__all__ = ["LOCK_TIMEOUT", "MovedConsumer", "move_consumers", "run_under_lock", "thaw"]
 
-_LOCK_TIMEOUT = "2s"
+LOCK_TIMEOUT = "2s"
+"""How long a statement waits for a lock, so that others wait no longer behind it."""
+
 _PAUSE_S = 0.5
 _LIMIT_S = 600.0  # thousands of tables take minutes
 _BLOCKED_BY = {"55P03", "40P01"}
@@ -107,7 +109,7 @@ def run_under_lock(
     while True:
         try:
             with deadline_scope(_LIMIT_S), connection.transaction():
-                connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'".encode())
+                connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'".encode())
                 for name in names:
                     connection.execute(statement("upgrade", name))
         except psycopg.Error as exc:
