@@ -318,6 +318,18 @@ def test_finish_can_be_interrupted_after_each_step(
     check_goes_on(dsn, written=5)
 
 
+def test_finish_makes_a_slot_again_that_was_dropped_after_an_interrupt(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upgrade("prepare", dsn=dsn) == 0
+    pretend_upgrade(dsn)
+    interrupt(monkeypatch, moving, "_settle", after=True)
+    assert upgrade("finish", dsn=dsn) == 130
+    ask(dsn, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+    assert upgrade("finish", dsn=dsn) == 0
+    check_goes_on(dsn, written=5)
+
+
 def test_finish_refuses_what_could_lose_events(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
     def refusal(*arguments: str) -> str:
         assert upgrade("finish", *arguments, dsn=dsn) == 1
