@@ -131,19 +131,23 @@ SELECT u.name, u.plugin, u.is_moved, c.schema_name
 FROM pgdoc.upgrade_consumers u JOIN pgdoc.consumers c ON c.name = u.name
 ORDER BY u.name
 
+-- name: lock_move
+-- Gives no row once the database is thawed: then the consumer may be in use.
+SELECT true FROM pgdoc.upgrade_consumers WHERE name = %s FOR UPDATE
+
 -- name: move
 -- Both stored positions are of the former cluster, and its LSNs say nothing here.
-WITH progress AS (
+WITH moved AS (
+  UPDATE pgdoc.upgrade_consumers SET is_moved = true WHERE name = %(name)s RETURNING name
+), progress AS (
   UPDATE pgdoc.consumer_progress
   SET acknowledged = %(place)s::bigint[], snapshot = NULL, system_id = %(system)s, timeline = %(timeline)s,
     database_oid = %(database)s, waiting_since = NULL, seen_at = clock_timestamp()
-  WHERE name = %(name)s
-), moved AS (
-  UPDATE pgdoc.upgrade_consumers SET is_moved = true WHERE name = %(name)s
+  WHERE name = (SELECT name FROM moved)
 )
 UPDATE pgdoc.consumers
 SET place = %(place)s::bigint[], snapshot = NULL, system_id = %(system)s, timeline = %(timeline)s, database_oid = %(database)s
-WHERE name = %(name)s
+WHERE name = (SELECT name FROM moved)
 
 -- name: schemas
 SELECT DISTINCT schema_name FROM pgdoc.registry WHERE until IS NULL ORDER BY schema_name

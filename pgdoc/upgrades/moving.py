@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -65,10 +66,16 @@ def move_consumers(
             report(database.name, f"making the slot of consumer {row.name}")
             keeps = plugin is None or (plugin == "auto" and row.plugin == "pgoutput")
             source = Source(database.conninfo, row.schema_name, row.plugin if keeps else str(plugin))
-            make_slot(source, slot, None, lock_claim=lambda _: None, purpose=f"{PURPOSE} {row.name}")
+            make_slot(source, slot, None, lock_claim=partial(_lock, name=row.name), purpose=f"{PURPOSE} {row.name}")
             found = _settle(connection, source, row.name, slot)
         moved.append(MovedConsumer(row.name, found.plugin, Lsn(found.confirmed)))
     return moved
+
+
+def _lock(connection: psycopg.Connection[Any], name: str) -> None:
+    """Keep another run from thawing the database, until the transaction of this connection ends."""
+    if connection.execute(statement("upgrade", "lock_move").encode(), [name]).fetchone() is None:
+        raise UpgradeRefused(f'consumer "{name}" was moved by another run, and may be in use: there is nothing to do')
 
 
 def _settle(connection: psycopg.Connection[Any], source: Source, name: str, slot: str) -> ConsumerSlot:

@@ -347,6 +347,26 @@ def test_finish_can_be_interrupted_after_each_step(
     check_goes_on(dsn, written=5)
 
 
+def test_a_second_finish_does_not_take_a_slot_that_is_in_use(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert upgrade("prepare", dsn=dsn) == 0
+    pretend_upgrade(dsn)
+    real = moving.make_slot
+
+    def come_second(*args: Any, **options: Any) -> int:
+        monkeypatch.setattr(moving, "make_slot", real)
+        assert upgrade("finish", dsn=dsn) == 0
+        ask(dsn, "INSERT INTO docs.orders (id, data) VALUES ('o-5', '{}')")
+        return real(*args, **options)
+
+    monkeypatch.setattr(moving, "make_slot", come_second)
+    assert upgrade("finish", dsn=dsn) == 1
+    assert f'consumer "{NAME}" was moved by another run' in capsys.readouterr().err
+    with Store(dsn) as store, store["orders"].watch(consumer=NAME) as stream:
+        take_effect(store, stream, 1)
+
+
 def test_finish_makes_a_slot_again_that_was_dropped_after_an_interrupt(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
