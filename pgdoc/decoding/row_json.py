@@ -153,7 +153,7 @@ _WRITERS: Final[dict[str, Callable[[str], str]]] = {
 
 def _array(text: str, write: Callable[[str], str], delimiter: str) -> str:
     """Return a JSON array from PostgreSQL's array text; lower bounds are lost, as in `to_json`."""
-    start = text.index("=") + 1 if text.startswith("[") else 0
+    start = text.find("=") + 1 if text.startswith("[") else 0
     return "".join(_array_parts(text[start:], write, delimiter))
 
 
