@@ -26,11 +26,13 @@ SELECT EXISTS (SELECT FROM pgdoc.former_clusters WHERE is_upgrade)
 SELECT gid, database FROM pg_prepared_xacts ORDER BY prepared
 
 -- name: foreign_slots
--- Slots that are not pgdoc's: before PostgreSQL 17, pg_upgrade leaves logical slots behind.
+-- Slots that this command does not drop; `prepared` are the databases of which it drops pgdoc's, NULL for all. Before
+-- PostgreSQL 17, pg_upgrade leaves logical slots behind.
 SELECT s.slot_name AS name, s.database, s.plugin, s.active, s.wal_status,
-  current_setting('server_version_num')::int >= 170000 AS is_checked
+  current_setting('server_version_num')::int >= 170000 AS is_checked, s.slot_name ~ format('^pgdocb?_%%s_', d.oid) AS is_left
 FROM pg_replication_slots s JOIN pg_database d ON d.datname = s.database
-WHERE s.slot_type = 'logical' AND NOT s.temporary AND NOT s.slot_name ~ format('^pgdocb?_%s_', d.oid)
+WHERE s.slot_type = 'logical' AND NOT s.temporary AND NOT (s.slot_name ~ format('^pgdocb?_%%s_', d.oid)
+  AND coalesce(d.datname = ANY (%(prepared)s::text[]), true))
 ORDER BY s.slot_name
 
 -- name: consumers

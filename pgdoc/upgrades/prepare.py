@@ -100,7 +100,7 @@ def prepare_upgrade(
             preflight(connection)
             _check_state(connection, database)
             findings += find_obstacles(connection, database.name)
-            refused, notes = foreign_slots(connection)
+            refused, notes = foreign_slots(connection, None if only else [each.name for each in databases])
     (notes if ignore_slots else findings).extend(refused)
     if findings:
         raise UpgradeRefused("the cluster can't be upgraded yet", findings=tuple(findings))

@@ -39,14 +39,18 @@ def list_consumers(connection: psycopg.Connection[Any]) -> list[Any]:
     return connection.execute(statement("upgrade", "consumers").encode(), []).fetchall()
 
 
-def foreign_slots(connection: psycopg.Connection[Any]) -> tuple[list[str], list[str]]:
+def foreign_slots(connection: psycopg.Connection[Any], prepared: list[str] | None) -> tuple[list[str], list[str]]:
     """Return which slots of others pg_upgrade refuses, and what to know about the rest.
+
+    A slot of pgdoc counts among them if its database has no catalog any more: `prepared` are those that have one,
+    `None` if that is not known.
 
     From version 17 on, it takes logical slots along if they have sent everything, and else refuses.
     """
     refused, notes = [], []
-    for slot in connection.execute(statement("upgrade", "foreign_slots")).fetchall():
-        subject = f'slot "{slot.name}" of database "{slot.database}", which is not pgdoc\'s,'
+    for slot in connection.execute(statement("upgrade", "foreign_slots").encode(), {"prepared": prepared}).fetchall():
+        whose = "which has no pgdoc catalog" if slot.is_left else "which is not pgdoc's"
+        subject = f'slot "{slot.name}" of database "{slot.database}", {whose},'
         drop = f"SELECT pg_drop_replication_slot('{slot.name}')"
         if not slot.is_checked:
             notes.append(f"{subject} is lost: before PostgreSQL 17, pg_upgrade takes no logical slot along")

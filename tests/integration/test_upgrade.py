@@ -385,6 +385,23 @@ def test_slots_of_others_are_named(dsn: str, capsys: pytest.CaptureFixture[str])
     assert upgrade("prepare", "--ignore-slots", dsn=dsn) == int(is_checked)  # `takes_writes` has written
 
 
+def test_slots_of_a_catalog_that_was_dropped_are_named(
+    server: LocalServer, dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(dsn, "CREATE DATABASE bare TEMPLATE template0")
+    ((oid,),) = ask(dsn, "SELECT oid FROM pg_database WHERE datname = 'bare'")
+    bare = server.conninfo_for("bare")
+    ask(bare, f"SELECT pg_create_logical_replication_slot('pgdoc_{oid}_left', 'pgoutput')")
+    try:
+        for options in ([], ["--only"]):
+            assert upgrade("prepare", *options, dsn=dsn) == 0 or not options
+            found = capsys.readouterr()
+            assert ('_left" of database "bare", which has no pgdoc catalog,' in found.err + found.out) == (not options)
+    finally:
+        ask(bare, f"SELECT pg_drop_replication_slot('pgdoc_{oid}_left')")
+        ask(dsn, "DROP DATABASE bare")
+
+
 def test_what_belongs_to_nobody_or_is_prepared_is_named(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
     ask(dsn, f"DELETE FROM pgdoc.consumers WHERE name = '{NAME}'")
     assert upgrade("prepare", dsn=dsn) == 1
