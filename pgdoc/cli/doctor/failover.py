@@ -119,9 +119,7 @@ def _standby(standby: Any, physical: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _without_slot(standby: Any, unused: list[str]) -> Finding:
-    found = (
-        f'standby "{standby.name}" uses no replication slot, and copies no slots without one: set primary_slot_name'
-    )
+    found = f'standby "{standby.name}" uses no replication slot, and copies no slots without one: set primary_slot_name'
     if len(unused) == 1:
         text = f'{found} on the standby to "{unused[0]}", which no standby uses: run the commands on the standby'
         fix = set_for_server("primary_slot_name", unused[0])
