@@ -26,7 +26,7 @@ from pgdoc.database.catalog import FIND_REVISION, REVISION, check_revision
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, one_line
 from pgdoc.errors import PgdocError, ServerUnreachable, UnsupportedServer
-from pgdoc.replication.connection import connect, map_replication_error
+from pgdoc.replication.connection import connect, map_replication_error, quote_literal
 from pgdoc.replication.slots import (
     blockers_at,
     create_temporary_slot,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TimelineGuard",
     "check_same_database",
+    "check_same_server",
     "connect_primary",
     "create_slot_on_standby",
     "fetch_of_reader",
@@ -138,6 +139,18 @@ def check_same_database(primary: str, cluster: Cluster) -> None:
             f'replication_conninfo leads to database "{cluster.database}" (oid {wal_at[1]}) of cluster {wal_at[0]}, '
             f'and conninfo to "{found.name}" (oid {rows_at[1]}) of cluster {rows_at[0]}: both must lead to the same '
             "database, on the same server or on a primary and its standby"
+        )
+
+
+def check_same_server(connection: psycopg.Connection[Any], slot: str) -> None:
+    """Refuse a connection to another server than that of the slot, which was just created: it tells nothing about it.
+
+    Raises:
+        ServerUnreachable: it is another one.
+    """
+    if connection.execute(statement("replication", "plugin").format(slot=quote_literal(slot))).fetchone() is None:
+        raise ServerUnreachable(
+            "replication_conninfo leads to more than one server: name one, not an address that distributes connections"
         )
 
 

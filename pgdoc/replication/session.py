@@ -23,7 +23,7 @@ from pgdoc.model.positions import Lsn, commit_lsn_of
 from pgdoc.replication.checks import check_exact, check_published
 from pgdoc.replication.connection import connect, is_decoding, map_replication_error, preflight, quote_literal
 from pgdoc.replication.reader import Reader
-from pgdoc.replication.recovery import TimelineGuard, wait_for_catalog, writing
+from pgdoc.replication.recovery import TimelineGuard, check_same_server, is_in_recovery, wait_for_catalog, writing
 from pgdoc.replication.registry import fetch_registry, follow_tables, wait_for_registrations
 from pgdoc.replication.routes import STRAIGHT, Route, as_unsent
 from pgdoc.replication.slot_start import fetch_confirmed, take_position
@@ -181,23 +181,26 @@ def _open_reader(  # noqa: PLR0913 (as above)
     """Open a reader of the temporary slot that `take` creates on the given connection, with the given name."""
     with contextlib.ExitStack() as opened:
         plain = opened.enter_context(contextlib.closing(connect(source.conninfo, replication=False, purpose=purpose)))
-        on_standby = preflight(plain, allows_standby=source.primary is not None)
+        preflight(plain, allows_standby=source.primary is not None)
         source.wants_failover(plain.info.server_version)  # refuses a server that can't do what was asked for
         connection = opened.enter_context(
             contextlib.closing(connect(source.conninfo, replication=True, purpose=purpose))
         )
-        if on_standby:  # only a replication connection can ask for the timeline
-            wait_for_catalog(plain)
-            plain.close()
-            plain = opened.enter_context(
-                contextlib.closing(connect(source.conninfo, replication=True, purpose=purpose))
-            )
         try:
+            on_standby = source.primary is not None and is_in_recovery(connection)
+            if on_standby:  # only a replication connection can ask for the timeline
+                wait_for_catalog(connection)
+                plain.close()
+                plain = opened.enter_context(
+                    contextlib.closing(connect(source.conninfo, replication=True, purpose=purpose))
+                )
             cluster = identify(connection)
             if check is not None:
                 check(cluster)
             slot = slot_name(connection, prefix)
             slot_start = take(connection, slot)
+            if source.primary is not None:
+                check_same_server(plain, slot)
             standby = StandbyCheck(plain, closes=True)
             session = begin_reading(connection, source, slot, slot_start, cluster, standby=standby, route=route)
         except psycopg.Error as exc:

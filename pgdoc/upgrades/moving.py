@@ -20,11 +20,14 @@ from pgdoc.upgrades.databases import PURPOSE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pgdoc.consumers.slots import ConsumerSlot
     from pgdoc.upgrades.databases import CatalogDatabase, Report
 
-__all__ = ["MovedConsumer", "move_consumers", "run_under_lock", "thaw"]
+__all__ = ["LOCK_TIMEOUT", "MovedConsumer", "move_consumers", "run_under_lock", "thaw"]
 
-_LOCK_TIMEOUT = "2s"
+LOCK_TIMEOUT = "2s"
+"""How long a statement waits for a lock, so that others wait no longer behind it."""
+
 _PAUSE_S = 0.5
 _LIMIT_S = 600.0  # thousands of tables take minutes
 _BLOCKED_BY = {"55P03", "40P01"}
@@ -52,25 +55,23 @@ def move_consumers(
     `plugin` is `None` for the one that the consumer had, and `auto` for that one if the server has it.
 
     Nothing was written since it had read everything, so its new position follows the old one. If this is interrupted,
-    the next call makes the slot again of a consumer that has not been moved.
+    the next call makes the slot again of a consumer that has not been moved, or whose slot did not last until then.
     """
     moved = []
     for row in connection.execute(statement("upgrade", "to_move")).fetchall():
         slot = slot_of(connection, row.name)
-        if not row.is_moved:
+        found = find_slot(connection, slot) if row.is_moved else None
+        if found is None or found.wal_status == "lost":
             report(database.name, f"making the slot of consumer {row.name}")
             keeps = plugin is None or (plugin == "auto" and row.plugin == "pgoutput")
             source = Source(database.conninfo, row.schema_name, row.plugin if keeps else str(plugin))
             make_slot(source, slot, None, lock_claim=lambda _: None, purpose=f"{PURPOSE} {row.name}")
-            _settle(connection, source, row.name, slot)
-        found = find_slot(connection, slot)
-        if found is None:
-            raise UpgradeRefused(f'slot "{slot}" was dropped meanwhile: open consumer "{row.name}" to find out more')
+            found = _settle(connection, source, row.name, slot)
         moved.append(MovedConsumer(row.name, found.plugin, Lsn(found.confirmed)))
     return moved
 
 
-def _settle(connection: psycopg.Connection[Any], source: Source, name: str, slot: str) -> None:
+def _settle(connection: psycopg.Connection[Any], source: Source, name: str, slot: str) -> ConsumerSlot:
     found = find_slot(connection, slot)
     if found is None:
         raise UpgradeRefused(f'slot "{slot}" was dropped meanwhile: run the command again')
@@ -84,6 +85,7 @@ def _settle(connection: psycopg.Connection[Any], source: Source, name: str, slot
     }
     with connection.transaction():
         connection.execute(statement("upgrade", "move").encode(), values)
+    return found
 
 
 def thaw(database: CatalogDatabase, connection: psycopg.Connection[Any], deadline: float, report: Report) -> None:
@@ -107,7 +109,7 @@ def run_under_lock(
     while True:
         try:
             with deadline_scope(_LIMIT_S), connection.transaction():
-                connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'".encode())
+                connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'".encode())
                 for name in names:
                     connection.execute(statement("upgrade", name))
         except psycopg.Error as exc:

@@ -34,7 +34,7 @@ from pgdoc.replication.source import Source
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
 from pgdoc.upgrades.databases import PURPOSE, fetch_state, find_databases
-from pgdoc.upgrades.moving import move_consumers, run_under_lock, thaw
+from pgdoc.upgrades.moving import LOCK_TIMEOUT, move_consumers, run_under_lock, thaw
 from pgdoc.upgrades.survey import Survey, find_obstacles, foreign_slots, list_consumers
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ __all__ = ["CanceledUpgrade", "PreparedDatabase", "cancel_upgrade", "prepare_upg
 _POLL_S = 1.0
 _DROP_LIMIT_S = 20.0
 _DROP_POLL_S = 0.2
+_THAW_LIMIT_S = 20.0
+_CHANGED = "something was written meanwhile, or a consumer was opened"
+_CANCEL = "`pgdoc upgrade prepare --cancel`"
 
 
 class PreparedDatabase(NamedTuple):
@@ -161,7 +164,7 @@ class _Preparation:
             state = fetch_state(connection)
             if state is None or not state.is_prepared:
                 if state is not None:  # a run was killed
-                    self._thaw()
+                    self._thaw(self._deadline)
                 self._wait_and_seal(connection)
             dropped = self._drop_slots(connection)
             row = connection.execute(statement("upgrade", "frozen")).fetchone()
@@ -177,12 +180,14 @@ class _Preparation:
                 run_under_lock(connection, ("freeze",), self._deadline, self._say)
                 has_sealed = self._has_sealed(connection, survey)
             except BaseException:
-                self._thaw()
+                self._try_to_thaw()
                 raise
             if has_sealed:
                 return
-            self._thaw()
-            self._say("something was written meanwhile, or a consumer was opened: waiting again")
+            self._thaw(max(self._deadline, time.monotonic() + _THAW_LIMIT_S))
+            if time.monotonic() > self._deadline:
+                raise UpgradeRefused(f'database "{self._database.name}" is not ready', findings=(_CHANGED,))
+            self._say(f"{_CHANGED}: waiting again")
 
     def _wait(self, connection: psycopg.Connection[Any], survey: Survey) -> None:
         """Wait until every consumer is closed and has read everything."""
@@ -204,7 +209,8 @@ class _Preparation:
         before = {row.name: row for row in list_consumers(connection)}
         if any(survey.look(row, until) for row in before.values()):
             return False
-        with connection.transaction() as transaction:
+        with contextlib.suppress(psycopg.errors.LockNotAvailable), connection.transaction() as transaction:
+            connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'".encode())
             connection.execute(statement("upgrade", "lock_owners"))  # no consumer is opened or made from here on
             now = connection.execute(statement("upgrade", "consumers").encode(), []).fetchall()
             if not all(row.name in before and _is_as_before(row, before[row.name]) for row in now):
@@ -232,12 +238,31 @@ class _Preparation:
             time.sleep(_DROP_POLL_S)
         return dropped
 
-    def _thaw(self) -> None:
-        """Undo a freeze, on a connection of its own: an interrupt may have broken the other one."""
-        with contextlib.suppress(PgdocError, psycopg.Error), _connected(self._database) as connection:
+    def _thaw(self, deadline: float) -> None:
+        """Undo a freeze, on a connection of its own: an interrupt may have broken the other one.
+
+        Raises:
+            UpgradeRefused: sessions hold locks on the tables, which even a reader does; they still take no writes.
+        """
+        with _connected(self._database) as connection:
             state = fetch_state(connection)
             if state is not None and not state.is_prepared:
-                run_under_lock(connection, ("thaw",), time.monotonic() + _DROP_LIMIT_S, self._say)
+                try:
+                    run_under_lock(connection, ("thaw",), deadline, self._say)
+                except UpgradeRefused as exc:
+                    raise UpgradeRefused(
+                        f'database "{self._database.name}" takes no writes until {_CANCEL} succeeds',
+                        findings=exc.findings or (str(exc),),
+                    ) from exc
+
+    def _try_to_thaw(self) -> None:
+        """Undo a freeze after an error or an interrupt; report it if that fails, and let the error be raised."""
+        try:
+            self._thaw(time.monotonic() + _THAW_LIMIT_S)
+        except UpgradeRefused as exc:
+            self._say(str(exc))
+        except (PgdocError, psycopg.Error) as exc:
+            self._say(f"perhaps it takes no writes until {_CANCEL} succeeds: {' '.join(str(exc).split())}")
 
     def _say(self, text: str) -> None:
         if text not in self._said:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pgdoc import ChangeStream
     from pgdoc.server import LocalServer
 
+pytestmark = pytest.mark.usefixtures("any_plugin")
+
 NAME = "billing"
 SLOTS = "SELECT slot_name, plugin FROM pg_replication_slots WHERE NOT temporary ORDER BY slot_name"
 
@@ -254,6 +256,35 @@ def test_prepare_can_be_interrupted(dsn: str, monkeypatch: pytest.MonkeyPatch, s
     check_goes_on(dsn, written=5)
 
 
+def test_a_reader_that_keeps_the_freeze_from_being_undone_is_named(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(preparing, "_THAW_LIMIT_S", 0.0)
+    monkeypatch.setattr(moving, "LOCK_TIMEOUT", "100ms")
+    with psycopg.connect(dsn) as reader, psycopg.connect(dsn) as locking:
+        reader.execute("SELECT FROM docs.orders")  # a freeze goes beside it
+        locking.execute("SELECT FROM pgdoc.owners FOR UPDATE")
+        assert upgrade("prepare", dsn=dsn) == 1
+        locking.rollback()
+        found = capsys.readouterr().err
+        assert f"pid {reader.info.backend_pid} of role" in found
+        assert "takes no writes until `pgdoc upgrade prepare --cancel` succeeds" in found
+        interrupt(monkeypatch, preparing._Preparation, "_wait_and_seal", after=False)
+        assert upgrade("prepare", dsn=dsn) == 1
+        assert "takes no writes until" in capsys.readouterr().err
+    assert not takes_writes(dsn)
+    assert upgrade("prepare", "--cancel", dsn=dsn) == 0
+    assert takes_writes(dsn)
+
+
+def test_a_lock_on_claims_is_waited_for_until_the_time_limit(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with psycopg.connect(dsn) as locking:
+        locking.execute("SELECT FROM pgdoc.owners FOR UPDATE")
+        assert upgrade("prepare", dsn=dsn) == 1
+        assert "a consumer was opened" in capsys.readouterr().err
+        assert takes_writes(dsn)
+
+
 def test_a_write_between_waiting_and_freezing_is_not_lost(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = moving.run_under_lock
 
@@ -285,6 +316,18 @@ def test_finish_can_be_interrupted_after_each_step(
     pretend_upgrade(dsn)
     interrupt(monkeypatch, owner, step, after=True)
     assert upgrade("finish", dsn=dsn) == 130
+    assert upgrade("finish", dsn=dsn) == 0
+    check_goes_on(dsn, written=5)
+
+
+def test_finish_makes_a_slot_again_that_was_dropped_after_an_interrupt(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upgrade("prepare", dsn=dsn) == 0
+    pretend_upgrade(dsn)
+    interrupt(monkeypatch, moving, "_settle", after=True)
+    assert upgrade("finish", dsn=dsn) == 130
+    ask(dsn, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
     assert upgrade("finish", dsn=dsn) == 0
     check_goes_on(dsn, written=5)
 
@@ -403,7 +446,7 @@ def test_what_waiting_does_not_mend_is_named(
         ask(dsn, "DELETE FROM docs.orders WHERE id = 'sql'")
         return capsys.readouterr().err
 
-    monkeypatch.setattr(moving, "_LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(moving, "LOCK_TIMEOUT", "100ms")
     with psycopg.connect(dsn) as writer:
         writer.execute("DELETE FROM docs.orders WHERE id = 'o-1'")
         assert f"pid {writer.info.backend_pid} of role " in refusal()

@@ -25,6 +25,7 @@ class Effects:
 
     def __init__(self, conninfo: str, name: str = NAME) -> None:
         self.errors: list[PgdocError] = []
+        self.done = 0  # events whose effect is known to be stored
         self._conninfo, self._name = conninfo, name
         self._closing, self._is_open = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="tests-effects", daemon=True)
@@ -55,6 +56,7 @@ class Effects:
             event = stream.next(timeout=0.2)
             if event is not None:
                 store.run(partial(self._apply, stream, event), retries=20)
+                self.done += 1
 
     def _apply(self, stream: ChangeStream, event: ChangeEvent, tx: Transaction) -> None:
         tx["effects"].insert(pgdoc.new_id(), {"of": event.document_id, "by": self._name})

@@ -8,6 +8,9 @@ import pytest
 
 from pgdoc import AsyncStore, Store
 from pgdoc.errors import ServerUnreachable, UnsupportedServer
+from pgdoc.replication import session
+from pgdoc.replication.connection import connect
+from pgdoc.replication.source import Source
 from tests.clusters import ask
 from tests.integration.own_server.words import PATIENCE_S
 
@@ -86,3 +89,24 @@ async def test_async_streams_read_on_the_standby(clusters: Clusters) -> None:
         event = await stream.next(timeout=PATIENCE_S)
         assert event is not None
         assert event.document_id == "a"
+
+
+def test_an_address_of_several_servers_does_not_hide_a_promotion(
+    clusters: Clusters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address that balances the load may lead each connection to another server."""
+    primary, standby = clusters.primary.conninfo, clusters.standby.conninfo
+    with Store(primary) as store:
+        store.create_collection("docs")
+    source = Source(standby, "docs", primary=primary)
+    leads_to: list[str] = []
+    monkeypatch.setattr(session, "connect", lambda _conninfo, **options: connect(leads_to.pop(0), **options))
+    leads_to[:] = [primary, standby, standby]
+    found = session.open_reader(source, None)
+    found.reader.close()
+    assert found.guard is not None
+    for addresses in ([standby, standby, primary], [standby, primary]):
+        leads_to[:] = addresses
+        with pytest.raises(ServerUnreachable, match="replication_conninfo leads to more than one server"):
+            session.open_reader(source, None)
+    assert count_slots(clusters, "^pgdocr") == (0, 0)

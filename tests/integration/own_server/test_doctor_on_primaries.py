@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FAILOVER = ["failover"]
 
 
+pytestmark = pytest.mark.usefixtures("any_plugin")
+
+
 @pytest.fixture(scope="module")
 def bin_dir() -> Path:
     found = embedded_bin_dir()
