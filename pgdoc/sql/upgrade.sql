@@ -82,6 +82,10 @@ SELECT pgdoc.freeze()
 -- name: thaw
 SELECT pgdoc.thaw()
 
+-- name: undo_freeze
+-- Unless the database is prepared, perhaps by another run at this moment.
+SELECT pgdoc.thaw() FROM (SELECT FROM pgdoc.upgrade WHERE NOT is_prepared FOR UPDATE) AS unprepared
+
 -- name: lock_owners
 LOCK TABLE pgdoc.owners IN SHARE ROW EXCLUSIVE MODE
 
@@ -94,7 +98,8 @@ UPDATE pgdoc.owners SET epoch = epoch + 1, holder = gen_random_uuid(), pid = NUL
 INSERT INTO pgdoc.upgrade_consumers (name, plugin) VALUES (%s, %s)
 
 -- name: note_prepared
-UPDATE pgdoc.upgrade SET is_prepared = true
+-- Another run may have undone the freeze under which everything was checked, and begun its own.
+UPDATE pgdoc.upgrade SET is_prepared = true WHERE began_at = %s RETURNING true
 
 -- name: freeze_owners
 SELECT pgdoc.freeze_table('pgdoc.owners')

@@ -179,6 +179,10 @@ class _Preparation:
             try:
                 run_under_lock(connection, ("freeze",), self._deadline, self._say)
                 has_sealed = self._has_sealed(connection, survey)
+            except psycopg.errors.UniqueViolation as exc:  # the row of pgdoc.upgrade is there, and not this run's
+                raise UpgradeRefused(
+                    f'another `pgdoc upgrade prepare` is at work in database "{self._database.name}": wait for its end'
+                ) from exc
             except BaseException:
                 self._try_to_thaw()
                 raise
@@ -205,9 +209,10 @@ class _Preparation:
 
     def _has_sealed(self, connection: psycopg.Connection[Any], survey: Survey) -> bool:
         """Look once more, now that nothing is written, and record that the database is prepared."""
+        frozen = fetch_state(connection)
         until = _flushed_end(connection)
         before = {row.name: row for row in list_consumers(connection)}
-        if any(survey.look(row, until) for row in before.values()):
+        if frozen is None or any(survey.look(row, until) for row in before.values()):
             return False
         with contextlib.suppress(psycopg.errors.LockNotAvailable), connection.transaction() as transaction:
             connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'".encode())
@@ -218,7 +223,8 @@ class _Preparation:
             connection.execute(statement("upgrade", "end_claims"))
             for row in now:
                 connection.execute(statement("upgrade", "note_consumer").encode(), [row.name, row.plugin])
-            connection.execute(statement("upgrade", "note_prepared"))
+            if connection.execute(statement("upgrade", "note_prepared").encode(), [frozen.began_at]).fetchone() is None:
+                raise psycopg.Rollback(transaction)
             connection.execute(statement("upgrade", "freeze_owners"))
         state = fetch_state(connection)
         return state is not None and state.is_prepared
@@ -248,7 +254,7 @@ class _Preparation:
             state = fetch_state(connection)
             if state is not None and not state.is_prepared:
                 try:
-                    run_under_lock(connection, ("thaw",), deadline, self._say)
+                    run_under_lock(connection, ("undo_freeze",), deadline, self._say)
                 except UpgradeRefused as exc:
                     raise UpgradeRefused(
                         f'database "{self._database.name}" takes no writes until {_CANCEL} succeeds',

@@ -13,6 +13,7 @@ from pgdoc import Lsn, Store
 from pgdoc.cli.app import run_cli
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import InvalidResumeToken, UpgradePrepared
+from pgdoc.sql import statement
 from pgdoc.upgrades import finish as finishing
 from pgdoc.upgrades import moving
 from pgdoc.upgrades import prepare as preparing
@@ -275,6 +276,34 @@ def test_a_reader_that_keeps_the_freeze_from_being_undone_is_named(
     assert not takes_writes(dsn)
     assert upgrade("prepare", "--cancel", dsn=dsn) == 0
     assert takes_writes(dsn)
+
+
+def test_two_that_prepare_do_not_undo_what_the_other_has_checked(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = preparing._is_as_before
+
+    def meet_another(*rows: Any) -> bool:
+        monkeypatch.setattr(preparing, "_is_as_before", real)
+        ask(dsn, "SELECT pgdoc.thaw()")  # the other takes this one for killed
+        ask(dsn, "INSERT INTO docs.orders (id, data) VALUES ('o-5', '{}')")
+        ask(dsn, "SELECT pgdoc.freeze()")
+        return real(*rows)
+
+    monkeypatch.setattr(preparing, "_is_as_before", meet_another)
+    assert upgrade("prepare", dsn=dsn) == 1
+    assert "something was written meanwhile" in capsys.readouterr().err
+    with Store(dsn) as store, store["orders"].watch(consumer=NAME) as stream:
+        take_effect(store, stream, 1)
+    monkeypatch.setattr(preparing, "fetch_state", lambda _: None)  # the other has not frozen yet
+    ask(dsn, "SELECT pgdoc.freeze()")
+    assert upgrade("prepare", dsn=dsn) == 1
+    assert 'another `pgdoc upgrade prepare` is at work in database "shop"' in capsys.readouterr().err
+    monkeypatch.undo()
+    assert not takes_writes(dsn)
+    assert upgrade("prepare", dsn=dsn) == 0
+    ask(dsn, f"BEGIN; {statement('upgrade', 'undo_freeze')}; COMMIT")
+    assert not takes_writes(dsn)  # it was prepared meanwhile
 
 
 def test_a_lock_on_claims_is_waited_for_until_the_time_limit(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
