@@ -15,7 +15,7 @@ from pgdoc.cli.arguments import Dsn, Schema  # noqa: TC001 (Typer reads them)
 from pgdoc.cli.render import printable
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn
 from pgdoc.database.catalog import check_server
-from pgdoc.database.conninfo import PlainConnection, with_timeout
+from pgdoc.database.conninfo import connect_bounded
 from pgdoc.database.errors import connection_error, is_connection_loss, map_error, one_line
 from pgdoc.database.grants import PURPOSES, fact_queries, plan_grant, read_facts
 from pgdoc.errors import DatabaseError, InvalidName
@@ -102,8 +102,8 @@ def grant_command(  # noqa: PLR0913 (its options)
 
 def _connect(dsn: str) -> psycopg.Connection[Any]:
     try:
-        connection = PlainConnection.connect(
-            with_timeout(conninfo_of_command("grant", dsn)),
+        connection = connect_bounded(
+            conninfo_of_command("grant", dsn),
             autocommit=True,
             row_factory=namedtuple_row,
             prepare_threshold=None,
