@@ -102,8 +102,8 @@ BEGIN
       $4, $5, $6, $7, part.found, part.ids, part.rows
     FROM pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
     CROSS JOIN LATERAL (
-      SELECT count(*) AS found, string_agg(textsend(id), '\x00'::bytea) FILTER (WHERE fits) AS ids,
-        string_agg(textsend(printed), '\x00'::bytea) FILTER (WHERE fits) AS rows
+      SELECT count(*) AS found, string_agg(textsend(id), decode('00', 'hex')) FILTER (WHERE fits) AS ids,
+        string_agg(textsend(printed), decode('00', 'hex')) FILTER (WHERE fits) AS rows
       FROM (  -- the window takes the rows in the order of the page
         SELECT id, printed, may_fit AND coalesce(
           sum(octet_length(printed)) OVER (ROWS UNBOUNDED PRECEDING), 0) - coalesce(octet_length(printed), 0) < $3 AS fits

@@ -42,11 +42,12 @@ class AsyncAdmin:
         """See `AsyncStore.drop_consumer`."""
         if unused_for is not None and (not isinstance(unused_for, timedelta) or unused_for < timedelta()):
             raise ValueError(f"unused_for must be a timedelta of at least 0, got {unused_for!r}")
-        return await async_call(drop_consumer, self._source, name, unused_for)
+        return await async_call(drop_consumer, await self._backend.source_of_consumers(), name, unused_for)
 
     async def recreate_consumer(self, name: str, *, snapshot: bool) -> Lsn:
         """See `AsyncStore.recreate_consumer`."""
-        return await async_call(partial(recreate_consumer, self._source, name, snapshot=snapshot))
+        source = await self._backend.source_of_consumers()
+        return await async_call(partial(recreate_consumer, source, name, snapshot=snapshot))
 
     async def skip(self, consumer: str, commit_lsn: Lsn | str) -> None:
         """See `AsyncStore.skip`."""

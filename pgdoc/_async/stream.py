@@ -118,8 +118,7 @@ class AsyncChangeStream(AsyncOpening):
     async def _begin_consumer(self) -> None:
         subscription = Subscription(self._selection, BEFORE_ALL, self._mailbox)
         consumer = await self._backend.open_consumer(subscription, self._options)
-        self._consumer = consumer
-        self._delivery.consumer = consumer
+        self._consumer = self._delivery.consumer = consumer
         self._acknowledges = self._options.auto_ack
         self._follow(consumer)
 

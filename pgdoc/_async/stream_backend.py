@@ -37,7 +37,7 @@ from pgdoc.replication.checks import (
     history_lost,
 )
 from pgdoc.replication.connection import quote_identifier
-from pgdoc.replication.recovery import fetch_of_reader
+from pgdoc.replication.recovery import fetch_of_reader, source_of_consumers
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.census import CENSUS
@@ -244,11 +244,17 @@ class AsyncStreamBackend:
         """Return whether this durable consumer exists."""
         return bool(await self.fetch_of_consumers("knows", consumer, rights="SELECT, INSERT, UPDATE, DELETE"))
 
+    async def source_of_consumers(self) -> Source:
+        """See the function of the same name."""
+        source = self.hub.source
+        return source if source.primary is None else await async_call(source_of_consumers, source)
+
     async def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
         """Open a durable consumer; return when it reads changes, or is a standby."""
         assert options.consumer is not None  # noqa: S101 (the caller has checked)
         consumer = Consumer(
             self.hub,
+            await self.source_of_consumers(),
             options.consumer,
             subscription,
             company=self._consumers,

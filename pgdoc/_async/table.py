@@ -78,9 +78,7 @@ class AsyncTable:
         self.subject = f'collection "{schema}.{name}"'
         self.encoder = session.codec.encoder
         self.document = partial(Document.from_text, collection=name, decode_text=session.codec.decode)
-        self._session = session
-        self._address = (schema, name)
-        self._auto_create = auto_create
+        self._session, self._address, self._auto_create = session, (schema, name), auto_create
 
     async def read(self, query: GuardedQuery, params: Sequence[Any], *, prepare: bool | None = None) -> Rows:
         """Fetch the rows of one statement; `prepare` as for `AsyncSession.fetch`."""

@@ -43,11 +43,12 @@ class Admin:
         """See `Store.drop_consumer`."""
         if unused_for is not None and (not isinstance(unused_for, timedelta) or unused_for < timedelta()):
             raise ValueError(f"unused_for must be a timedelta of at least 0, got {unused_for!r}")
-        return call(drop_consumer, self._source, name, unused_for)
+        return call(drop_consumer, self._backend.source_of_consumers(), name, unused_for)
 
     def recreate_consumer(self, name: str, *, snapshot: bool) -> Lsn:
         """See `Store.recreate_consumer`."""
-        return call(partial(recreate_consumer, self._source, name, snapshot=snapshot))
+        source = self._backend.source_of_consumers()
+        return call(partial(recreate_consumer, source, name, snapshot=snapshot))
 
     def skip(self, consumer: str, commit_lsn: Lsn | str) -> None:
         """See `Store.skip`."""

@@ -119,8 +119,7 @@ class ChangeStream(Opening):
     def _begin_consumer(self) -> None:
         subscription = Subscription(self._selection, BEFORE_ALL, self._mailbox)
         consumer = self._backend.open_consumer(subscription, self._options)
-        self._consumer = consumer
-        self._delivery.consumer = consumer
+        self._consumer = self._delivery.consumer = consumer
         self._acknowledges = self._options.auto_ack
         self._follow(consumer)
 

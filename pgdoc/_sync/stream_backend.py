@@ -38,7 +38,7 @@ from pgdoc.replication.checks import (
     history_lost,
 )
 from pgdoc.replication.connection import quote_identifier
-from pgdoc.replication.recovery import fetch_of_reader
+from pgdoc.replication.recovery import fetch_of_reader, source_of_consumers
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.census import CENSUS
@@ -245,11 +245,17 @@ class StreamBackend:
         """Return whether this durable consumer exists."""
         return bool(self.fetch_of_consumers("knows", consumer, rights="SELECT, INSERT, UPDATE, DELETE"))
 
+    def source_of_consumers(self) -> Source:
+        """See the function of the same name."""
+        source = self.hub.source
+        return source if source.primary is None else call(source_of_consumers, source)
+
     def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
         """Open a durable consumer; return when it reads changes, or is a standby."""
         assert options.consumer is not None  # noqa: S101 (the caller has checked)
         consumer = Consumer(
             self.hub,
+            self.source_of_consumers(),
             options.consumer,
             subscription,
             company=self._consumers,

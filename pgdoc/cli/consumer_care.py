@@ -12,6 +12,7 @@ from pgdoc.cli.consumer_group import ConsumerGroup
 from pgdoc.cli.output import print_json
 from pgdoc.cli.render import render_bytes, render_delay
 from pgdoc.cli.spans import read_span
+from pgdoc.errors import ConsumerBusy
 
 __all__ = ["add_care_commands"]
 
@@ -96,7 +97,7 @@ def recreate_command(  # noqa: PLR0913 (its options)
     name: Annotated[str, typer.Argument(metavar="NAME", help="The consumer.")],
     *,
     snapshot: Annotated[
-        bool, typer.Option("--snapshot", help="When it is opened, begin with the documents that exist.")
+        bool, typer.Option("--snapshot", help="Begin with the documents that exist, when opened with snapshot=True.")
     ] = False,
     yes: Yes = False,
     json: Json = False,
@@ -112,6 +113,11 @@ def recreate_command(  # noqa: PLR0913 (its options)
         found = next((each for each in group.consumers_of(store) if each.name == name), None)
         if found is None:
             raise group.unknown(name)
+        if found.owner_pid is not None:
+            raise ConsumerBusy(
+                f'consumer "{name}" is open (its session has pid {found.owner_pid}): close it first',
+                owner_pid=found.owner_pid,
+            )
         if not yes and found.wal_status not in {None, "lost"}:
             if group.json:
                 raise typer.BadParameter("it can't ask: add --yes", param_hint="'--json'")
@@ -120,7 +126,7 @@ def recreate_command(  # noqa: PLR0913 (its options)
     if group.json:
         print_json({"name": name, "begins_at": lsn, "was_at": found.place, "snapshot": snapshot})
         return
-    rest = "begins with the documents that exist" if snapshot else f"begins at {lsn}"
+    rest = "begins with the documents that exist, opened with snapshot=True" if snapshot else f"begins at {lsn}"
     typer.echo(f"Consumer {name} {rest}, and gets no event from before that: rebuild what it feeds.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,10 +15,10 @@ from pgdoc.cli.arguments import Dsn, Schema  # noqa: TC001 (Typer reads them)
 from pgdoc.cli.render import printable
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn
 from pgdoc.database.catalog import check_server
-from pgdoc.database.conninfo import PlainConnection, with_timeout
+from pgdoc.database.conninfo import connect_bounded
 from pgdoc.database.errors import connection_error, is_connection_loss, map_error, one_line
 from pgdoc.database.grants import PURPOSES, fact_queries, plan_grant, read_facts
-from pgdoc.errors import DatabaseError
+from pgdoc.errors import DatabaseError, InvalidName
 from pgdoc.model.names import check_name
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ _NOT_GRANTED: Final = "01007"
 """The SQLSTATE of the warning with which PostgreSQL leaves out a privilege that the role may not pass on."""
 
 _MOST_ROUNDS: Final = 3
+
+# Default privileges there would reach the tables of a later catalog.
+_SYSTEM_SCHEMA: Final = re.compile(r"pgdoc|information_schema|pg_.*")
 
 
 def _read_purpose(text: str) -> str:
@@ -74,6 +78,8 @@ def grant_command(  # noqa: PLR0913 (its options)
     Only what the role lacks is printed. `docs/reference/roles.md` says what each role can do.
     """
     check_name(schema, "schema")
+    if _SYSTEM_SCHEMA.fullmatch(schema):
+        raise InvalidName(f'schema "{schema}" has no collections: name the one that has, or leave out --schema')
     done: list[GrantStep] = []
     with closing(_connect(dsn)) as connection:
         plan = _plan(connection, role, purpose, schema, creator or (), complete=complete)
@@ -96,8 +102,8 @@ def grant_command(  # noqa: PLR0913 (its options)
 
 def _connect(dsn: str) -> psycopg.Connection[Any]:
     try:
-        connection = PlainConnection.connect(
-            with_timeout(conninfo_of_command("grant", dsn)),
+        connection = connect_bounded(
+            conninfo_of_command("grant", dsn),
             autocommit=True,
             row_factory=namedtuple_row,
             prepare_threshold=None,

@@ -39,7 +39,7 @@ from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed
 from pgdoc.model.positions import BEFORE_ALL, Lsn, resume_point
 from pgdoc.model.tokens import Mark, SnapshotStage, token_at
-from pgdoc.replication.source import Cluster
+from pgdoc.replication.source import Cluster, Source
 from pgdoc.replication.traffic import note_reconnect
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.faults import internal_error
@@ -68,6 +68,7 @@ class Consumer:
     """A durable consumer that a stream has open.
 
     Args:
+        source: what it reads; the hub may read a standby of it.
         company: the consumers that the store has open; another one is a reason to share a hub.
         begin_at: where a new consumer begins; `None` begins now.
         wait: whether to stand by while another process owns the consumer.
@@ -87,6 +88,7 @@ class Consumer:
     def __init__(  # noqa: PLR0913 (the options of `watch`)
         self,
         hub: Hub,
+        source: Source,
         name: str,
         subscription: Subscription,
         *,
@@ -97,9 +99,7 @@ class Consumer:
         snapshot: SnapshotState = SnapshotStage.NONE,
     ) -> None:
         # Fixed from here on.
-        self.name = name
-        self._source = hub.source
-        self._subscription = subscription
+        self.name, self._source, self._subscription = name, source, subscription
         self._mailbox: Mailbox | AsyncMailbox = subscription.mailbox  # type: ignore[assignment]
         self._wait, self._recreate, self._first_snapshot = wait, recreate, snapshot
         self._process = os.getpid()

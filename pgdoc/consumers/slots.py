@@ -131,7 +131,7 @@ def make_slot(
     with connect(source.conninfo, replication=True, purpose=purpose) as connection:
         try:
             temporary = slot_name(connection, "pgdocr")
-            start = take_position(connection, source, temporary, at, begin_history=True)
+            start = take_position(connection, source, temporary, at, begin_history=source.keeps_history)
             if at is not None:
                 check_publication(connection, source, start, tables=True)
             with _claimed(source, lock_claim, purpose) as plain:

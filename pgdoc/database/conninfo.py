@@ -11,13 +11,21 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc.errors import DatabaseError
+from pgdoc.runtime.deadline import BoundedConnection
 from pgdoc.runtime.encoding import in_utf8
 from pgdoc.runtime.secrets import without_secrets
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGenConn
 
-__all__ = ["PlainConnection", "database_of", "parse_conninfo", "with_application_name", "with_timeout"]
+__all__ = [
+    "PlainConnection",
+    "connect_bounded",
+    "database_of",
+    "parse_conninfo",
+    "with_application_name",
+    "with_timeout",
+]
 
 _CONNECT_TIMEOUT_S = 10
 _NAME_BYTES = 63  # PostgreSQL cuts off longer names, and logs a notice
@@ -46,6 +54,11 @@ class PlainConnection(psycopg.Connection[Any]):
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[PlainConnection]:
         return without_secrets(super()._connect_gen(in_utf8(conninfo)), conninfo)
+
+
+def connect_bounded(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
+    """Connect for statements that the server has to answer within a limit, as `deadline_scope` says."""
+    return BoundedConnection.connect(with_timeout(conninfo), **options)
 
 
 def parse_conninfo(conninfo: str) -> dict[str, str]:

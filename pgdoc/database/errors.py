@@ -65,6 +65,13 @@ _CONNECTION_ADVICE = {
     "does not exist": "check the role and the database in the conninfo",
 }
 """Words in libpq's message, and what to do. A refusal while connecting has no SQLSTATE in psycopg."""
+# psycopg repeats the last failure, and then lists that of each host.
+_ATTEMPTS = "Multiple connection attempts failed. All failures were:"
+_ATTEMPT = re.compile(r"^- host: .*?, port: \S+, hostaddr: \S+: ", re.MULTILINE)
+# A server that answers and is not what `target_session_attrs` asks for.
+_WRONG_SERVER = re.compile(r"session is (not )?read-only|server is (not )?in hot standby mode")
+_CHECK_ADDRESS = "check the conninfo, and that the server runs at this address"
+_CHECK_SERVERS = "check the hosts and target_session_attrs in the conninfo, and whether a standby is to be promoted"
 
 
 def connection_error(exc: psycopg.Error) -> PgdocError:
@@ -73,9 +80,8 @@ def connection_error(exc: psycopg.Error) -> PgdocError:
     for word, advice in _CONNECTION_ADVICE.items():
         if word in text:
             return DatabaseError(f"{text}: {advice}")
-    return ServerUnreachable(
-        f"no connection to the server: {text}; check the conninfo, and that the server runs at this address"
-    )
+    advice = _CHECK_SERVERS if _WRONG_SERVER.search(text) else _CHECK_ADDRESS
+    return ServerUnreachable(f"no connection to the server: {text}; {advice}")
 
 
 def map_error(exc: psycopg.Error, subject: str, *, in_transaction: bool = False, rights: str = "") -> PgdocError:
@@ -242,6 +248,13 @@ def _server_text(exc: psycopg.Error) -> str:
 def one_line(exc: psycopg.Error) -> str:
     """Return the text of the server or of libpq in one line, without libpq's questions, which start with a tab."""
     text = exc.diag.message_primary or "\n".join(line for line in str(exc).splitlines() if not line.startswith("\t"))
+    _, found, attempts = text.partition(_ATTEMPTS)
+    if found:
+        text = "; ".join(dict.fromkeys(_joined(attempt) for attempt in _ATTEMPT.split(attempts) if attempt.strip()))
+    return _joined(text)
+
+
+def _joined(text: str) -> str:
     text = text.removeprefix("connection failed: ").removeprefix("connection is bad: ")
     lines = dict.fromkeys(text.splitlines())  # libpq tries again without application_name, and fails alike
     return " ".join(" ".join(lines).split()).rstrip(".")

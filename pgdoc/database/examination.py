@@ -21,6 +21,9 @@ __all__ = ["connect_examiner", "look_only"]
 _STATEMENT_S: Final = 10
 """The server cancels a statement after this time."""
 
+_LOCK_S: Final = 5
+"""It gives up a lock after this time: sooner, so that its error says what was waited for."""
+
 _SILENCE_S: Final = 15.0
 """The client gives up an answer after this time, if the server or the network is silent."""
 
@@ -57,5 +60,5 @@ def look_only(connection: psycopg.Connection[Any]) -> Iterator[None]:
     with deadline_scope(_SILENCE_S), connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute(f"SET LOCAL statement_timeout = '{_STATEMENT_S}s'".encode())
-        connection.execute(f"SET LOCAL lock_timeout = '{_STATEMENT_S}s'".encode())
+        connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_S}s'".encode())
         yield

@@ -40,6 +40,10 @@ _MEANINGS: Final = {
 _NEEDS_REPLICATION: Final = (
     "a superuser; from PostgreSQL 16 on also a role with CREATEROLE and REPLICATION, and ADMIN OPTION on the role"
 )
+_REPLICATION: Final = (
+    "REPLICATION is a right on the whole server: the role can copy all databases (pg_basebackup), read the changes of "
+    "all tables, and drop any slot"
+)
 _NO_SNAPSHOT: Final = "the role can't take a snapshot of it without BYPASSRLS"
 
 
@@ -258,6 +262,7 @@ class _Planner:
             self._add(f"GRANT rds_replication {self._to}", "a member of rds_superuser", has=has)
         else:
             self._add(f"ALTER ROLE {identifier(self.role)} REPLICATION", _NEEDS_REPLICATION, has=has)
+            self.notes.append(_REPLICATION)
 
     def _grant_tables(self) -> None:
         """Grant rights on the tables that are watched as they are; those to come need this again."""
@@ -297,6 +302,7 @@ class _Planner:
             return
         has_options = server.version >= _HAS_INHERIT_OPTION
         options = " WITH INHERIT TRUE, SET FALSE" if has_options else ""
+        self.notes.append(f'role "{owner}", which owns the catalog, has all rights of this role from then on')
         self._add(
             f"GRANT {identifier(self.role)} TO {identifier(owner)}{options}",
             "a superuser, or a role with ADMIN OPTION on the role (up to PostgreSQL 15, CREATEROLE is enough)",

@@ -195,7 +195,8 @@ def _check_standby(version: int, *, allows_standby: bool) -> None:
     if not allows_standby:
         raise ServerUnreachable(
             "the server is a standby in recovery: streams need a primary. Wait for a promotion, or "
-            f"{FIND_PRIMARY}. Streams without a consumer can read a standby: give it as replication_conninfo"
+            f"{FIND_PRIMARY}. Streams can read a standby that is given as replication_conninfo, beside the primary as "
+            "conninfo"
         )
     if version < _DECODES_ON_STANDBY:
         raise ServerUnreachable(

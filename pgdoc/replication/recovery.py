@@ -17,6 +17,7 @@ import contextlib
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -50,6 +51,7 @@ __all__ = [
     "fetch_of_reader",
     "is_in_recovery",
     "nudge",
+    "source_of_consumers",
     "wait_for_catalog",
     "writing",
 ]
@@ -72,6 +74,22 @@ def is_in_recovery(connection: psycopg.Connection[Any]) -> bool:
     """Return whether the server is a standby."""
     row = connection.execute(statement("replication", "in_recovery")).fetchone()
     return bool(row and row[0])
+
+
+def source_of_consumers(source: Source) -> Source:
+    """Return what durable consumers read: where `source` is a standby, its primary.
+
+    The claim of a consumer and its slot have to be on one server. The hub feeds it from the standby once both are near.
+    """
+    if source.primary is None:
+        return source
+    with contextlib.closing(connect(source.conninfo, replication=False)) as connection:
+        try:
+            if not is_in_recovery(connection):
+                return source
+        except psycopg.Error as exc:
+            raise map_replication_error(exc, connection) from exc
+    return replace(source, conninfo=source.primary, primary=None, keeps_history=False)
 
 
 def connect_primary(conninfo: str, purpose: str = "") -> psycopg.Connection[Any]:

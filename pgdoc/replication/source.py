@@ -27,6 +27,7 @@ class Source:
         failover: `auto`, true or false: whether permanent slots are failover slots, which standbys synchronize;
             `auto` stands for true from PostgreSQL 17 on.
         primary: a conninfo of the primary, if `conninfo` may lead to one of its standbys.
+        keeps_history: whether some hub keeps history on this server, so that a new slot may begin it.
     """
 
     conninfo: str = field(repr=False)
@@ -34,6 +35,7 @@ class Source:
     plugin: str = "auto"
     failover: str | bool = "auto"
     primary: str | None = field(default=None, repr=False)
+    keeps_history: bool = True
 
     @property
     def plugins(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from psycopg.rows import namedtuple_row
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision
 from pgdoc.database.conninfo import database_of, with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, is_connection_loss, one_line
+from pgdoc.database.rights import identifier
 from pgdoc.errors import DatabaseError, PgdocError
 from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
 from pgdoc.sql import statement
@@ -178,8 +179,7 @@ def _fetch(connection: BoundedConnection, part: str) -> list[Any]:
         check_revision(_find_revision(connection))
         raise
     except psycopg.errors.InsufficientPrivilege as exc:
-        run = f'GRANT pg_monitor TO "{connection.info.user}"'
-        raise DatabaseError(f"{one_line(exc)}: run {run}", sqlstate=exc.sqlstate) from exc
+        raise DatabaseError(f"{one_line(exc)}: {_advice(connection.info.user)}", sqlstate=exc.sqlstate) from exc
 
 
 def _find_revision(connection: BoundedConnection) -> str | None:
@@ -192,7 +192,11 @@ def _find_revision(connection: BoundedConnection) -> str | None:
 
 
 def _hidden_sessions(role: str) -> str:
-    return f'the role may not see the sessions of other roles: run GRANT pg_monitor TO "{role}"'
+    return f"the role may not see the sessions of other roles: {_advice(role)}"
+
+
+def _advice(role: str) -> str:
+    return f"run GRANT pg_monitor TO {identifier(role)}"
 
 
 def _text(exc: psycopg.Error | PgdocError) -> str:

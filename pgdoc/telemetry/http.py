@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import socketserver
@@ -23,6 +24,7 @@ logger = logging.getLogger("pgdoc.metrics")
 
 _MOST_REQUESTS: Final = 32
 _CLIENT_S: Final = 10.0
+_END_S: Final = 1.0
 
 
 class MetricsServer(ThreadingHTTPServer):
@@ -37,6 +39,7 @@ class MetricsServer(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
         self.registry = registry
         self._free = threading.BoundedSemaphore(_MOST_REQUESTS)
+        self._asking: dict[Any, None] = {}  # the connections whose requests are not complete, the oldest first
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, _, _, _, address = found[0]
         super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
@@ -49,13 +52,15 @@ class MetricsServer(ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread, unless too many are at work."""
-        if not self._free.acquire(blocking=False):
+        """Answer in a thread; if too many are at work, at the cost of the one that asks the slowest."""
+        if not self._free.acquire(blocking=False) and not (self._end_slowest() and self._free.acquire(timeout=_END_S)):
             self.shutdown_request(request)
             return
+        self._asking[request] = None
         try:
             super().process_request(request, client_address)
         except BaseException:  # the thread was not started
+            self.note_asked(request)
             self._free.release()
             raise
 
@@ -64,7 +69,21 @@ class MetricsServer(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self.note_asked(request)
             self._free.release()
+
+    def note_asked(self, request: Any) -> None:
+        """Note that a client has sent its whole request, or has gone."""
+        self._asking.pop(request, None)
+
+    def _end_slowest(self) -> bool:
+        """End the connection that has been asking for the longest; return whether there was one."""
+        for request in self._asking.copy():
+            self.note_asked(request)
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
+            return True
+        return False
 
     def handle_error(self, *_arguments: Any) -> None:
         """Log a bug; a client that has gone, or is too slow, is none."""
@@ -79,6 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the metrics, in the format that the client prefers."""
+        self.server.note_asked(self.connection)
         if urlsplit(self.path).path not in {"/", "/metrics"}:
             self.send_error(HTTPStatus.NOT_FOUND)
             return

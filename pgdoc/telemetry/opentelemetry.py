@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Self
 from pgdoc.model.metadata import carry_trace
 from pgdoc.telemetry.catalogue import MetricKind
 from pgdoc.telemetry.missing import needing
-from pgdoc.telemetry.process import PROCESS_METRICS, values_of
+from pgdoc.telemetry.process import PROCESS_METRICS, Gathering
 from pgdoc.telemetry.tracing import current_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
@@ -70,21 +70,24 @@ def instrument(meter_provider: MeterProvider | None = None) -> Instrumentation:
         _present = made = Instrumentation()
         carry_trace(current_trace)
         meter = metrics.get_meter("pgdoc", meter_provider=meter_provider)
+        gathering = Gathering()
         for metric in PROCESS_METRICS:
-            _observe(meter, metric, made)
+            _observe(meter, metric, partial(_values, metric, gathering, made))
         return made
 
 
-def _observe(meter: Meter, metric: Metric, made: Instrumentation) -> None:
+def _observe(meter: Meter, metric: Metric, values: Callable[[CallbackOptions], Iterator[Observation]]) -> None:
     is_counter = metric.kind is MetricKind.COUNTER
     create = meter.create_observable_counter if is_counter else meter.create_observable_gauge
     # An exporter for Prometheus adds `_total` again.
-    create(metric.name.removesuffix("_total"), [partial(_values, metric, made)], _UNITS[metric.unit], metric.help)
+    create(metric.name.removesuffix("_total"), [values], _UNITS[metric.unit], metric.help)
 
 
-def _values(metric: Metric, made: Instrumentation, _options: CallbackOptions) -> Iterator[Observation]:
+def _values(
+    metric: Metric, gathering: Gathering, made: Instrumentation, _options: CallbackOptions
+) -> Iterator[Observation]:
     from opentelemetry.metrics import Observation  # noqa: PLC0415 (optional)
 
     if made.is_on:
-        for labels, value in values_of(metric).items():
+        for labels, value in gathering.values_of(metric).items():
             yield Observation(value, dict(zip(metric.labels, labels, strict=True)))

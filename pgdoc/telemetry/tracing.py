@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["current_trace", "link", "links", "process_span"]
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_LONGEST_STATE = 512
+_MEMBER = re.compile(
+    r"([a-z][_0-9a-z\-*/]{0,255}|[a-z0-9][_0-9a-z\-*/]{0,240}@[a-z][_0-9a-z\-*/]{0,13})="
+    r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
+_LONGEST_STATE, _MOST_MEMBERS = 512, 32
 _MOST_LINKS = 128  # the SDK's limit, beyond which it drops the first
 
 
@@ -47,11 +51,19 @@ def link(event: ChangeEvent) -> Link | None:
     if not isinstance(parent, str) or _TRACEPARENT.fullmatch(parent) is None:
         return None
     carrier = {"traceparent": parent}
-    if isinstance(state, str) and len(state) <= _LONGEST_STATE:
+    if isinstance(state, str) and _is_state(state):
         carrier["tracestate"] = state
     context = TraceContextTextMapPropagator().extract(carrier, trace.set_span_in_context(trace.INVALID_SPAN))
     found = trace.get_current_span(context).get_span_context()
     return trace.Link(found) if found.is_valid else None
+
+
+def _is_state(text: str) -> bool:
+    """Return whether a `tracestate` is valid: OpenTelemetry logs what is not, line feeds and all."""
+    if len(text) > _LONGEST_STATE:
+        return False
+    found = [_MEMBER.fullmatch(each) for each in (part.strip(" \t") for part in text.split(",")) if each]
+    return len({each[1] for each in found if each}) == len(found) <= _MOST_MEMBERS
 
 
 def links(events: Iterable[ChangeEvent]) -> list[Link]:

@@ -37,6 +37,10 @@ NOT_RUN = {
     ("docs/how-to/fail-over.md", "ALTER SYSTEM SET primary_slot_name = 'standby_1';"): _WHOLE_SERVER,
     (
         "docs/how-to/fail-over.md",
+        "ALTER SYSTEM SET synchronized_standby_slots = 'standby_1';  -- see below",
+    ): _WHOLE_SERVER,
+    (
+        "docs/how-to/fail-over.md",
         "SELECT slot_name, synced AND NOT temporary AND invalidation_reason IS NULL AS is_ready",
     ): "needs a standby, and PostgreSQL 17",
     (

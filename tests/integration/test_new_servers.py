@@ -20,7 +20,7 @@ NAME = "billing"
 
 
 @pytest.fixture
-def impatient_dsn() -> Iterator[str]:
+def impatient_dsn(any_plugin: None) -> Iterator[str]:
     """A server that ends slots which nobody reads for a second."""
     server = embedded_server(idle_replication_slot_timeout="1s")
     with server:

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ import pgdoc
 from tests import snapshots
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -45,18 +48,26 @@ def check_copy(dsn: str, schema: str, *, kills: int) -> None:
         connection.execute(snapshots.CATALOG.format(schema=schema).encode())
         with snapshots.writing(dsn, schema, writers=2, documents=400, pause_s=0.01):
             for _ in range(kills):
-                with subprocess.Popen(command, cwd=ROOT) as process:
+                with killed_at_the_end(command):
                     wait_for_changes(connection, schema)
-                    process.kill()
         wanted = {key: snapshots.stored_form(document) for key, document in snapshots.tables(store).items()}
-        with subprocess.Popen(command, cwd=ROOT) as process:
+        with killed_at_the_end(command) as process:
             deadline = time.monotonic() + PATIENCE_S
             while copied(connection, schema) != wanted:
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
-            process.kill()
         assert store.drop_consumer(snapshots.CONSUMER)
+
+
+@contextmanager
+def killed_at_the_end(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program; `Popen` alone would wait for its end, also after an assertion failed."""
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for_changes(connection: psycopg.Connection[Any], schema: str) -> None:

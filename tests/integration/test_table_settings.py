@@ -51,6 +51,12 @@ def rows_of(conninfo: str, plugin: str, start: str) -> list[str | None]:
         return found
 
 
+def snapshot_of(conninfo: str, plugin: str, rows: int) -> list[str | None]:
+    with Store(conninfo, plugin=plugin) as store, store.watch("public.wide", snapshot=True) as stream:
+        found = [stream.next(timeout=PATIENCE_S) for _ in range(rows)]
+        return [None if event is None else images_of(event)[0] for event in found]
+
+
 def test_no_setting_changes_a_byte_of_a_row(server: Server, dsn: str, plugin: str) -> None:
     role = f"odd_{os.getpid()}_{plugin}"
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -78,6 +84,7 @@ def test_no_setting_changes_a_byte_of_a_row(server: Server, dsn: str, plugin: st
         try:
             set_for(connection, sql.SQL("ROLE {}").format(sql.Identifier(role)), odd)
             assert rows_of(make_conninfo(dsn, user=role), plugin, start) == expected
+            assert snapshot_of(make_conninfo(dsn, user=role), plugin, len(expected)) == expected
             database = sql.Identifier(str(conninfo_to_dict(dsn)["dbname"]))
             set_for(connection, sql.SQL("DATABASE {}").format(database), odd)
             assert rows_of(dsn, plugin, start) == expected

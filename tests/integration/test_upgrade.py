@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pgdoc import ChangeStream
     from pgdoc.server import LocalServer
 
+pytestmark = pytest.mark.usefixtures("any_plugin")
+
 NAME = "billing"
 SLOTS = "SELECT slot_name, plugin FROM pg_replication_slots WHERE NOT temporary ORDER BY slot_name"
 

@@ -444,7 +444,7 @@ def test_a_catch_up_reader_keeps_a_bounded_amount_of_wal(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It moves on, too, while a stream reads what it has missed."""
-    caplog.set_level(logging.INFO, "pgdoc.hub")
+    caplog.set_level(logging.INFO, "pgdoc")
     listing("*")
     with store["orders"].watch() as stream:
         writer.insert()

@@ -187,6 +187,12 @@ def test_the_containers_find_each_other_and_their_files() -> None:
     assert f"./monitoring/dashboard.json:{folder}/dashboard.json:ro" in services["grafana"]["volumes"]
 
 
+def test_nobody_can_log_in_to_grafana_with_the_usual_password() -> None:
+    environment = load("monitoring.yaml")["services"]["grafana"]["environment"]
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+
+
 def test_the_versions_of_all_images_are_pinned() -> None:
     images = [service["image"] for service in load("monitoring.yaml")["services"].values() if "image" in service]
     assert len(images) == 2

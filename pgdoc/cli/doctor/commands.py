@@ -9,11 +9,14 @@ import re
 import shlex
 from typing import Final
 
+from psycopg.conninfo import make_conninfo
+
 __all__ = [
     "as_identifier",
     "as_literal",
     "as_table_literal",
     "drop_slot_sql",
+    "for_libpq",
     "for_shell",
     "reset_setting",
     "set_for_server",
@@ -64,8 +67,19 @@ def for_shell(*words: str) -> str:
 def _shell_word(word: str) -> str:
     if word.isprintable():
         return shlex.quote(word)
-    escaped = word.encode("unicode_escape").decode().replace("'", "\\'")
-    return f"$'{escaped}'"
+    return "$'{}'".format("".join(_shell_sign(sign) for sign in word))
+
+
+def _shell_sign(sign: str) -> str:
+    if sign in "\\'":
+        return f"\\{sign}"
+    return sign if sign.isprintable() else f"\\U{ord(sign):08x}"
+
+
+def for_libpq(database: str) -> str:
+    """Return the name of a database for an option of PostgreSQL's programs, which take one with `=` for a conninfo."""
+    is_plain = "=" not in database and not database.startswith(("postgres://", "postgresql://"))
+    return database if is_plain else make_conninfo(dbname=database)
 
 
 def set_for_server(setting: str, value: str, *, restarts: bool = False) -> list[str]:

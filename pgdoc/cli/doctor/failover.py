@@ -64,11 +64,11 @@ def _names_in(setting: str) -> list[str]:
 
 def _listed_slots(listed: list[str], physical: dict[str, Any]) -> Iterator[Finding]:
     """Check the slots for which the streams of failover slots wait."""
+    rest = [name for name in listed if name in physical and _is_read(physical[name])]
     for name in listed:
-        slot = physical.get(name)
-        if slot is not None and slot.active and slot.wal_status != "lost":
+        if name in rest:
             continue
-        rest = [other for other in listed if other != name]
+        slot = physical.get(name)
         state = "does not exist" if slot is None else "has lost its WAL" if slot.wal_status == "lost" else "is inactive"
         yield wrong(
             "standby-slot",
@@ -79,6 +79,10 @@ def _listed_slots(listed: list[str], physical: dict[str, Any]) -> Iterator[Findi
             state,
             fix=set_list_for_server("synchronized_standby_slots", rest),
         )
+
+
+def _is_read(slot: Any) -> bool:
+    return bool(slot.active) and slot.wal_status != "lost"
 
 
 def _consumer_slots(consumers: list[Any]) -> Iterator[Finding]:
@@ -99,14 +103,7 @@ def _consumer_slots(consumers: list[Any]) -> Iterator[Finding]:
 
 def _standby(standby: Any, physical: dict[str, Any]) -> Iterator[Finding]:
     if standby.slot is None:
-        yield warn(
-            "standby-without-slot",
-            f'standby "{standby.name}" uses no replication slot, and copies no slots without one: set '
-            "primary_slot_name on "
-            "the standby to a slot that you create",
-            standby.name,
-            fix=[f"SELECT pg_create_physical_replication_slot({as_literal(_slot_for(standby.name))})"],
-        )
+        yield _without_slot(standby, [name for name, slot in physical.items() if not slot.active])
     elif not physical[standby.slot].has_feedback:
         yield warn(
             "standby-feedback",
@@ -119,6 +116,17 @@ def _standby(standby: Any, physical: dict[str, Any]) -> Iterator[Finding]:
         )
     else:
         yield good("standby", f'standby "{standby.name}" reads slot "{standby.slot}"', standby.name, standby.slot)
+
+
+def _without_slot(standby: Any, unused: list[str]) -> Finding:
+    found = f'standby "{standby.name}" uses no replication slot, and copies no slots without one: set primary_slot_name'
+    if len(unused) == 1:
+        text = f'{found} on the standby to "{unused[0]}", which no standby uses: run the commands on the standby'
+        fix = set_for_server("primary_slot_name", unused[0])
+    else:
+        text = f"{found} on the standby to a slot that you create"
+        fix = [f"SELECT pg_create_physical_replication_slot({as_literal(_slot_for(standby.name))})"]
+    return warn("standby-without-slot", text, standby.name, fix=fix)
 
 
 def _slot_for(standby: str) -> str:
@@ -178,7 +186,24 @@ def check_standby(on: Examination) -> Iterator[Finding]:
             fix=set_for_server("primary_slot_name", "standby_1"),
         )
     yield from _primary_conninfo(on)
+    yield from _listed_on_standby(on)
     yield from _copies(on)
+
+
+def _listed_on_standby(on: Examination) -> Iterator[Finding]:
+    """Check the list that counts after a promotion; a base backup copies it from the primary."""
+    here = {slot.name for slot in on.rows("slots") if slot.type == "physical"}
+    listed = _names_in(on.text_of("synchronized_standby_slots"))
+    for name in listed:
+        if name not in here:
+            yield warn(
+                "standby-slot",
+                f'synchronized_standby_slots lists the slot "{name}", which this standby does not have: once it is '
+                "promoted, consumers with failover slots wait for it and get nothing; take it out of the list",
+                name,
+                "does not exist",
+                fix=set_list_for_server("synchronized_standby_slots", [other for other in listed if other in here]),
+            )
 
 
 def _primary_conninfo(on: Examination) -> Iterator[Finding]:

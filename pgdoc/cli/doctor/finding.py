@@ -22,7 +22,7 @@ class Finding:
         text: what was found, as a sentence.
         object: the name of what it is about: a setting, slot, table, consumer or role.
         value: what was found there.
-        fix: the commands that mend it, in order. One that begins with `pgdoc`, `psql` or `vacuumdb` is for a shell,
+        fix: the commands that mend it, in order. One that begins with `pgdoc`, `pip` or `vacuumdb` is for a shell,
             any other is SQL, to be run on its own.
     """
 

@@ -89,6 +89,12 @@ _OF_THE_CATALOG: Final = (
     DoctorCheck("consumers", check_consumers),
 )
 
+_GIVEN_UP: Final = {
+    psycopg.errors.LockNotAvailable: "; another session locks what it reads (pg_locks): run it again after that",
+    psycopg.errors.QueryCanceled: "; the server is too busy, or it has too much to read: run it again later",
+}
+"""What to do about a check that took too long."""
+
 _STREAM: Final = DoctorCheck("streams", check_stream)
 
 
@@ -172,7 +178,8 @@ def _failure(exc: Exception, on: Examination) -> Finding:
         return unseen("check-refused", text, on.role)
     found = one_line(exc) if isinstance(exc, psycopg.Error) else str(exc)
     known = isinstance(exc, psycopg.Error | PgdocError)
-    return wrong("check-failed", f"this check failed: {found if known else repr(exc)}")
+    advice = next((said for kind, said in _GIVEN_UP.items() if isinstance(exc, kind)), "")
+    return wrong("check-failed", f"this check failed: {found if known else repr(exc)}{advice}")
 
 
 def _named(subject: str, finding: Finding) -> Finding:

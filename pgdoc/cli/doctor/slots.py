@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc.cli.doctor.commands import as_literal, drop_slot_sql, for_shell, set_for_server
+from pgdoc.cli.doctor.commands import as_literal, drop_slot_sql, for_libpq, for_shell, set_for_server
 from pgdoc.cli.doctor.examination import render_seconds
 from pgdoc.cli.doctor.finding import good, unseen, warn, wrong
 from pgdoc.cli.render import render_bytes
@@ -144,7 +144,7 @@ def check_ids(on: Examination) -> Iterator[Finding]:
                 "transaction keeps it from freezing them; at 2.1 billion the server refuses all writes",
                 found.name,
                 found.age,
-                fix=[for_shell("vacuumdb", "--freeze", f"--dbname={found.name}")],
+                fix=[for_shell("vacuumdb", "--freeze", f"--dbname={for_libpq(found.name)}")],
             )
             worst = False
     if worst:

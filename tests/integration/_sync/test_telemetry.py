@@ -18,6 +18,7 @@ import pgdoc
 from pgdoc import Store, telemetry
 from pgdoc.errors import HistoryLost
 from pgdoc.model.positions import Lsn
+from pgdoc.runtime.census import CENSUS
 from pgdoc.runtime.primitives import sleep
 from pgdoc.telemetry.catalogue import BY_NAME
 from tests.integration._sync.streams import take
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 Scrape = dict[str, list[tuple[dict[str, str], float]]]
 PATIENCE_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def few_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests before have used more schemas than have labels of their own."""
+    monkeypatch.setattr(CENSUS, "_known", {})
 
 
 @pytest.fixture

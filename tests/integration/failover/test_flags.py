@@ -21,6 +21,8 @@ from tests.integration.failover.effects import slots
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("any_plugin")
+
 _SLOT = "pgdoc_5_mail"
 
 

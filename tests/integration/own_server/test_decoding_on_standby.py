@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,10 +66,6 @@ def test_what_a_standby_can_not_do_is_refused_at_once(clusters: Clusters, dsn: s
     primary, standby = clusters.primary.conninfo, clusters.standby.conninfo
     with Store(primary, replication_conninfo=standby) as store:
         store.create_collection("docs")
-        with pytest.raises(ServerUnreachable, match="Streams without a consumer can read a standby"):
-            store.watch(consumer="mine")
-        with pytest.raises(ServerUnreachable, match="standby"):
-            store.drop_consumer("mine")
         store["docs"].create_index("n")  # on the primary
     with Store(dsn, replication_conninfo=standby) as store:
         store.create_collection("docs")
@@ -77,6 +74,33 @@ def test_what_a_standby_can_not_do_is_refused_at_once(clusters: Clusters, dsn: s
         ):
             store.watch()
     assert count_slots(clusters, "^pgdoc") == (0, 0)
+
+
+def test_a_consumer_has_its_slot_on_the_primary_and_shares_the_walsender_of_the_standby(clusters: Clusters) -> None:
+    primary, standby = clusters.primary.conninfo, clusters.standby.conninfo
+    walsenders = "SELECT count(*) FROM pg_stat_replication WHERE application_name LIKE '%%consumer%%'"
+    with Store(primary, replication_conninfo=standby) as store:
+        with store["docs"].watch() as beside, store["docs"].watch(consumer="mine") as stream:
+            written = 0
+            deadline = time.monotonic() + PATIENCE_S
+            while not written or ask(clusters.primary, walsenders):  # until the hub feeds the consumer
+                assert time.monotonic() < deadline
+                store["docs"].insert(f"d-{written}", {})
+                event = take(stream)
+                assert (event.document_id, take(beside).document_id) == (f"d-{written}",) * 2
+                with store.transaction() as tx:
+                    tx["effects"].insert(str(event.document_id), {})
+                    stream.checkpoint(event, tx)
+                written += 1
+            assert count_slots(clusters, "^pgdoc_") == (1, 0)
+        store["docs"].insert("later", {})
+        with store["docs"].watch(consumer="mine") as stream:
+            assert ids(stream, 1) == ["later"]
+        assert store["effects"].count() == written
+        assert count_slots(clusters, "^pgdocb_")[0] == 0, "nobody would drop a bookmark of the primary"
+        assert store.recreate_consumer("mine")
+        assert store.drop_consumer("mine")
+    assert count_slots(clusters, "^pgdoc_") == (0, 0)
 
 
 async def test_async_streams_read_on_the_standby(clusters: Clusters) -> None:

@@ -288,7 +288,21 @@ def test_a_check_that_fails_is_a_finding_and_the_others_run(
         assert [each.subject for each in found] == ["transactions", "history"]
         assert "TypeError" in found[0].text
         assert "canceling statement due to" in found[1].text
+        assert "run it again" in found[1].text
     assert left(dsn, "check-failed", only=["history"]) == []
+
+
+def test_many_locked_collections_do_not_add_up(
+    dsn: str, owner: psycopg.Connection, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "_LOCK_S", 0.05)
+    for number in range(6):
+        store.create_collection(f"c{number}", max_size=None)
+    with owner.transaction():
+        owner.execute("LOCK TABLE docs.c0, docs.c1, docs.c2, docs.c3, docs.c4, docs.c5 IN ACCESS EXCLUSIVE MODE")
+        found = findings(dsn, "documents-unseen", only=["sizes"])
+    assert [each.text.partition(" of ")[0] for each in found] == ["not all documents"] * 3 + ["the documents"] * 3
+    assert not left(dsn, "documents-unseen", only=["sizes"])
 
 
 def test_a_server_that_stops_meanwhile_is_reported(dsn: str, cluster: LocalServer) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FAILOVER = ["failover"]
 
 
+pytestmark = pytest.mark.usefixtures("any_plugin")
+
+
 @pytest.fixture(scope="module")
 def bin_dir() -> Path:
     found = embedded_bin_dir()
@@ -64,17 +67,19 @@ def test_the_primary_s_side_of_a_failover_is_checked(primary: LocalServer, admin
     assert [each for each in examine_server(dsn, only=FAILOVER) if each.subject == "failover"] == []
     admin.execute("SELECT pg_create_physical_replication_slot('lost_one', true)")
     assert finding(dsn, "no-standby", only=FAILOVER).verdict == "warn"
-    admin.execute("ALTER SYSTEM SET synchronized_standby_slots = 'lost_one'")
+    admin.execute("ALTER SYSTEM SET synchronized_standby_slots = 'lost_one', 'never_was'")
     admin.execute("SELECT pg_reload_conf()")
     wait_until(lambda: bool(left(dsn, "standby-slot", only=FAILOVER)))
-    assert finding(dsn, "standby-slot", only=FAILOVER).value == "is inactive"
+    values = [each.value for each in findings(dsn, "standby-slot", only=FAILOVER)]
+    assert values == ["is inactive", "does not exist"]
     admin.execute("SELECT pg_drop_replication_slot('lost_one')")
-    assert finding(dsn, "standby-slot", only=FAILOVER).value == "does not exist"
     mends(admin, dsn, "standby-slot")
     with standby(dsn, "Replica-1"):
         found = finding(dsn, "standby-without-slot", only=FAILOVER)
         assert found.fix == ("SELECT pg_create_physical_replication_slot('replica_1')",)
         mend(admin, dsn, found)
+        found = finding(dsn, "standby-without-slot", only=FAILOVER)
+        assert found.fix[0] == "ALTER SYSTEM SET primary_slot_name = 'replica_1'"
     with standby(dsn, "Replica-1", "replica_1"):
         wait_until(lambda: not left(dsn, "standby-without-slot", only=FAILOVER))
         assert finding(dsn, "standby-feedback", only=FAILOVER).object == "Replica-1"

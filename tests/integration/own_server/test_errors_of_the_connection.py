@@ -8,7 +8,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgdoc import Store
+from pgdoc.cli import grants
+from pgdoc.cli.app import run_cli
 from pgdoc.errors import DatabaseError, DirectRouteNeeded, ReplicationNotPermitted, ServerUnreachable
+from pgdoc.runtime.deadline import deadline_scope
 from tests.integration.own_server.faults import answering, pooling, refusal
 from tests.integration.own_server.words import (
     PATIENCE_S,
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc.server import LocalServer
+    from tests.proxy import Proxy
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,22 @@ def test_a_stopped_server_is_reported_soon(
             assert message.startswith("no connection to the server: ")
             assert said(ServerUnreachable, store.watch) == message
         assert store["orders"].get("o-1") is not None
+
+
+def test_a_silent_server_does_not_hold_up_a_grant(
+    proxied_dsn: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connect = grants._connect
+
+    def then_silence(dsn: str) -> psycopg.Connection:
+        connection = connect(dsn)
+        proxy.stall()
+        return connection
+
+    monkeypatch.setattr(grants, "_connect", then_silence)
+    with deadline_scope(0.2):
+        assert run_cli(["grant", "postgres", "--as", "reader", "--run", "--dsn", proxied_dsn]) == 1
+    assert "did not answer in time" in capsys.readouterr().err
 
 
 def test_an_invalid_conninfo_is_refused(dsn: str) -> None:

@@ -332,6 +332,19 @@ def test_a_role_without_rights_says_what_it_could_not_see(
     ]
 
 
+def test_the_advice_quotes_the_name_of_the_role(dsn: str, owner: psycopg.Connection) -> None:
+    name = sql.Identifier('x"; DROP TABLE t; --')
+    owner.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'secret'").format(name))
+    metrics = DatabaseMetrics(make_conninfo(dsn, user='x"; DROP TABLE t; --', password="secret"))  # noqa: S106
+    try:
+        metrics.scrape()
+        for problem in (metrics.problems["consumers"], metrics.problems["sessions"]):
+            assert problem.endswith('run GRANT pg_monitor TO "x""; DROP TABLE t; --"')
+    finally:
+        metrics.close()
+        owner.execute(sql.SQL("DROP ROLE {}").format(name))
+
+
 def test_members_of_pg_monitor_see_no_id_of_a_document(store: Store, owner: psycopg.Connection) -> None:
     store.watch(consumer=NAME, snapshot=True).close()
     with role(owner, grants="GRANT pg_monitor TO watcher") as conninfo, psycopg.connect(conninfo) as watcher:

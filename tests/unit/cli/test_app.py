@@ -162,6 +162,12 @@ def test_the_error_of_a_statement_does_not_name_pgdoc_dsn(store, capsys):
     assert capsys.readouterr().err == "pgdoc: permission denied\n"
 
 
+@pytest.mark.parametrize("schema", ["pgdoc", "pg_catalog", "information_schema"])
+def test_nothing_is_granted_on_a_schema_of_pgdoc_or_the_server(schema, capsys):
+    assert run_cli(["grant", "app", "--as", "writer", "--schema", schema, "--dsn", "host=nowhere.invalid"]) == 1
+    assert capsys.readouterr().err.startswith(f'pgdoc: schema "{schema}" has no collections: ')
+
+
 def test_a_dsn_that_libpq_does_not_parse_is_an_error_of_one_line(capsys):
     assert run_cli(["collections", "--dsn", "nonsense"]) == 1
     error = capsys.readouterr().err

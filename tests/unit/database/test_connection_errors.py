@@ -25,6 +25,20 @@ def test_what_libpq_says_of_each_of_two_attempts_is_said_once() -> None:
     assert found.count("nosuch") == 1
 
 
+def test_each_of_several_hosts_is_said_once() -> None:
+    refused = f"{AT}Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?"
+    read_only = 'connection failed: connection to server at "::1", port 2 failed: session is read-only'
+    attempts = f"- host: 'db', port: '1', hostaddr: '127.0.0.1': {refused}\n- host: 'db', port: 2, hostaddr: '::1': "
+    text = f"{read_only}\nMultiple connection attempts failed. All failures were:\n{attempts}{read_only}"
+    found = connection_error(psycopg.OperationalError(text))
+    assert type(found) is ServerUnreachable
+    assert str(found) == (
+        'no connection to the server: connection to server at "db", port 1 failed: Connection refused; '
+        'connection to server at "::1", port 2 failed: session is read-only; '
+        "check the hosts and target_session_attrs in the conninfo, and whether a standby is to be promoted"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "error", "cure"),
     [

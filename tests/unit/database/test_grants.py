@@ -110,6 +110,12 @@ def test_a_streamer_gets_replication_first_and_the_tables_of_consumers_last():
     ]
 
 
+def test_what_replication_gives_beyond_streams_is_noted():
+    for role in (NOTHING, EVERYTHING):
+        assert "can copy all databases" in notes("streamer", facts(role=role))
+    assert "can copy" not in notes("streamer", facts({"has_rds_replication": True}))
+
+
 def test_on_amazon_rds_a_role_takes_the_place_of_the_attribute():
     assert 'GRANT rds_replication TO "r"' in statements("streamer", facts({"has_rds_replication": True}))
 
@@ -133,6 +139,7 @@ PLAIN = {"catalog_owner": "boss", "catalog_owner_is_superuser": False, "publicat
 def test_a_plain_role_that_owns_the_catalog_becomes_a_member_and_never_the_other_way_round(version, options):
     found = facts({**PLAIN, "version": version})
     assert statements("owner", found)[-1] == f'GRANT "r" TO "boss"{options}'
+    assert '"boss", which owns the catalog, has all rights of this role' in notes("owner", found)
     for purpose in PURPOSES:
         assert not [text for text in statements(purpose, found) if text.startswith('GRANT "boss" TO')]
 
@@ -204,7 +211,9 @@ def test_row_policies_are_noted_unless_the_role_bypasses_them():
     guarded.has_policies = True
     for purpose, effect in (("reader", "sees the documents"), ("writer", "reads and writes"), ("streamer", "snapshot")):
         assert effect in notes(purpose, facts(collections=[guarded]))
-        assert notes(purpose, facts(role={"bypasses_policies": True}, collections=[guarded])) == ""
+        assert "row-level security" not in notes(
+            purpose, facts(role={"bypasses_policies": True}, collections=[guarded])
+        )
 
 
 ODD = 'x"; DROP TABLE t; --\n\\! rm\n'

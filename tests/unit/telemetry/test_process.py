@@ -15,7 +15,7 @@ from pgdoc import telemetry
 from pgdoc.changes.router import Selection
 from pgdoc.runtime.census import CENSUS
 from pgdoc.streams.figures import _name_of
-from pgdoc.telemetry.process import PROCESS_METRICS, values_now
+from pgdoc.telemetry.process import PROCESS_METRICS, Gathering, values_now
 
 
 @pytest.mark.parametrize(
@@ -126,3 +126,18 @@ def test_importing_the_module_loads_neither_library():
     code = "import sys, pgdoc.telemetry; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"opentelemetry", "prometheus_client", "http.server"}.isdisjoint(loaded)
+
+
+def test_a_reader_that_asks_for_each_metric_gathers_them_once(hostile, monkeypatch):
+    asked = []
+
+    def gauges(entry):
+        asked.append(entry)
+        return ()
+
+    monkeypatch.setattr(Hostile, "gauges", gauges)
+    gathering = Gathering()
+    for times in (1, 2):
+        for metric in PROCESS_METRICS:
+            gathering.values_of(metric)
+        assert len(asked) == times

@@ -108,6 +108,22 @@ def test_a_link_carries_the_state_of_the_trace():
     assert made.context.is_remote
 
 
+@pytest.mark.parametrize(
+    "state",
+    ["a\nERROR all is lost", "no member", "a=1,a=2", "A=1", "a==1", "é=1", ",".join(f"k{n}=v" for n in range(33))],
+)
+def test_a_malformed_state_is_ignored_and_not_logged(state, caplog):
+    found: Any = telemetry.link(event(traceparent=PARENT, tracestate=state))
+    assert dict(found.context.trace_state) == {}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("state", ["a=1", "a=1 , b=x y\t,,", "1@v=!~", f"{'k' * 256}={'v' * 200}"])
+def test_a_valid_state_is_carried(state):
+    found: Any = telemetry.link(event(traceparent=PARENT, tracestate=state))
+    assert len(found.context.trace_state) >= 1
+
+
 def test_a_batch_links_to_each_span_once_and_not_to_too_many():
     parents = [f"00-{'a' * 32}-{number:016x}-01" for number in range(1, 300)]
     assert len(telemetry.links(event(traceparent=each) for each in parents[:5] * 3)) == 5
