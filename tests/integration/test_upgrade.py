@@ -11,6 +11,7 @@ import pytest
 
 from pgdoc import Lsn, Store
 from pgdoc.cli.app import run_cli
+from pgdoc.consumers.slots import make_slot
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import InvalidResumeToken, UpgradePrepared
 from pgdoc.sql import statement
@@ -354,7 +355,7 @@ def test_a_second_finish_does_not_take_a_slot_that_is_in_use(
 ) -> None:
     assert upgrade("prepare", dsn=dsn) == 0
     pretend_upgrade(dsn)
-    real = moving.make_slot
+    real = make_slot
 
     def come_second(*args: Any, **options: Any) -> int:
         monkeypatch.setattr(moving, "make_slot", real)
