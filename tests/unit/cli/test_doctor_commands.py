@@ -17,9 +17,7 @@ from pgdoc.cli.doctor.commands import for_libpq, for_shell
 def test_a_shell_reads_the_word_that_was_meant(word: str) -> None:
     command = for_shell("printf", "%s", word)
     assert command.isprintable()
-    found = subprocess.run(
-        ["/bin/bash", "-c", command], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
-    )
+    found = subprocess.run(["/bin/bash", "-c", command], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"})
     assert found.stdout.decode() == word
 
 
