@@ -39,7 +39,8 @@ SELECT r.rolsuper AS is_superuser, r.rolcanlogin AS can_login, r.rolbypassrls AS
 FROM pg_roles r WHERE r.rolname = %(role)s::name
 
 -- name: collections
--- The tables of a schema that have the trigger of a collection.
+-- The tables of a schema that have the trigger and a column of a collection: a role with TRIGGER on a table can add the one, but
+-- only its owner the other.
 SELECT c.relname::text AS name, pg_get_userbyid(c.relowner)::text AS owner,
   has_table_privilege(r.oid, c.oid, 'SELECT') AS reads,
   has_table_privilege(r.oid, c.oid, 'INSERT') AND has_table_privilege(r.oid, c.oid, 'UPDATE')
@@ -48,6 +49,7 @@ SELECT c.relname::text AS name, pg_get_userbyid(c.relowner)::text AS owner,
 FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace JOIN pg_roles r ON r.rolname = %(role)s::name
 WHERE s.nspname = %(schema)s::name AND c.relkind = 'r' AND EXISTS (
   SELECT FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid JOIN pg_namespace n ON n.oid = f.pronamespace
+    JOIN pg_attribute a ON a.attrelid = t.tgrelid AND a.attname = 'replaced_version'::name
   WHERE t.tgrelid = c.oid AND t.tgname = 'pgdoc_before_update'::name AND f.proname = 'before_update'::name AND n.nspname = 'pgdoc'::name)
 ORDER BY c.relname
 
@@ -61,6 +63,7 @@ FROM pg_publication p JOIN pg_publication_rel m ON m.prpubid = p.oid JOIN pg_cla
   JOIN pg_namespace s ON s.oid = c.relnamespace JOIN pg_roles r ON r.rolname = %(role)s::name
 WHERE p.pubname = 'pgdoc'::name AND s.nspname <> 'pgdoc'::name AND NOT EXISTS (
   SELECT FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid JOIN pg_namespace n ON n.oid = f.pronamespace
+    JOIN pg_attribute a ON a.attrelid = t.tgrelid AND a.attname = 'replaced_version'::name
   WHERE t.tgrelid = c.oid AND t.tgname = 'pgdoc_before_update'::name AND f.proname = 'before_update'::name AND n.nspname = 'pgdoc'::name)
 ORDER BY s.nspname, c.relname
 
@@ -79,6 +82,7 @@ WHERE o.oid <> r.oid AND NOT starts_with(o.rolname::text, 'pg_') AND (
   OR (o.oid = s.nspowner AND (c.rolsuper OR NOT o.rolsuper))
   OR EXISTS (
     SELECT FROM pg_class c JOIN pg_trigger t ON t.tgrelid = c.oid JOIN pg_proc f ON f.oid = t.tgfoid JOIN pg_namespace n ON n.oid = f.pronamespace
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'replaced_version'::name
     WHERE c.relnamespace = s.oid AND c.relowner = o.oid AND t.tgname = 'pgdoc_before_update'::name AND n.nspname = 'pgdoc'::name)
   OR (NOT o.rolsuper AND has_schema_privilege(o.oid, s.oid, 'CREATE')
     AND has_function_privilege(o.oid, to_regprocedure('pgdoc.enter_collection(regclass)')::oid, 'EXECUTE')))

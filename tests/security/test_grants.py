@@ -253,3 +253,18 @@ def test_members_of_rds_replication_may_replicate_on_amazon_rds_only(db: SharedD
         superuser.execute("CREATE ROLE rdsadmin SUPERUSER")
         assert superuser.execute(asked.encode()).fetchone() == (True,)
         superuser.rollback()
+
+
+def test_a_role_with_trigger_on_a_table_can_not_make_it_a_collection(db: SharedDatabase, grant: Grant) -> None:
+    owner = db.connect("superuser")
+    owner.execute("CREATE SCHEMA IF NOT EXISTS docs")
+    owner.execute("CREATE TABLE docs.secret (id text PRIMARY KEY, pin text)")
+    owner.execute(f"GRANT USAGE ON SCHEMA docs TO {db.roles['stranger']}")
+    owner.execute(f"GRANT TRIGGER ON docs.secret TO {db.roles['stranger']}")
+    db.connect("stranger").execute(
+        "CREATE TRIGGER pgdoc_before_update BEFORE UPDATE ON docs.secret FOR EACH ROW "
+        "EXECUTE FUNCTION pgdoc.before_update()"
+    )
+    code, text = grant("stranger", "reader", "--json")
+    assert code == 0
+    assert not [each for each in json.loads(text)["statements"] if "secret" in each["sql"]]
