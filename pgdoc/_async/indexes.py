@@ -200,9 +200,7 @@ class AsyncIndexes:
         progress: Callable[[IndexProgress], object] | None,
     ) -> None:
         """Build the missing parts of the index; rebuild those that are unfinished or outdated."""
-        found = {row[0].rpartition(".")[2]: row for row in await _parts_of(connection, oid, plan.name)}
-        for _, _, _, comment in found.values():
-            self._check_same(plan, read_comment(comment))
+        found = await self._found_parts(connection, oid, plan)
         missing = []
         for part in plan.parts:
             row = found.get(part_digest(oid, plan.name, part.label))
@@ -217,6 +215,20 @@ class AsyncIndexes:
             await self._build(connection, oid, plan, part, progress)
         if missing:
             await connection.execute(_sql("analyze", table=self._table.name))
+
+    async def _found_parts(
+        self, connection: AsyncConnection[Any], oid: int, plan: IndexPlan
+    ) -> dict[str, tuple[Any, ...]]:
+        """Return the existing parts by the digest that this table's oid gives them."""
+        found: dict[str, tuple[Any, ...]] = {}
+        for row in await _parts_of(connection, oid, plan.name):
+            content = read_comment(row[3])
+            self._check_same(plan, content)
+            digest = part_digest(oid, plan.name, content["part"]) if content else row[0].rpartition(".")[2]
+            if digest in found:  # an earlier version built it again in a restored table
+                await self._drop(connection, found[digest][0])
+            found[digest] = row
+        return found
 
     def _check_same(self, plan: IndexPlan, found: Mapping[str, Any] | None) -> None:
         if found is None:
@@ -303,11 +315,18 @@ class AsyncIndexes:
 
 
 async def _parts_of(connection: AsyncConnection[Any], oid: int, name: str) -> list[tuple[Any, ...]]:
-    """Return the existing parts of an index, also of a build that failed before it wrote the comment."""
+    """Return the existing parts of an index, also of a build that failed before it wrote the comment.
+
+    A table that was restored from a dump has another oid than the names of its indexes, which only have the comment.
+    """
     labels = ["", TIMES, *(f"{kind}{number}" for kind in ("items", "spans", "arrays") for number in range(8))]
     digests = {part_digest(oid, name, label) for label in labels}
     rows = await _rows(connection, _sql("parts"), [oid])
-    return [row for row in rows if row[0].rpartition(".")[2] in digests]
+    return [
+        row
+        for row in rows
+        if row[0].rpartition(".")[2] in digests or ((comment := read_comment(row[3])) and comment["name"] == name)
+    ]
 
 
 async def _literals(connection: AsyncConnection[Any], params: Sequence[Any]) -> list[str]:

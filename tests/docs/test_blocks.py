@@ -28,7 +28,20 @@ if TYPE_CHECKING:
 
 LANGUAGES = {"python", "sql", "console", "json", "text"}
 PAGE_TIMEOUT_S = 120
-PROGRAMS = {"cat", "export", "jq", "pg_ctl", "pg_upgrade", "pgbench", "psql", "sudo", "vacuumdb", "zcat"}
+PROGRAMS = {
+    "cat",
+    "export",
+    "jq",
+    "pg_ctl",
+    "pg_dump",
+    "pg_restore",
+    "pg_upgrade",
+    "pgbench",
+    "psql",
+    "sudo",
+    "vacuumdb",
+    "zcat",
+}
 """Of other projects: there is nothing to check."""
 
 

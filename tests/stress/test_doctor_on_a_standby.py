@@ -113,8 +113,8 @@ def test_the_standby_s_side_of_a_failover_is_checked(primary: LocalServer, repli
         mends(connection, dsn, "primary-slot-name")
         connection.execute("ALTER SYSTEM SET synchronized_standby_slots = 'standby_1'")
         connection.execute("SELECT pg_reload_conf()")
-        wait_until(lambda: bool(left(dsn, "standby-slot", only=FAILOVER)))
-        mends(connection, dsn, "standby-slot")
+        wait_until(lambda: bool(left(dsn, "standby-lists-slot", only=FAILOVER)))
+        mends(connection, dsn, "standby-lists-slot")
         wait_until(lambda: not left(dsn, "primary-conninfo", only=FAILOVER))
     wait_until(lambda: bool(left(dsn, "slot-not-ready", only=FAILOVER)))
     assert finding(dsn, "slot-not-ready", only=FAILOVER).object == NAME

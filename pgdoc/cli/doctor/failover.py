@@ -197,7 +197,7 @@ def _listed_on_standby(on: Examination) -> Iterator[Finding]:
     for name in listed:
         if name not in here:
             yield warn(
-                "standby-slot",
+                "standby-lists-slot",
                 f'synchronized_standby_slots lists the slot "{name}", which this standby does not have: once it is '
                 "promoted, consumers with failover slots wait for it and get nothing; take it out of the list",
                 name,

@@ -22,6 +22,7 @@ def check_tables(on: Examination) -> Iterator[Finding]:
     ((has_schema,),) = on.rows_of("catalog", "schema_exists", on.schema)
     if on.schema != DEFAULT_SCHEMA and not has_schema:
         yield warn("schema-missing", f'schema "{on.schema}" does not exist: check the name', on.schema)
+        return
     tables = on.rows("tables", on.schema)
     for table in tables:
         yield from _table(on.schema, table)

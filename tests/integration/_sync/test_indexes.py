@@ -88,6 +88,22 @@ def test_an_unfinished_index_is_rebuilt(own_schema: dict[str, Any], comments: bo
         assert relations(own_schema, "orders") == []
 
 
+def test_an_index_of_a_restored_table_is_the_same_index(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].create_index("a")
+        restored = []  # their names have the digest of an oid that the table no longer has
+        with psycopg.connect(own_schema["conninfo"], autocommit=True) as connection:
+            for relation, valid in relations(own_schema, "orders"):
+                restored.append((f"{relation[:-10]}0123456789", valid))
+                name = f'"{own_schema["schema"]}"."{relation}"'
+                connection.execute(f'ALTER INDEX {name} RENAME TO "{restored[-1][0]}"'.encode())
+        store["orders"].create_index("a")
+        assert sorted(relations(own_schema, "orders")) == sorted(restored)
+        assert [index.valid for index in store["orders"].indexes()] == [True]
+        assert store["orders"].drop_index("a") is True
+        assert relations(own_schema, "orders") == []
+
+
 def test_an_index_with_an_outdated_definition_is_rebuilt(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store["orders"].insert_many([(str(n), {"a": [n] if n % 2 else n}) for n in range(10)])
