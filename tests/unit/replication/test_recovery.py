@@ -40,5 +40,5 @@ def test_a_standby_of_an_older_version_is_named():
     _check_standby(160001, allows_standby=True)
     with pytest.raises(ServerUnreachable, match="PostgreSQL 15 can't decode there"):
         _check_standby(150008, allows_standby=True)
-    with pytest.raises(ServerUnreachable, match="give it as replication_conninfo"):
+    with pytest.raises(ServerUnreachable, match="that is given as replication_conninfo"):
         _check_standby(180001, allows_standby=False)
