@@ -117,10 +117,10 @@ def test_streams_go_on_after_restarts_and_crashes(rough_server: LocalServer, rou
 def test_a_stream_waits_for_its_server(rough_server: LocalServer, rough_dsn: str, rough_schema: str) -> None:
     with Store(rough_dsn, schema=rough_schema) as store, store["orders"].watch() as stream:
         store["orders"].insert("before", {})
+        event = stream.next(timeout=PATIENCE_S)
+        assert event is not None
+        assert event.document_id == "before"
         with rough_server.stopped():
-            event = stream.next(timeout=PATIENCE_S)
-            assert event is not None
-            assert event.document_id == "before"
             while stream.stats().mode != "reconnecting":
                 assert stream.next(timeout=0.05) is None
             assert stream.next(timeout=0.05) is None

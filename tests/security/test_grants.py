@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Grant = Callable[..., tuple[int, str]]
 
 
+pytestmark = pytest.mark.usefixtures("any_plugin")
+
+
 @pytest.fixture
 def grant(db: SharedDatabase, capsys: pytest.CaptureFixture[str]) -> Grant:
     """Run the command; return its exit code, and what it wrote."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tests.fixtures.fix_server import Server
     from tests.security.conftest import SharedDatabase
 
+pytestmark = pytest.mark.usefixtures("any_plugin")
+
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "roles.md").read_text(encoding="utf-8")
 _ROW = re.compile(r"^\| (`.+?) \| (yes|no) \| (yes|no) \| (yes|no) \| (yes|no) \|$", re.MULTILINE)
 TABLE = {call: dict(zip(PURPOSES, cells, strict=True)) for call, *cells in _ROW.findall(PAGE)}
