@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pgdoc
+from pgdoc import telemetry
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ PAGES = ["api", "api-async", "errors"]
 
 # Members without an underscore that only the library itself calls. A new member of a public class is either in the
 # reference or here.
-INTERNAL = {"Document": {"from_text"}}
+INTERNAL = {"Document": {"from_text"}, "MetricsEndpoint": {"after_fork"}}
 
 
 def entries(site: Path) -> list[str]:
@@ -37,6 +38,7 @@ def public() -> set[str]:
     """Name what the reference has to have."""
     objects: dict[str, Any] = {f"pgdoc.{name}": getattr(pgdoc, name) for name in pgdoc.__all__}
     objects["pgdoc.server.LocalServer"] = LocalServer
+    objects |= {f"pgdoc.telemetry.{name}": getattr(telemetry, name) for name in telemetry.__all__}
     names = set(objects)
     for name, each in objects.items():
         if inspect.isclass(each) and not issubclass(each, Exception):
@@ -62,4 +64,5 @@ def test_async_classes_have_the_entries_of_their_twins(site: Path) -> None:
 
 def test_internal_members_exist() -> None:
     for name, internal in INTERNAL.items():
-        assert internal <= set(dir(getattr(pgdoc, name)))
+        module = telemetry if name in telemetry.__all__ else pgdoc
+        assert internal <= set(dir(getattr(module, name)))
