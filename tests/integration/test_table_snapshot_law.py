@@ -35,7 +35,7 @@ _NEW = {
 _SOME = "ctid IN (SELECT ctid FROM {0} ORDER BY random() LIMIT 10)"
 _CHANGES = [
     f"UPDATE {{0}} SET v = v + 1 WHERE {_SOME}",
-    f"DELETE FROM {{0}} WHERE {_SOME}",
+    f"DELETE FROM {{0}} WHERE {_SOME.replace('LIMIT 10', 'LIMIT 1')}",
 ]
 _KEY_CHANGES = {
     "numbers": f"UPDATE {{0}} SET id = id + 10000 WHERE {_SOME} AND id < 10000",

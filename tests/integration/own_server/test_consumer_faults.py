@@ -299,7 +299,7 @@ def test_a_takeover_that_fails_halfway_is_retried(store: Store, monkeypatch: pyt
 
 
 def test_an_owner_that_is_silent_loses_its_consumer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
+    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 3)
     with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
         insert(store, 1)
         (event,) = take(stream, 1)
@@ -317,7 +317,7 @@ def test_an_owner_behind_a_silent_network_loses_its_consumer(
     store: Store, proxied_dsn: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither side learns that the network is gone; the owner still reads when it is back."""
-    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
+    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 3)
     with Store(proxied_dsn) as far, far["orders"].watch(consumer=NAME, auto_ack=False) as stream:
         insert(store, 1, 2)
         (event, _) = take(stream, 2)
