@@ -1,0 +1,2 @@
+DROP TABLE pgdoc.dead_letters;
+DROP TABLE pgdoc.handlers;
