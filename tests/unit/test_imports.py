@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "streams": {"model", "runtime", "decoding", "changes", "database", "sql", "replication"},
     "consumers": {"model", "runtime", "decoding", "changes", "database", "sql", "replication", "streams"},
     "upgrades": {"model", "runtime", "decoding", "changes", "database", "sql", "replication", "consumers"},
+    "workers": {"model", "runtime", "changes", "database", "sql", "streams", "consumers"},
 }
 ALLOWED["_async"] = ALLOWED.keys() - {"server"}
 ALLOWED["_sync"] = ALLOWED["_async"] - {"_async"}

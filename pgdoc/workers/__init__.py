@@ -1,0 +1,1 @@
+"""What handlers of events are, and how their failures are treated."""
