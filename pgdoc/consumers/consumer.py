@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING
 from pgdoc.consumers.acknowledgements import ConsumerProgress, NotedMailbox
 from pgdoc.consumers.asked import AskedCheckpoints
 from pgdoc.consumers.claims import busy
+from pgdoc.consumers.consumer_feed import ConsumerFeed
 from pgdoc.consumers.filling import Filling
 from pgdoc.consumers.owned_slot import OwnedSlot
 from pgdoc.consumers.ownership import Ownership
-from pgdoc.consumers.reported import Reading, Reported
+from pgdoc.consumers.reported import Reported
 from pgdoc.consumers.saving import save_progress
 from pgdoc.consumers.sharing import HubShare
 from pgdoc.consumers.slots import find_cluster
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.life import Existence
     from pgdoc.consumers.claims import Claim
     from pgdoc.consumers.takeover import StartPoint
-    from pgdoc.model.positions import Ids, RawPosition
+    from pgdoc.model.positions import RawPosition
     from pgdoc.model.tokens import ResumeToken, SnapshotState
     from pgdoc.streams.hub import Hub
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
@@ -64,7 +65,7 @@ _STANDBY_S = 0.5
 _LEAVE_S = 2.0
 
 
-class Consumer:
+class Consumer(ConsumerFeed):
     """A durable consumer that a stream has open.
 
     Args:
@@ -141,34 +142,6 @@ class Consumer:
     def has_ended(self) -> bool:
         """Whether the thread has ended."""
         return self._ready.done() and not self._thread.is_alive()
-
-    @property
-    def ids(self) -> Ids:
-        """What the stream's tokens carry."""
-        return self._cluster.ids
-
-    @property
-    def live_position(self) -> RawPosition:
-        """See `Feed`: the mailbox knows how far the stream has come, unless the hub feeds it."""
-        return self._share.live_position
-
-    @property
-    def wal_end(self) -> int:
-        """The highest LSN that the server has reported."""
-        return self._reported.wal_end(self._owned)
-
-    @property
-    def reading(self) -> Reading:
-        """See `Feed`."""
-        return self._reported.reading(self._owned, self.mode)
-
-    def acknowledge(self, mark: Mark) -> None:
-        """Note that everything up to `mark` is acknowledged; the server learns it within a second."""
-        self._progress.acknowledge(mark)
-
-    def pass_over(self, given: Mark, mark: Mark) -> None:
-        """Acknowledge up to `mark` once everything up to `given` is acknowledged."""
-        self._progress.pass_over(given, mark)
 
     def abandon(self) -> None:
         """Let the thread end soon; takes no lock, because the garbage collector may call it while one is held."""
