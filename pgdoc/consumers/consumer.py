@@ -291,7 +291,7 @@ class Consumer(ConsumerFeed):
     def _read(self, owned: OwnedSlot) -> None:
         """Feed the stream until it ends, the hub sends it back, or a mailbox that was full for long has room again."""
         while not self._ends:
-            burst = self._filling.read(owned, _READ_S)
+            burst = self._filling.read(owned, owned.patience_s(_READ_S))
             if not self._filling.put(burst, owned):
                 break
             self._progress.watermark = burst.watermark
@@ -321,10 +321,12 @@ class Consumer(ConsumerFeed):
         """Keep the slot while the hub feeds the stream, until the hub sends the consumer back or the stream ends."""
         owned.stop_reading()
         while not self._ends and self._share.is_feeding and owned.may_rest:
-            self._share.wait(owned.session, _READ_S)
+            self._share.wait(owned.session, owned.patience_s(_READ_S))
             # A watermark of the hub counts what it has put: `NotedMailbox` has noted that before.
             self._progress.watermark = max(self._progress.watermark, self._share.watermark)
             owned.heartbeat()
+            if owned.lacks_called:
+                self._share.ask()
             self._noted.closes_at = owned.is_owned_until
 
     def _leave_hub(self) -> None:

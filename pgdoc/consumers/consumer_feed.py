@@ -53,3 +53,11 @@ class ConsumerFeed:
     def pass_over(self, given: Mark, mark: Mark) -> None:
         """Acknowledge up to `mark` once everything up to `given` is acknowledged."""
         self._progress.pass_over(given, mark)
+
+    def ask(self) -> None:
+        """See `Feed`."""
+        self._share.ask()
+        owned = self._owned
+        if owned is not None:
+            owned.ask()
+            owned.wake()

@@ -14,6 +14,7 @@
 7. While nothing reads the slot, because the hub feeds the stream (see `sharing`) or its mailbox is full, what is
    acknowledged is stored within a second, and the ownership's session advances the slot from time to time: an advance
    reads the WAL since the slot's `restart_lsn` again, if quickly. An owner whose session ends notices it.
+8. When another session waits for the consumer, what is acknowledged is stored at once (see `calls`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from pgdoc.consumers.calls import Calls
 from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership
 from pgdoc.consumers.saving import SAVE_LIMIT_S, save_progress
 from pgdoc.consumers.slot_reading import SlotReading
@@ -88,6 +90,7 @@ class OwnedSlot(SlotReading):
         self.received: list[Change] = []
         self._next_heartbeat = self._next_status = 0.0
         ownership.check_cluster(cluster)
+        self._calls = Calls(ownership)
         _, self._flushed_at_start = ownership.wal_end()
         self._session = self._open(start.read_from)
         self.is_reading = self.is_in_place = True
@@ -153,18 +156,18 @@ class OwnedSlot(SlotReading):
     def heartbeat(self) -> None:
         """Keep both sessions alive, and report and store progress when it is due."""
         now = time.monotonic()
+        is_status_due = now >= self._next_status
+        if is_status_due:
+            self._next_status = now + _STATUS_S
         if self.is_reading:
             self._session.reader.report()
-            if now >= self._next_status:
-                self._next_status = now + _STATUS_S
+            if is_status_due:
                 self._send_status()
                 if self._session.route is STRAIGHT and self._session.reader.is_quiet and now >= self._next_reopen:
                     self._reopen_with_news()
-        elif self._ownership.has_word:  # most often, that its session has ended
-            self.save()
-        elif now >= self._next_status:
-            self._next_status = now + _STATUS_S
+        elif is_status_due:
             self._store_acknowledged()
+        self._listen(now, is_status_due=is_status_due)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
             with deadline_scope(SAVE_LIMIT_S):
@@ -172,6 +175,35 @@ class OwnedSlot(SlotReading):
             self.save()
             if not self.is_reading:
                 self._look_after_slot()
+
+    def _listen(self, now: float, *, is_status_due: bool) -> None:
+        """Look at what the owner's session has got, and answer a call if that is due."""
+        reader = self._session.reader
+        if (is_status_due or reader.is_elsewhere or not self.is_reading) and self._ownership.has_word:
+            reader.is_elsewhere = False
+            if not self._calls.look() and not self.is_reading:
+                self.save()
+        if self._calls.is_due(now):
+            self._answer(now)
+
+    def _answer(self, now: float) -> None:
+        watermark = self._progress.watermark
+        if self._calls.lacks_wal(watermark) and self.is_reading:
+            self._session.reader.ask()
+        if self._calls.is_worth_saving(now, watermark):
+            began = time.monotonic()
+            self.save(idle_bytes=1)
+            self._calls.note_save(time.monotonic() - began, self._progress.saved.mark.position)
+        self._calls.pause()
+
+    @property
+    def lacks_called(self) -> bool:
+        """Whether a call waits for the reader, the hub's or its own, to read on."""
+        return self._calls.lacks_wal(self._progress.watermark)
+
+    def patience_s(self, longest_s: float) -> float:
+        """Return how long the consumer's thread may wait: less while a call is answered."""
+        return self._calls.patience_s(longest_s)
 
     def _store_acknowledged(self) -> None:
         """Store what was acknowledged since the last time."""

@@ -141,12 +141,12 @@ class SlotReading:
         if session.has_wrong_plugin and ownership.needs_pgoutput(self._selection.names, at):
             session.reader.close()  # a table was changed since the takeover chose
             raise TableAdded("wal2json loses values of a table", needs_pgoutput=True)
-        return session
+        return self._hearing(session)
 
     def _open_copy(self, route: Route) -> ReplicationSession:
         ownership = self._ownership
         ownership.stay_unhurried()
-        return open_copy(
+        session = open_copy(
             self._source,
             ownership.slot,
             self._progress.watermark,
@@ -156,3 +156,9 @@ class SlotReading:
             cluster=self._cluster,
             purpose=ownership.purpose,
         )
+        return self._hearing(session)
+
+    def _hearing(self, session: ReplicationSession) -> ReplicationSession:
+        """Let a read return for what the owner's session gets."""
+        session.reader.watch(self._ownership.socket)
+        return session
