@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 __all__ = [
+    "Act",
+    "AsyncAct",
     "AsyncBody",
     "AsyncLending",
     "AsyncLock",
@@ -68,8 +70,16 @@ AsyncTurns = asyncio.Lock
 Body: TypeAlias = "Callable[[TransactionT], T]"
 AsyncBody: TypeAlias = "Callable[[TransactionT], Awaitable[T]]"
 
+# A function without arguments.
+Act: TypeAlias = "Callable[[], T]"
+AsyncAct: TypeAlias = "Callable[[], Awaitable[T]]"
+
 Lending: TypeAlias = "AbstractContextManager[Connection[Any]]"
-AsyncLending: TypeAlias = "AbstractAsyncContextManager[AsyncConnection[Any]]"
+Async  # A function without arguments.
+Act: TypeAlias = "Callable[[], T]"
+AsyncAct: TypeAlias = "Callable[[], Awaitable[T]]"
+
+Lending: TypeAlias = "AbstractAsyncContextManager[AsyncConnection[Any]]"
 
 sleep = time.sleep
 async_sleep = asyncio.sleep
