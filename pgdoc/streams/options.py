@@ -81,6 +81,22 @@ class StreamOptions:
         check_buffer(options.buffer_size, options.buffer_bytes)
         return options
 
+    @classmethod
+    def of_consumer(cls, consumer: str, *, where: Mapping[str, Any] | None, snapshot: bool, codec: ValueCodec) -> Self:
+        """Check the arguments for a consumer that is not opened."""
+        return cls.checked(
+            codec=codec,
+            where=where,
+            snapshot=snapshot,
+            resume_after=None,
+            consumer=consumer,
+            auto_ack=True,
+            wait=False,
+            on_lost="raise",
+            buffer_size=BUFFER_SIZE,
+            buffer_bytes=BUFFER_BYTES,
+        )
+
     @property
     def first_snapshot(self) -> SnapshotState:
         """How far a new consumer's snapshot has come."""
