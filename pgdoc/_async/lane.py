@@ -19,7 +19,6 @@ from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import AsyncFlag
 from pgdoc.workers.backlog import Backlog
 from pgdoc.workers.failures import halves, is_conflict, is_loss, is_outage, named
-from pgdoc.workers.figures import HandlerFigures
 from pgdoc.workers.parking import Parked, key_of
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from pgdoc._async.transaction import AsyncTransaction
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.runtime.primitives import AsyncAct
+    from pgdoc.workers.figures import HandlerFigures
     from pgdoc.workers.registration import Registration
 
     T = TypeVar("T")

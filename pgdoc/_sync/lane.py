@@ -20,7 +20,6 @@ from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import Flag
 from pgdoc.workers.backlog import Backlog
 from pgdoc.workers.failures import halves, is_conflict, is_loss, is_outage, named
-from pgdoc.workers.figures import HandlerFigures
 from pgdoc.workers.parking import Parked, key_of
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.transaction import Transaction
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.runtime.primitives import Act
+    from pgdoc.workers.figures import HandlerFigures
     from pgdoc.workers.registration import Registration
 
     T = TypeVar("T")

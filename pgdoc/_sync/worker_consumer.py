@@ -18,8 +18,8 @@ from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import Activity, Flag
 from pgdoc.sql import statement
-from pgdoc.workers.figures import HandlerFigures
 from pgdoc.workers.failures import named
+from pgdoc.workers.figures import HandlerFigures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

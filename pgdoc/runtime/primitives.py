@@ -75,11 +75,7 @@ Act: TypeAlias = "Callable[[], T]"
 AsyncAct: TypeAlias = "Callable[[], Awaitable[T]]"
 
 Lending: TypeAlias = "AbstractContextManager[Connection[Any]]"
-Async  # A function without arguments.
-Act: TypeAlias = "Callable[[], T]"
-AsyncAct: TypeAlias = "Callable[[], Awaitable[T]]"
-
-Lending: TypeAlias = "AbstractAsyncContextManager[AsyncConnection[Any]]"
+AsyncLending: TypeAlias = "AbstractAsyncContextManager[AsyncConnection[Any]]"
 
 sleep = time.sleep
 async_sleep = asyncio.sleep
