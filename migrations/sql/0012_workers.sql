@@ -47,3 +47,27 @@ COMMENT ON COLUMN pgdoc.dead_letters.token IS 'the resume token of the event';
 COMMENT ON COLUMN pgdoc.dead_letters.event IS 'the event as event.to_json() prints it; null if that can''t be printed or stored';
 COMMENT ON COLUMN pgdoc.dead_letters.changed_at IS 'when the change was committed';
 COMMENT ON COLUMN pgdoc.dead_letters.stored_at IS 'when the handler gave up, or the event was parked';
+
+-- A consumer that begins anew, or moves to another cluster, has new positions: a handler's own that is numerically beyond them
+-- would let it skip events. So no statement that moves a consumer back can leave them, whichever version of pgdoc runs it. Nor
+-- has its role to have rights on the table.
+CREATE FUNCTION pgdoc.forget_handlers() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  DELETE FROM pgdoc.handlers WHERE consumer = NEW.name;
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION pgdoc.forget_handlers IS 'deletes the positions of the handlers of a consumer that does not go on from its own';
+CREATE TRIGGER pgdoc_forget_handlers AFTER UPDATE ON pgdoc.consumers FOR EACH ROW
+WHEN (NEW.recreated <> OLD.recreated OR NEW.place < OLD.place OR NEW.system_id <> OLD.system_id OR NEW.database_oid <> OLD.database_oid)
+EXECUTE FUNCTION pgdoc.forget_handlers();
+
+-- Members of pg_monitor execute it with the rights of the catalog's owner: the table contains documents.
+CREATE FUNCTION pgdoc.dead_letter_metrics()
+RETURNS TABLE (consumer text, handler text, state text, letters bigint, oldest timestamptz, schema_name text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT d.consumer, d.handler, d.state, count(*), min(coalesce(d.tried_at, d.stored_at)),
+    (SELECT c.schema_name FROM pgdoc.consumers c WHERE c.name = d.consumer)
+  FROM pgdoc.dead_letters d
+  GROUP BY d.consumer, d.handler, d.state
+$$;
+COMMENT ON FUNCTION pgdoc.dead_letter_metrics IS 'how many dead letters each handler has, without what is in them, for members of pg_monitor';

@@ -21,6 +21,7 @@ from pgdoc.cli.arguments import (
     invalid_where,
     read_filter,
     read_plugin,
+    refuse_names_with_tables,
 )
 from pgdoc.cli.consumers import consumers_app
 from pgdoc.cli.demo import run_demo
@@ -217,10 +218,7 @@ def watch_command(  # noqa: PLR0913 (its options)
     that resumes (--from, or a consumer that exists) creates no collections.
     """
     names = collections or []
-    if names and tables:
-        raise typer.BadParameter(
-            "it stands for all collections and tables: leave out the names", param_hint="'--tables'"
-        )
+    refuse_names_with_tables(names, tables=tables)
     options = {
         "tables": tables,
         "where": where,
