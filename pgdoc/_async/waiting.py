@@ -13,7 +13,6 @@ from pgdoc.streams.patience import TIMEOUT_S, Patience, check_lsn, check_wal_has
 if TYPE_CHECKING:
     from pgdoc._async.admin import AsyncAdmin
     from pgdoc._async.stream_backend import AsyncStreamBackend
-    from pgdoc.consumers.consumer import Consumer
     from pgdoc.streams.delivery import Delivery
 
 __all__ = ["AsyncConsumerWait", "AsyncStreamWaiting", "fetch_now"]
@@ -118,7 +117,6 @@ class AsyncStreamWaiting:
 
     _backend: AsyncStreamBackend
     _delivery: Delivery
-    _consumer: Consumer | None
 
     @property
     def closed(self) -> bool:
@@ -167,13 +165,15 @@ class AsyncStreamWaiting:
     def _not_processed(self, lsn: Lsn, timeout_s: float | None) -> WaitTimeout:
         feed = self._delivery.feed
         reached = Lsn(self._delivery.position(feed)[0] if feed is not None else 0)
-        reason = "its reader has not asked for the next event: another task or thread must read it"
-        if self._consumer is not None and self._consumer.claim is None:
-            reason = "it is a standby: wait for the consumer with store.wait_for()"
-        elif reached < lsn and self._delivery.mailbox.buffered:
+        mode = self._delivery.stats().mode
+        if mode == "standby":
+            reason = "it is a standby: wait for its consumer with store.wait_for()"
+        elif self._delivery.mailbox.buffered:
             reason = "its reader is behind: look into what it does, or wait longer"
-        elif reached < lsn:
-            reason = f"its mode is {self._delivery.stats().mode}"
+        elif mode == "live":
+            reason = "its reader has not asked for the next event: another thread or task must read the stream"
+        else:
+            reason = f"its mode is {mode}"
         return WaitTimeout(
             f"the stream has not passed {lsn} within {timeout_s:g} s, it is at {reached}; {reason}",
             reached=str(reached),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -21,9 +21,10 @@ from pgdoc.errors import (
 )
 from pgdoc.runtime.primitives import async_sleep
 from tests.background import AsyncBackground
+from tests.integration._async.streams import take
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
 
     from pgdoc import AsyncChangeStream
 
@@ -73,7 +74,7 @@ async def slowly(store: AsyncStore, stream: AsyncChangeStream, seen: set[str]) -
         stream.ack(event)
 
 
-async def write(store: AsyncStore, prefix: str, until: threading.Event, committed: set[str]) -> None:
+async def write(store: AsyncStore, prefix: str, pause_s: float, until: threading.Event, committed: set[str]) -> None:
     """Insert documents, and note each that is committed."""
     for number in itertools.count():
         if until.is_set():
@@ -81,7 +82,7 @@ async def write(store: AsyncStore, prefix: str, until: threading.Event, committe
         document_id = f"{prefix}-{number}"
         await store["orders"].insert(document_id, {})
         committed.add(document_id)
-        await async_sleep(0.005)
+        await async_sleep(pause_s)
 
 
 async def effects(store: AsyncStore) -> set[str]:
@@ -103,7 +104,7 @@ async def test_after_waiting_everything_committed_before_is_processed(
     shared_dsn: str,
     schema: str,
     name: str,
-    handle: Callable[[AsyncStore, AsyncChangeStream, set[str]], Awaitable[None]],
+    handle: Any,
     is_shared: bool,
 ) -> None:
     seen: set[str] = set()
@@ -111,13 +112,14 @@ async def test_after_waiting_everything_committed_before_is_processed(
     done = threading.Event()
     async with AsyncStore(shared_dsn, schema=schema) as store, AsyncStore(shared_dsn, schema=schema) as other:
         await store.create_collection(_EFFECTS)
-        auto_ack = handle is not slowly
-        async with store["orders"].watch(consumer=name, auto_ack=auto_ack) as stream:
+        is_slow = handle is slowly
+        pause_s = 0.1 if is_slow else 0.005
+        async with store["orders"].watch(consumer=name, auto_ack=not is_slow) as stream:
             second = await store["others"].watch(consumer=f"{name}_b") if is_shared else None
             async with (
                 AsyncBackground(handle, store, stream, seen),
-                AsyncBackground(write, other, "a", done, committed),
-                AsyncBackground(write, other, "b", done, committed),
+                AsyncBackground(write, other, "a", pause_s, done, committed),
+                AsyncBackground(write, other, "b", pause_s, done, committed),
             ):
                 try:
                     if is_shared:
@@ -145,6 +147,7 @@ async def test_after_waiting_everything_committed_before_is_processed(
 async def test_a_consumer_at_rest_is_found_to_have_passed(shared_dsn: str, schema: str, name: str) -> None:
     """Its collections do not change, so it has nothing to acknowledge."""
     async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch(consumer=name) as stream:
+        assert await stream.try_next() is None
         for _ in range(3):
             await store["others"].insert(pgdoc.new_id(), {})
             await store.wait_for(name)
@@ -194,9 +197,7 @@ async def test_an_event_that_is_being_processed_is_not_passed(shared_dsn: str, s
         await store["orders"].insert("2", {})
         lsn = await store.now()
         for each in (durable, stream):
-            assert len(await each.next_batch(1, timeout=20)) == 1
-            event = await each.next(timeout=20)
-            assert event is not None
+            _, event = await take(each, 2)
             assert event.document_id == "2"
             with pytest.raises(WaitTimeout, match="its reader has not asked for the next event"):
                 await each.wait_for(lsn, timeout=0.1)
@@ -215,7 +216,7 @@ async def test_an_event_that_is_being_processed_is_not_passed(shared_dsn: str, s
 async def test_a_batch_is_passed_as_a_whole(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         await store["orders"].insert("0", {})
-        assert await stream.next(timeout=20) is not None
+        await take(stream)
         async with store.bulk() as bulk:
             await bulk["orders"].insert("1", {})
         lsn = await store.now()
@@ -297,8 +298,7 @@ async def test_a_transaction_has_an_lsn_once_it_has_committed(shared_dsn: str, s
         async with store.transaction() as tx:
             await tx["orders"].insert("1", {})
         lsn = await tx.lsn()
-        event = await stream.next(timeout=20)
-        assert event is not None
+        (event,) = await take(stream)
         assert event.resume_token.lsn < lsn <= await store.now()
         await store["orders"].insert("2", {})
         assert await tx.lsn() == lsn

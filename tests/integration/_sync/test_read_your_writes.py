@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -22,9 +22,10 @@ from pgdoc.errors import (
 )
 from pgdoc.runtime.primitives import sleep
 from tests.background import Background
+from tests.integration._sync.streams import take
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
 
     from pgdoc import ChangeStream
 
@@ -74,7 +75,7 @@ def slowly(store: Store, stream: ChangeStream, seen: set[str]) -> None:
         stream.ack(event)
 
 
-def write(store: Store, prefix: str, until: threading.Event, committed: set[str]) -> None:
+def write(store: Store, prefix: str, pause_s: float, until: threading.Event, committed: set[str]) -> None:
     """Insert documents, and note each that is committed."""
     for number in itertools.count():
         if until.is_set():
@@ -82,7 +83,7 @@ def write(store: Store, prefix: str, until: threading.Event, committed: set[str]
         document_id = f"{prefix}-{number}"
         store["orders"].insert(document_id, {})
         committed.add(document_id)
-        sleep(0.005)
+        sleep(pause_s)
 
 
 def effects(store: Store) -> set[str]:
@@ -104,7 +105,7 @@ def test_after_waiting_everything_committed_before_is_processed(
     shared_dsn: str,
     schema: str,
     name: str,
-    handle: Callable[[Store, ChangeStream, set[str]], Awaitable[None]],
+    handle: Any,
     is_shared: bool,
 ) -> None:
     seen: set[str] = set()
@@ -112,13 +113,14 @@ def test_after_waiting_everything_committed_before_is_processed(
     done = threading.Event()
     with Store(shared_dsn, schema=schema) as store, Store(shared_dsn, schema=schema) as other:
         store.create_collection(_EFFECTS)
-        auto_ack = handle is not slowly
-        with store["orders"].watch(consumer=name, auto_ack=auto_ack) as stream:
+        is_slow = handle is slowly
+        pause_s = 0.1 if is_slow else 0.005
+        with store["orders"].watch(consumer=name, auto_ack=not is_slow) as stream:
             second = store["others"].watch(consumer=f"{name}_b") if is_shared else None
             with (
                 Background(handle, store, stream, seen),
-                Background(write, other, "a", done, committed),
-                Background(write, other, "b", done, committed),
+                Background(write, other, "a", pause_s, done, committed),
+                Background(write, other, "b", pause_s, done, committed),
             ):
                 try:
                     if is_shared:
@@ -146,6 +148,7 @@ def test_after_waiting_everything_committed_before_is_processed(
 def test_a_consumer_at_rest_is_found_to_have_passed(shared_dsn: str, schema: str, name: str) -> None:
     """Its collections do not change, so it has nothing to acknowledge."""
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch(consumer=name) as stream:
+        assert stream.try_next() is None
         for _ in range(3):
             store["others"].insert(pgdoc.new_id(), {})
             store.wait_for(name)
@@ -195,9 +198,7 @@ def test_an_event_that_is_being_processed_is_not_passed(shared_dsn: str, schema:
         store["orders"].insert("2", {})
         lsn = store.now()
         for each in (durable, stream):
-            assert len(each.next_batch(1, timeout=20)) == 1
-            event = each.next(timeout=20)
-            assert event is not None
+            _, event = take(each, 2)
             assert event.document_id == "2"
             with pytest.raises(WaitTimeout, match="its reader has not asked for the next event"):
                 each.wait_for(lsn, timeout=0.1)
@@ -216,7 +217,7 @@ def test_an_event_that_is_being_processed_is_not_passed(shared_dsn: str, schema:
 def test_a_batch_is_passed_as_a_whole(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         store["orders"].insert("0", {})
-        assert stream.next(timeout=20) is not None
+        take(stream)
         with store.bulk() as bulk:
             bulk["orders"].insert("1", {})
         lsn = store.now()
@@ -298,8 +299,7 @@ def test_a_transaction_has_an_lsn_once_it_has_committed(shared_dsn: str, schema:
         with store.transaction() as tx:
             tx["orders"].insert("1", {})
         lsn = tx.lsn()
-        event = stream.next(timeout=20)
-        assert event is not None
+        (event,) = take(stream)
         assert event.resume_token.lsn < lsn <= store.now()
         store["orders"].insert("2", {})
         assert tx.lsn() == lsn
