@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgdoc import Store
+from pgdoc.consumers.owned_slot import OwnedSlot
 from pgdoc.consumers.slots import open_slot
 from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
 from tests.integration.own_server.client import Client
@@ -300,12 +301,16 @@ def test_a_takeover_that_fails_halfway_is_retried(store: Store, monkeypatch: pyt
 
 def test_an_owner_that_is_silent_loses_its_consumer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 3)
+    heartbeat = OwnedSlot.heartbeat
     with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
         insert(store, 1)
         (event,) = take(stream, 1)
         consumer = stream._consumer
         assert consumer is not None
-        monkeypatch.setattr(consumer._owned, "heartbeat", lambda: None)
+        silent = consumer._ownership
+        monkeypatch.setattr(  # of the class, because a consumer that leaves the hub opens its slot again
+            OwnedSlot, "heartbeat", lambda owned: None if owned._ownership is silent else heartbeat(owned)
+        )
         assert ids(take(standby, 1)) == [1]
         with pytest.raises(ConsumerLost):
             effect(store, stream, event)
