@@ -132,7 +132,7 @@ async def test_it_refuses_what_watch_refuses(shared_dsn: str, schema: str, sql: 
             with pytest.raises(error, match=match) as refused:
                 await store.create_consumer(name, *names, **options)
             with pytest.raises(error) as watched:
-                await store.watch(*names, **options, consumer=name)  # type: ignore[misc]
+                await store.watch(*names, **options, consumer=name)
             assert str(refused.value) == str(watched.value)
         assert await store.consumers() == []
 

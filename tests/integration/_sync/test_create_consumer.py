@@ -133,7 +133,7 @@ def test_it_refuses_what_watch_refuses(shared_dsn: str, schema: str, sql: psycop
             with pytest.raises(error, match=match) as refused:
                 store.create_consumer(name, *names, **options)
             with pytest.raises(error) as watched:
-                store.watch(*names, **options, consumer=name)  # type: ignore[misc]
+                store.watch(*names, **options, consumer=name)
             assert str(refused.value) == str(watched.value)
         assert store.consumers() == []
 

@@ -18,8 +18,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc import Store
 from pgdoc.cli.doctor import examine_server
-from pgdoc.consumers import takeover
 from pgdoc.consumers.ownership import Ownership
+from pgdoc.consumers.slots import make_slot
 from pgdoc.errors import ConsumerBusy, HistoryLost, ReplicationNotPermitted, ServerUnreachable, SlotBlocked
 from pgdoc.replication import slots
 from pgdoc.replication.source import Source
@@ -47,6 +47,7 @@ PAUSED = """
 import sys, time
 import pgdoc
 from pgdoc.consumers.ownership import Ownership
+from pgdoc.consumers.slots import make_slot
 
 def pause(*_):
     print("here", flush=True)
@@ -74,70 +75,68 @@ def rows(owner: psycopg.Connection) -> list[str]:
     return [row[0] for row in owner.execute(query.encode())] + consumer_slots(owner)
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        "pgdoc.consumers.declaration.find_cluster",
-        "pgdoc.consumers.ownership.Ownership.enter",
-        "pgdoc.consumers.takeover.make_slot",
-        "pgdoc.consumers.slots._flag",
-        "pgdoc.consumers.ownership.Ownership.flush",
-        "pgdoc.consumers.ownership.Ownership.settle",
-    ],
+STEPS = (
+    "declaration.find_cluster",
+    "ownership.Ownership.enter",
+    "takeover.make_slot",
+    "slots._flag",
+    "ownership.Ownership.flush",
+    "ownership.Ownership.settle",
 )
-def test_what_fails_leaves_nothing(
-    store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+
+
+def test_what_fails_leaves_nothing(store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: object, **_options: object) -> None:
         raise ServerUnreachable("the connection was lost just then")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(step, fail)
-        with pytest.raises(ServerUnreachable, match="just then"):
-            store.create_consumer(NAME, "orders")
-    assert rows(owner) == []
+    for step in STEPS:
+        with monkeypatch.context() as patched:
+            patched.setattr(f"pgdoc.consumers.{step}", fail)
+            with pytest.raises(ServerUnreachable, match="just then"):
+                store.create_consumer(NAME, "orders")
+        assert rows(owner) == [], step
     assert store.create_consumer(NAME, "orders")
     insert(store, 1)
     sees(store, 1)
 
 
-@pytest.mark.parametrize("step", ["find_slot", "enter", "wal_end", "settle", "give_up"])
 def test_an_interrupt_leaves_what_the_next_call_takes_over(
-    store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, step: str
+    store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_args: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Ownership, step, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            store.create_consumer(NAME, "orders")
-    insert(store, 1)
-    is_made = store.create_consumer(NAME, "orders")
-    assert is_made is (step != "give_up")
-    assert consumer_slots(owner) == [slot(owner)]
-    insert(store, 2)
-    sees(store, 2 if is_made else 1)
+    for number, step in enumerate(("find_slot", "enter", "wal_end", "settle", "give_up")):
+        with monkeypatch.context() as patched:
+            patched.setattr(Ownership, step, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                store.create_consumer(NAME, "orders")
+        assert store.create_consumer(NAME, "orders") is (step != "give_up"), step
+        assert consumer_slots(owner) == [slot(owner)]
+        insert(store, number)
+        sees(store, number)
+        assert store.drop_consumer(NAME)
 
 
-@pytest.mark.parametrize("step", ["enter", "settle"])
 def test_a_process_that_is_killed_halfway_is_replaced(
-    store: Store, dsn: str, owner: psycopg.Connection, step: str
+    store: Store, dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with subprocess.Popen([sys.executable, "-c", PAUSED, dsn, step], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "here\n"
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("pgdoc._sync.admin._CREATION_S", 0.1)
-            assert said(ConsumerBusy, lambda: store.create_consumer(NAME, "orders")) == (
-                'consumer "billing" is being created, opened or dropped by another process, which has not finished '
-                "after 0 s: see who has it (`pgdoc consumers`), and try again"
-            )
-        process.send_signal(signal.SIGKILL)
-    assert store.create_consumer(NAME, "orders")
-    assert consumer_slots(owner) == [slot(owner)]
-    insert(store, 1)
-    sees(store, 1)
+    for number, step in enumerate(("enter", "settle")):
+        with subprocess.Popen([sys.executable, "-c", PAUSED, dsn, step], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "here\n"
+            with monkeypatch.context() as patched:
+                patched.setattr("pgdoc._sync.admin._CREATION_S", 0.1)
+                assert said(ConsumerBusy, lambda: store.create_consumer(NAME, "orders")) == (
+                    'consumer "billing" is being created, opened or dropped by another process, which has not finished '
+                    "after 0 s: see who has it (`pgdoc consumers`), and try again"
+                )
+            process.send_signal(signal.SIGKILL)
+        assert store.create_consumer(NAME, "orders")
+        assert consumer_slots(owner) == [slot(owner)]
+        insert(store, number)
+        sees(store, number)
+        assert store.drop_consumer(NAME)
 
 
 def test_of_several_at_once_one_creates_it_and_all_have_it(store: Store, dsn: str, owner: psycopg.Connection) -> None:
@@ -159,17 +158,16 @@ def test_of_several_at_once_one_creates_it_and_all_have_it(store: Store, dsn: st
 def creating(dsn: str, monkeypatch: pytest.MonkeyPatch, *, fails: bool) -> Iterator[Callable[[], bool]]:
     """In the block, another store stops where it would make the slot. The function lets it go on, and waits for it."""
     reached, go_on = threading.Event(), threading.Event()
-    make_slot = takeover.make_slot
 
     def stop(*args: Any, **options: Any) -> int:
-        monkeypatch.setattr(takeover, "make_slot", make_slot)
+        monkeypatch.setattr("pgdoc.consumers.takeover.make_slot", make_slot)
         reached.set()
         assert go_on.wait(PATIENCE_S)
         if fails:
             raise ServerUnreachable("the connection was lost just then")
         return make_slot(*args, **options)
 
-    monkeypatch.setattr(takeover, "make_slot", stop)
+    monkeypatch.setattr("pgdoc.consumers.takeover.make_slot", stop)
     with Store(dsn) as other, ThreadPoolExecutor(1) as pool:
         created = pool.submit(other.create_consumer, NAME, "orders")
 
@@ -184,18 +182,21 @@ def creating(dsn: str, monkeypatch: pytest.MonkeyPatch, *, fails: bool) -> Itera
             go_on.set()
 
 
-@pytest.mark.parametrize("fails", [False, True])
 def test_a_process_that_creates_it_is_waited_for(
-    store: Store, dsn: str, monkeypatch: pytest.MonkeyPatch, fails: bool
+    store: Store, dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with creating(dsn, monkeypatch, fails=fails) as finish, ThreadPoolExecutor(1) as pool:
-        created = pool.submit(store.create_consumer, NAME, "orders")
-        wait_until(lambda: store._connections is not None and not created.done())
-        with pytest.raises(ServerUnreachable) if fails else contextlib.nullcontext():
-            assert finish()
-        assert created.result(PATIENCE_S) is fails
-    insert(store, 1)
-    sees(store, 1)
+    asking = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgdoc consumer billing'"
+    for number, fails in enumerate((False, True)):
+        with creating(dsn, monkeypatch, fails=fails) as finish, ThreadPoolExecutor(1) as pool:
+            created = pool.submit(store.create_consumer, NAME, "orders")
+            wait_until(lambda: owner.execute(asking.encode()).fetchall() > [(1,)])
+            assert not created.done()
+            with pytest.raises(ServerUnreachable) if fails else contextlib.nullcontext():
+                assert finish()
+            assert created.result(PATIENCE_S) is fails
+        insert(store, number)
+        sees(store, number)
+        assert store.drop_consumer(NAME)
 
 
 def test_a_claim_that_may_drop_it_does_not_count_as_an_owner(
@@ -281,12 +282,12 @@ def test_a_role_that_may_not_replicate_is_refused_and_leaves_nothing(
     owner.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgdoc TO plain")
     owner.execute("GRANT USAGE ON SCHEMA docs TO plain")
     try:
-        with Store(make_conninfo(dsn, user="plain")) as plain:
-            with pytest.raises(ReplicationNotPermitted, match="pgdoc grant plain --as streamer"):
-                plain.create_consumer(NAME, "orders")
-            assert rows(owner) == []
-            store.create_consumer(NAME, "orders")
-            assert not plain.create_consumer(NAME, "orders")
+        with (
+            Store(make_conninfo(dsn, user="plain")) as plain,
+            pytest.raises(ReplicationNotPermitted, match="pgdoc grant plain --as streamer"),
+        ):
+            plain.create_consumer(NAME, "orders")
+        assert rows(owner) == []
     finally:
         owner.execute("DROP OWNED BY plain")
         owner.execute("DROP ROLE plain")
