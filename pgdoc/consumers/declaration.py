@@ -106,7 +106,7 @@ def _check_same(name: str, row: ConsumerRow, source: Source, selection: Selectio
 
 def unfinished_snapshot(name: str) -> InvalidResumeToken:
     """Make the error for a consumer whose snapshot is not finished, and is not asked for."""
-    return InvalidResumeToken(f'consumer "{name}" has not finished its snapshot: pass snapshot=True')
+    return InvalidResumeToken(f'consumer "{name}" has not finished its snapshot: open it with snapshot=True')
 
 
 def still_in_work(name: str, waited_s: float) -> ConsumerBusy:
