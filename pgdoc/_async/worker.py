@@ -227,3 +227,6 @@ class AsyncWorker:
                 for each, _ in running:
                     each.stop(deadline)
             await async_sleep(POLL_S)
+        for each, activity in running:
+            if not activity.is_over:
+                logger.error('consumer "%s" of the worker did not close in time', each.name)

@@ -228,3 +228,6 @@ class Worker:
                 for each, _ in running:
                     each.stop(deadline)
             sleep(POLL_S)
+        for each, activity in running:
+            if not activity.is_over:
+                logger.error('consumer "%s" of the worker did not close in time', each.name)

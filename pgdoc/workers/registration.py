@@ -140,8 +140,8 @@ def _taken(function: Callable[..., Any]) -> list[str]:
     if needed not in _SIGNATURES or others:
         known = ", ".join(f"({', '.join(names)})" for names in _SIGNATURES)
         raise TypeError(
-            f"{_name_of(function)}({', '.join(str(each) for each in names)}) is not a handler: its parameters must be one "
-            f"of {known}; with tx, its effect and its position commit together"
+            f"{_name_of(function)}({', '.join(map(str, names))}) is not a handler: its parameters must be one of {known}; "
+            "with tx, its effect and its position commit together"
         )
     return needed
 
