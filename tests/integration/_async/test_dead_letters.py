@@ -210,7 +210,8 @@ async def test_a_consumer_that_is_dropped_leaves_its_letters(
 ) -> None:
     name = f"gone_{schema}"
     async with AsyncStore(shared_dsn, schema=schema) as store:
-        await store["orders"].watch(consumer=name).close()
+        async with store["orders"].watch(consumer=name):
+            pass
         put(letters, consumer=name)
         assert await store.drop_consumer(name)
         assert [letter.consumer for letter in await store.dead_letters()] == [name]

@@ -211,7 +211,8 @@ def test_a_consumer_that_is_dropped_leaves_its_letters(
 ) -> None:
     name = f"gone_{schema}"
     with Store(shared_dsn, schema=schema) as store:
-        store["orders"].watch(consumer=name).close()
+        with store["orders"].watch(consumer=name):
+            pass
         put(letters, consumer=name)
         assert store.drop_consumer(name)
         assert [letter.consumer for letter in store.dead_letters()] == [name]
