@@ -66,7 +66,7 @@ EXECUTE FUNCTION pgdoc.forget_handlers();
 CREATE FUNCTION pgdoc.dead_letter_metrics()
 RETURNS TABLE (consumer text, handler text, state text, letters bigint, oldest timestamptz, schema_name text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  SELECT d.consumer, d.handler, d.state, count(*), min(coalesce(d.tried_at, d.stored_at)),
+  SELECT d.consumer, d.handler, d.state, count(*), min(d.stored_at),
     (SELECT c.schema_name FROM pgdoc.consumers c WHERE c.name = d.consumer)
   FROM pgdoc.dead_letters d
   GROUP BY d.consumer, d.handler, d.state

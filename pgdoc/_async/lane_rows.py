@@ -196,11 +196,11 @@ class AsyncLaneRows:
         )
 
     async def _fetch(self, block: str, **params: Any) -> list[tuple[Any, ...]]:
-        query = statement("workers", block).encode()
+        query, connections = statement("workers", block).encode(), self._store._connections  # noqa: SLF001
         try:
-            return await self._store._connections.fetch(query, self._claimed | params)  # noqa: SLF001
+            return await connections.fetch(query, self._claimed | params)
         except psycopg.Error as exc:
-            raise map_error(exc, self._registration.title) from exc
+            raise map_error(exc, self._registration.title, rights=connections.caller.to_have_workers()) from exc
 
     async def _fetch_in(self, tx: AsyncTransaction, block: str, **params: Any) -> list[tuple[Any, ...]]:
         query = statement("workers", block).encode()
