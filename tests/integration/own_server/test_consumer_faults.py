@@ -292,7 +292,7 @@ def test_a_takeover_that_fails_halfway_is_retried(store: Store, monkeypatch: pyt
         insert(store, 1)
         take(stream, 1)
         standby = store["orders"].watch(consumer=NAME, on_lost="recreate")
-        monkeypatch.setattr("pgdoc.consumers.owned_slot.open_slot", fail_once)
+        monkeypatch.setattr("pgdoc.consumers.slot_reading.open_slot", fail_once)
     with standby:
         assert ids(take(standby, 1)) == [1]
         assert standby.stats().recreated == 0
