@@ -52,7 +52,7 @@ LATER, EARLIER = "interval '1 hour'", "interval '-1 hour'"
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
+    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 2)
     monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 0.2)
     monkeypatch.setattr("pgdoc.consumers.consumer._STANDBY_S", 0.05)
     monkeypatch.setattr("pgdoc.consumers.fence._PATIENCE_S", 0.1)
