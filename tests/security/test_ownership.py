@@ -393,12 +393,16 @@ def test_a_consumer_of_the_former_catalog_goes_on_after_its_position(db: SharedD
             drop(store)
 
 
-def test_a_migration_that_a_reader_of_the_catalog_blocks_says_who(db: SharedDatabase) -> None:
+def test_a_migration_that_a_reader_of_the_catalog_blocks_says_who(
+    db: SharedDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     downgrade(db.dsn("owner"), "0006")
+    monkeypatch.setattr("pgdoc.database.migrate.BLOCKED_S", 1)
     with db.connect("stranger", autocommit=False) as stranger:
         stranger.execute("LOCK TABLE pgdoc.consumers IN ACCESS SHARE MODE")
         with pytest.raises(
             DatabaseError, match=f"waited too long for a lock.* pid {stranger.info.backend_pid} of role"
         ):
             migrate(db.dsn("owner"))
+    monkeypatch.undo()
     migrate(db.dsn("owner"))
