@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pgdoc.consumers.declaration import Declaration, declare_consumer, still_in_work
 from pgdoc.consumers.dropping import drop_consumer
 from pgdoc.consumers.recreation import recreate_consumer
 from pgdoc.errors import ConsumerNotFound, InvalidInput, InvalidResumeToken, PgdocError, StreamError
@@ -14,15 +16,22 @@ from pgdoc.model.positions import BEFORE_ALL, Lsn
 from pgdoc.model.short_repr import short_repr
 from pgdoc.model.tokens import token_at
 from pgdoc.replication.session import try_reader
-from pgdoc.runtime.primitives import async_call
+from pgdoc.runtime.primitives import async_call, async_sleep
 from pgdoc.streams.status import ConsumerStatus, History, Status, plugin_reason
 
 if TYPE_CHECKING:
     from pgdoc._async.stream_backend import AsyncStreamBackend
+    from pgdoc.changes.router import Selection
+    from pgdoc.streams.options import StreamOptions
 
 __all__ = ["AsyncAdmin"]
 
 logger = logging.getLogger("pgdoc.consumer")
+
+_CREATION_S = 60.0
+"""How long another process may take to create a consumer; the first slot of a database can take ten seconds."""
+
+_CREATION_POLL_S = 0.2
 
 
 class AsyncAdmin:
@@ -37,6 +46,21 @@ class AsyncAdmin:
         """See `AsyncStore.consumers`."""
         rows = await self._backend.fetch_of_consumers("consumers", rights="SELECT")
         return [_consumer_status(row) for row in rows]
+
+    async def create_consumer(self, selection: Selection, options: StreamOptions) -> bool:
+        """See `AsyncStore.create_consumer`. Another process that is creating the consumer is waited for."""
+        name = options.consumer
+        assert name is not None  # noqa: S101 (the caller has checked)
+        deadline = time.monotonic() + _CREATION_S
+        while True:
+            await self._backend.prepare_start(selection, options)
+            source = await self._backend.source_of_consumers()
+            found = await async_call(partial(declare_consumer, source, name, selection, snapshot=options.snapshot))
+            if found is not Declaration.IN_WORK:
+                return found is Declaration.MADE
+            if time.monotonic() > deadline:
+                raise still_in_work(name, _CREATION_S)
+            await async_sleep(_CREATION_POLL_S)
 
     async def drop_consumer(self, name: str, unused_for: timedelta | None) -> bool:
         """See `AsyncStore.drop_consumer`."""

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pgdoc.consumers.declaration import Declaration, declare_consumer, still_in_work
 from pgdoc.consumers.dropping import drop_consumer
 from pgdoc.consumers.recreation import recreate_consumer
 from pgdoc.errors import ConsumerNotFound, InvalidInput, InvalidResumeToken, PgdocError, StreamError
@@ -15,15 +17,22 @@ from pgdoc.model.positions import BEFORE_ALL, Lsn
 from pgdoc.model.short_repr import short_repr
 from pgdoc.model.tokens import token_at
 from pgdoc.replication.session import try_reader
-from pgdoc.runtime.primitives import call
+from pgdoc.runtime.primitives import call, sleep
 from pgdoc.streams.status import ConsumerStatus, History, Status, plugin_reason
 
 if TYPE_CHECKING:
     from pgdoc._sync.stream_backend import StreamBackend
+    from pgdoc.changes.router import Selection
+    from pgdoc.streams.options import StreamOptions
 
 __all__ = ["Admin"]
 
 logger = logging.getLogger("pgdoc.consumer")
+
+_CREATION_S = 60.0
+"""How long another process may take to create a consumer; the first slot of a database can take ten seconds."""
+
+_CREATION_POLL_S = 0.2
 
 
 class Admin:
@@ -38,6 +47,21 @@ class Admin:
         """See `Store.consumers`."""
         rows = self._backend.fetch_of_consumers("consumers", rights="SELECT")
         return [_consumer_status(row) for row in rows]
+
+    def create_consumer(self, selection: Selection, options: StreamOptions) -> bool:
+        """See `Store.create_consumer`. Another process that is creating the consumer is waited for."""
+        name = options.consumer
+        assert name is not None  # noqa: S101 (the caller has checked)
+        deadline = time.monotonic() + _CREATION_S
+        while True:
+            self._backend.prepare_start(selection, options)
+            source = self._backend.source_of_consumers()
+            found = call(partial(declare_consumer, source, name, selection, snapshot=options.snapshot))
+            if found is not Declaration.IN_WORK:
+                return found is Declaration.MADE
+            if time.monotonic() > deadline:
+                raise still_in_work(name, _CREATION_S)
+            sleep(_CREATION_POLL_S)
 
     def drop_consumer(self, name: str, unused_for: timedelta | None) -> bool:
         """See `Store.drop_consumer`."""

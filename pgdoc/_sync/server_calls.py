@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pgdoc.database.migrate import migrate
 from pgdoc.model.names import check_consumer
 from pgdoc.runtime.primitives import call
 from pgdoc.streams.bookmarks import begin_history
+from pgdoc.streams.options import StreamOptions, make_selection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import timedelta
 
     from pgdoc._sync.admin import Admin
@@ -31,6 +33,51 @@ class ServerCalls:
     def consumers(self) -> list[ConsumerStatus]:
         """Return the status of each durable consumer of the database."""
         return self._admin.consumers()
+
+    def create_consumer(
+        self,
+        name: str,
+        *names: str,
+        where: Mapping[str, Any] | None = None,
+        tables: bool = False,
+        snapshot: bool = False,
+    ) -> bool:
+        """Create a durable consumer without opening it, so that it misses nothing that is committed after this call.
+
+        Call it in a migration, or before the processes that open the consumer start. Several processes may call it at
+        once. A consumer that exists stays as it is, and a process that has it open is not disturbed. If its slot was
+        lost while nobody had it open, the call makes the slot again from history.
+
+        The names, `where` and `tables` are those of the later `watch`. They are checked as `watch` checks them, and
+        missing collections are created, but they are not stored: pass the same again when the consumer is opened.
+
+        Args:
+            name: its name.
+            *names: the collections and tables that it is to read; none for all collections.
+            where: the filter of its events.
+            tables: without names, all watched tables as well.
+            snapshot: whether it begins with the documents that exist when it is first opened, with `snapshot=True`.
+
+        Returns:
+            Whether it was created now. It was not if it exists.
+
+        Raises:
+            InvalidFilter: `where` is not a filter, or uses a field that events do not have.
+            CollectionNotFound: a collection does not exist, and the store does not create it.
+            TableRefused: a table is not watched.
+            ValueError: `tables` is true, and there are names.
+            ConsumerLost: the consumer exists and reads another schema.
+            ConsumerBusy: another process has been creating it for a minute.
+            HistoryLost: the consumer exists, and its position is lost.
+            InvalidResumeToken: the consumer exists, has not finished its snapshot, and `snapshot` is false.
+            ReplicationUnavailable: the server or the role is not set up for streams; the message says what to do.
+            SlotBlocked: the first slot of the database has to wait for open transactions.
+            ReplicaIdentityChanged: a table's changes have no before images.
+        """
+        options = StreamOptions.of_consumer(
+            check_consumer(name), where=where, snapshot=snapshot, codec=self._streams.codec
+        )
+        return self._admin.create_consumer(make_selection(names, options, tables=tables), options)
 
     def drop_consumer(self, name: str, *, unused_for: timedelta | None = None) -> bool:
         """Drop a durable consumer with its slot, which then holds back no more WAL.

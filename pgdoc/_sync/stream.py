@@ -12,7 +12,8 @@ from pgdoc._sync.checkpoint import checkpoint
 from pgdoc._sync.snapshot_reader import SnapshotReader, settle
 from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
-from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
+from pgdoc.consumers.declaration import unfinished_snapshot
+from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position
@@ -67,10 +68,7 @@ class ChangeStream(Opening):
         self._backend.count_stream(self, self._selection, self._delivery, self._options.consumer)
         start, consumer = self._options.resume_after, self._options.consumer
         try:
-            resumes = start is not None or (consumer is not None and self._backend.knows(consumer))
-            self._backend.prepare(self._selection, create=not resumes)
-            if self._options.snapshot and not resumes:
-                self._backend.check_row_security(self._selection)
+            self._backend.prepare_start(self._selection, self._options)
             if consumer is not None:
                 self._begin_consumer()
             elif start is None:
@@ -159,9 +157,7 @@ class ChangeStream(Opening):
             self._delivery.resume_life(consumer.existence)
         if stored is not SnapshotStage.NONE:
             if not self._options.snapshot:
-                raise InvalidResumeToken(
-                    f'consumer "{consumer.name}" has not finished its snapshot: open it with snapshot=True'
-                )
+                raise unfinished_snapshot(consumer.name)
             try:
                 self._begin_snapshot(None if stored is SnapshotStage.START else stored, is_first=True)
             except PgdocError as exc:

@@ -158,9 +158,10 @@ class Ownership(Questions, Lease):
         owner = self.find_owner()
         return None if owner is None or owner.is_free else owner.pid
 
-    def was_unused_for(self, span: timedelta) -> bool:
-        """Return whether no process had the consumer open for so long before this one claimed it."""
-        last = None if self._replaced is None else self._replaced.renewed_at
+    def was_unused_for(self, span: timedelta, since: Owner | None = None) -> bool:
+        """Return whether no process had the consumer open for so long before this one claimed it, or before `since`."""
+        replaced = since or self._replaced
+        last = None if replaced is None else replaced.renewed_at
         return self._row("was_unused", {"name": self.name, "last": last, "span": span}) is not None
 
     def find(self) -> ConsumerRow | None:
@@ -171,7 +172,7 @@ class Ownership(Questions, Lease):
         position = Position(*row.place[:4]) if row.place else None
         snapshot = self._parse_snapshot(row.snapshot)
         ids = (int(row.system_id), row.timeline, row.database_oid)
-        return ConsumerRow(row.schema_name, position, ids, snapshot)
+        return ConsumerRow(row.schema_name, position, ids, snapshot, row.holder)
 
     def enter(self, cluster: Cluster) -> None:
         """Store a new consumer that has no position yet."""

@@ -38,6 +38,7 @@
     │   ├── InvalidDocument              an id, data or metadata that can't be stored
     │   │   ├── DocumentTooLarge         more JSON text than allowed (`document_id`, `size`, `max_size`)
     │   │   └── SchemaViolation          not what the collection's JSON Schema allows (`document_id`, `rule`, `value`)
+    │   ├── InvalidEvent                 not the JSON of an event
     │   ├── InvalidFilter                (`operator`)
     │   └── InvalidUpdate                (`operator`)
     ├── CollectionNotFound               the collection does not exist, or a table is none
@@ -83,6 +84,7 @@ from pgdoc.errors.documents import (
     DocumentTooLarge,
     DuplicateDocument,
     InvalidDocument,
+    InvalidEvent,
     InvalidFilter,
     InvalidInput,
     InvalidName,
@@ -153,6 +155,7 @@ __all__ = [
     "DuplicateDocument",
     "HistoryLost",
     "InvalidDocument",
+    "InvalidEvent",
     "InvalidFilter",
     "InvalidInput",
     "InvalidName",

@@ -152,7 +152,8 @@ SELECT current_setting('server_version'), current_database(), (SELECT version_nu
   (SELECT count(*) FROM pgdoc.registry WHERE kind = 'table' AND until IS NULL)
 
 -- name: knows
-SELECT true FROM pgdoc.consumers WHERE name = %s::text
+-- A consumer whose creation was interrupted has no position; the next process creates it.
+SELECT true FROM pgdoc.consumers WHERE name = %s::text AND place <> '{}'
 
 -- name: skip
 UPDATE pgdoc.unreadable
