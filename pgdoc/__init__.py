@@ -30,6 +30,7 @@ from pgdoc.model.tokens import ResumeToken
 from pgdoc.model.watched_tables import LockHolder, Refusal, TableCheck, WatchedTable
 from pgdoc.streams.status import ConsumerStatus, History, Status, StreamStats
 from pgdoc.workers.figures import HandlerStatus
+from pgdoc.workers.findings import WorkerFinding
 
 __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncBulk",
@@ -66,6 +67,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "UpdateDescription",
     "WatchedTable",
     "Worker",
+    "WorkerFinding",
     "WriteCount",
     "metadata",
     "new_id",
