@@ -51,7 +51,7 @@ class Setting(NamedTuple):
     """A server with changes after a position.
 
     Attributes:
-        poison: the document whose first change a handler refuses; none if empty.
+        poison: the document whose first change a handler refuses; it looks at no document if empty.
     """
 
     conninfo: str
@@ -100,8 +100,9 @@ def main() -> int:
 
 def measure_rates(sizes: Sizes, words: str) -> None:
     with LocalServer(plugin="wal2json") as server:
-        with pgdoc.Store(server.conninfo) as store, pgdoc.Store(server.conninfo, schema=sink.SINKS) as sinks:
+        with pgdoc.Store(server.conninfo) as store:  # closed before the rounds, because its reader would take part
             setting = Setting(server.conninfo, sink.fill(server.conninfo, store, sizes.changes))
+        with pgdoc.Store(server.conninfo, schema=sink.SINKS) as sinks:
             peers = [peer for peer in all_peers(setting, sizes) if words in peer.name or peer.name == BARE]
             numbers = itertools.count()
             for _, peer in itertools.product(range(sizes.rounds), peers):
@@ -152,9 +153,7 @@ def by_worker(setting: Setting, way: Way, name: str) -> Run:
         worker = pgdoc.Worker(store)
         for number in range(way.handlers):
             handler = handler_of(began, f"{name}_{number}", setting.poison, takes_tx=way.takes_tx)
-            worker.on(
-                "orders", consumer=name, batch=way.batch, name=f"{name}_{number}", retries=way.retries
-            )(handler)
+            worker.on("orders", consumer=name, batch=way.batch, name=f"{name}_{number}", retries=way.retries)(handler)
         with store["orders"].watch(consumer=name, resume_after=setting.after):
             create_sinks(store, way, name)
         thread = threading.Thread(target=worker.run)
@@ -198,7 +197,7 @@ async def in_loop(setting: Setting, way: Way, name: str) -> Run:
 def handler_of(began: list[float], name: str, poison: str, *, takes_tx: bool) -> Callable[..., None]:
     def write(tx: pgdoc.Transaction, events: list[pgdoc.ChangeEvent]) -> None:
         began.append(time.perf_counter())
-        if any(event.document_id == poison and event.event_type == "insert" for event in events):
+        if poison and any(event.document_id == poison and event.event_type == "insert" for event in events):
             raise ValueError(poison)
         if len(events) == 1:
             tx[name].insert(pgdoc.new_id(), pgdoc.RawJson(events[0].to_json()))
@@ -276,12 +275,13 @@ def measure_poison(sizes: Sizes) -> None:
     """Print what a poisonous event in the middle costs: the retries of its batch, and those of the event alone."""
     print(f"\na poisonous event in the middle of {sizes.poisoned:,}: median of {sizes.rounds} rounds")
     print(f"{'way':34}{'batch':>7}{'seconds':>10}{'calls':>18}{'dead':>12}")
-    with LocalServer(plugin="wal2json") as server, pgdoc.Store(server.conninfo) as store:
-        after = sink.fill(server.conninfo, store, sizes.poisoned)
+    with LocalServer(plugin="wal2json") as server:
+        with pgdoc.Store(server.conninfo) as store:
+            after = sink.fill(server.conninfo, store, sizes.poisoned)
         numbers = itertools.count()
         middle = f"o-{sizes.poisoned // 4}"  # each order has two changes, and the handler refuses the first
         for batch in POISONED_BATCHES:
-            for text, poison, retries in (("none", "", 0), ("no retries", middle, 0), ("5 retries", middle, 5)):
+            for text, poison, retries in (("none", "o-none", 0), ("no retries", middle, 0), ("5 retries", middle, 5)):
                 way = Way(sizes.poisoned, batch, retries=retries)
                 setting = Setting(server.conninfo, after, poison)
                 runs = [by_worker(setting, way, f"poison_{next(numbers)}") for _ in range(sizes.rounds)]
