@@ -90,7 +90,6 @@ class AsyncLane:
         self.is_called_off = False
         self.connection: Any = None
         # Written by the lane.
-        self.has_begun = AsyncFlag()
         self.done = Mark()  # everything up to it is processed
         self._parked = Parked()
         self._failed_event: ChangeEvent | None = None
@@ -105,7 +104,6 @@ class AsyncLane:
         try:
             begun_times = await self._until_served(self._rows.begin)
             await self._until_served(self._look_for_parked)
-            self.has_begun.set()
             is_cautious = begun_times > CAUTIOUS_AFTER
             while not self.ends.is_set():
                 if self.has_due:
@@ -119,13 +117,16 @@ class AsyncLane:
                     self.arrived.clear()
                     if not self.backlog.waiting:
                         await self.arrived.wait(_IDLE_S)
-            await self._rows.end()
         except LaneEnded:
             pass
+        if not self.is_called_off:
+            await self._rows.end()
 
     async def _handle(self, batch: list[ChangeEvent], *, is_cautious: bool) -> None:
         skips_to = self._rows.skips_to
         events = [event for event in batch if mark_after(event).position > skips_to] if skips_to else batch
+        if events:
+            self._rows.skips_to = ()  # all that follow lie beyond
         if events:
             if is_cautious:
                 await self._handle_cautiously(events)

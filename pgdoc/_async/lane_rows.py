@@ -13,7 +13,7 @@ from pgdoc.errors import ConsumerLost, PgdocError
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.primitives import async_call
 from pgdoc.sql import statement
-from pgdoc.workers.failures import text_of, traceback_of
+from pgdoc.workers.failures import fact, text_of, traceback_of
 from pgdoc.workers.parking import Parked
 
 if TYPE_CHECKING:
@@ -124,14 +124,14 @@ class AsyncLaneRows:
     ) -> None:
         """Store a letter in the transaction that stores the position: dead if there is an error, else parked."""
         params = {
-            "event_type": str(event.event_type),
+            "event_type": fact(event, "event_type"),
             "collection": event.collection,
-            "document_id": event.document_id,
+            "document_id": fact(event, "document_id"),
             "token": str(event.resume_token),
             "error": None if error is None else text_of(error),
             "traceback": None if error is None else traceback_of(error),
             "attempts": attempts,
-            "changed_at": event.timestamp,
+            "changed_at": fact(event, "timestamp"),
         }
         try:
             text: str | None = event.to_json().decode()

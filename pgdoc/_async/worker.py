@@ -188,13 +188,13 @@ class AsyncWorker:
             raise ValueError("the worker is running already")
         if not self._registrations:
             raise ValueError("the worker has no handlers: decorate functions with @worker.on(...)")
-        self._is_running, self._stop_count = True, 0
+        self._is_running = True
         self._consumers = self._make_consumers()
         try:
             with async_catch_signals(self.stop):
                 await self._run()
         finally:
-            self._is_running = False
+            self._is_running, self._stop_count = False, 0  # here: a `stop` before `run` counts
 
     def _make_consumers(self) -> list[AsyncWorkerConsumer]:
         return [
@@ -227,3 +227,6 @@ class AsyncWorker:
                 for each, _ in running:
                     each.stop(deadline)
             await async_sleep(POLL_S)
+        for each, activity in running:
+            if not activity.is_over:
+                logger.error('consumer "%s" of the worker did not close in time', each.name)

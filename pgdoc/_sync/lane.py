@@ -91,7 +91,6 @@ class Lane:
         self.is_called_off = False
         self.connection: Any = None
         # Written by the lane.
-        self.has_begun = Flag()
         self.done = Mark()  # everything up to it is processed
         self._parked = Parked()
         self._failed_event: ChangeEvent | None = None
@@ -106,7 +105,6 @@ class Lane:
         try:
             begun_times = self._until_served(self._rows.begin)
             self._until_served(self._look_for_parked)
-            self.has_begun.set()
             is_cautious = begun_times > CAUTIOUS_AFTER
             while not self.ends.is_set():
                 if self.has_due:
@@ -120,13 +118,16 @@ class Lane:
                     self.arrived.clear()
                     if not self.backlog.waiting:
                         self.arrived.wait(_IDLE_S)
-            self._rows.end()
         except LaneEnded:
             pass
+        if not self.is_called_off:
+            self._rows.end()
 
     def _handle(self, batch: list[ChangeEvent], *, is_cautious: bool) -> None:
         skips_to = self._rows.skips_to
         events = [event for event in batch if mark_after(event).position > skips_to] if skips_to else batch
+        if events:
+            self._rows.skips_to = ()  # all that follow lie beyond
         if events:
             if is_cautious:
                 self._handle_cautiously(events)

@@ -189,13 +189,13 @@ class Worker:
             raise ValueError("the worker is running already")
         if not self._registrations:
             raise ValueError("the worker has no handlers: decorate functions with @worker.on(...)")
-        self._is_running, self._stop_count = True, 0
+        self._is_running = True
         self._consumers = self._make_consumers()
         try:
             with catch_signals(self.stop):
                 self._run()
         finally:
-            self._is_running = False
+            self._is_running, self._stop_count = False, 0  # here: a `stop` before `run` counts
 
     def _make_consumers(self) -> list[WorkerConsumer]:
         return [
@@ -228,3 +228,6 @@ class Worker:
                 for each, _ in running:
                     each.stop(deadline)
             sleep(POLL_S)
+        for each, activity in running:
+            if not activity.is_over:
+                logger.error('consumer "%s" of the worker did not close in time', each.name)

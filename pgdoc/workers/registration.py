@@ -132,14 +132,15 @@ def async_check_handler(function: object) -> None:
 def _taken(function: Callable[..., Any]) -> list[str]:
     """Return the names of the parameters that the worker passes."""
     parameters = inspect.signature(function).parameters.values()
+    names = [each.replace(annotation=each.empty) for each in parameters]
     needed = [
         each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
     ]
     others = [each for each in parameters if each.default is each.empty and each.kind is each.KEYWORD_ONLY]
     if needed not in _SIGNATURES or others:
-        known = ", ".join(f"({', '.join(names)})" for names in _SIGNATURES)
+        known, found = ", ".join(f"({', '.join(each)})" for each in _SIGNATURES), ", ".join(map(str, names))
         raise TypeError(
-            f"{_name_of(function)}{inspect.signature(function)} is not a handler: name its parameters one of {known}; "
+            f"{_name_of(function)}({found}) is not a handler: its parameters must be one of {known}; "
             "with tx, its effect and its position commit together"
         )
     return needed
