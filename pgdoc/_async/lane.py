@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import psycopg
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_never, wait_random_exponential
 
 from pgdoc._async.lane_rows import AsyncLaneRows, mark_after
+from pgdoc._async.lane_server import AsyncLaneServer, LaneEnded
 from pgdoc.changes.events import ChangeEvent
-from pgdoc.errors import CommitUnknown, ConsumerLost, PgdocError, StoreClosed
+from pgdoc.errors import ConsumerLost, StoreClosed
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import AsyncFlag
 from pgdoc.workers.backlog import Backlog
-from pgdoc.workers.failures import halves, is_conflict, is_loss, is_outage, named
+from pgdoc.workers.failures import halves, named
 from pgdoc.workers.parking import Parked, key_of
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from pgdoc._async.store import AsyncStore
     from pgdoc._async.transaction import AsyncTransaction
     from pgdoc.consumers.consumer import Consumer
-    from pgdoc.runtime.primitives import AsyncAct
     from pgdoc.workers.figures import HandlerFigures
     from pgdoc.workers.registration import Registration
 
@@ -40,17 +38,9 @@ logger = logging.getLogger("pgdoc.worker")
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 60.0
-CONFLICT_DELAY_S = 0.05
-MOST_CONFLICTS = 100
-"""How often a batch that meets another transaction is repeated at once, before that counts as a failure."""
-SERVER_POLL_S = 1.0
 CAUTIOUS_AFTER = 3
 """After this many beginnings at one position, the lane tries its first events one by one: one may end the process."""
 _IDLE_S = 0.5
-
-
-class LaneEnded(Exception):  # noqa: N818 (it is no error)
-    """The lane ends between two attempts; nothing of the batch is stored."""
 
 
 class ProcessEnded(Exception):  # noqa: N818
@@ -89,12 +79,11 @@ class AsyncLane:
         self.has_due = True
         self.is_called_off = False
         self.connection: Any = None
+        self._server = AsyncLaneServer(store, registration.title, figures, self.ends)
         # Written by the lane.
-        self.has_begun = AsyncFlag()
         self.done = Mark()  # everything up to it is processed
         self._parked = Parked()
         self._failed_event: ChangeEvent | None = None
-        self._raised: BaseException | None = None  # by the handler itself
 
     async def run(self) -> None:
         """Handle what comes, until `ends` is set.
@@ -103,9 +92,8 @@ class AsyncLane:
             ConsumerLost: another process has taken the consumer over.
         """
         try:
-            begun_times = await self._until_served(self._rows.begin)
-            await self._until_served(self._look_for_parked)
-            self.has_begun.set()
+            begun_times = await self._server.until_served(self._rows.begin)
+            await self._server.until_served(self._look_for_parked)
             is_cautious = begun_times > CAUTIOUS_AFTER
             while not self.ends.is_set():
                 if self.has_due:
@@ -119,13 +107,16 @@ class AsyncLane:
                     self.arrived.clear()
                     if not self.backlog.waiting:
                         await self.arrived.wait(_IDLE_S)
-            await self._rows.end()
         except LaneEnded:
             pass
+        if not self.is_called_off:
+            await self._rows.end()
 
     async def _handle(self, batch: list[ChangeEvent], *, is_cautious: bool) -> None:
         skips_to = self._rows.skips_to
         events = [event for event in batch if mark_after(event).position > skips_to] if skips_to else batch
+        if events:
+            self._rows.skips_to = ()  # all that follow lie beyond
         if events:
             if is_cautious:
                 await self._handle_cautiously(events)
@@ -138,7 +129,7 @@ class AsyncLane:
         """Handle events one by one, each noted before: the process may end at any of them."""
         attempts = self.registration.attempts
         for event in events:
-            tried = await self._until_served(partial(self._rows.note_try, event))
+            tried = await self._server.until_served(partial(self._rows.note_try, event))
             if attempts is not None and tried > attempts:
                 logger.error("%s: each of %d processes ended at %s", self.registration.title, attempts, named([event]))
                 await self._bury(
@@ -178,7 +169,7 @@ class AsyncLane:
 
     def _is_failure(self, exc: BaseException) -> bool:
         """Whether an exception counts against the events: the handler or what it wrote failed."""
-        if exc is self._raised:
+        if exc is self._server.raised:
             return True
         return isinstance(exc, Exception) and not isinstance(exc, LaneEnded | ConsumerLost | StoreClosed)
 
@@ -197,11 +188,7 @@ class AsyncLane:
 
     async def _back_off(self, seconds: float) -> None:
         self.figures.state = "backing_off"
-        await self._pause(seconds)
-
-    async def _pause(self, seconds: float) -> None:
-        if await self.ends.wait(seconds):
-            raise LaneEnded
+        await self._server.pause(seconds)
 
     async def _attempt(self, part: list[ChangeEvent]) -> None:
         """Call the handler with events, and store their effect and position."""
@@ -209,7 +196,7 @@ class AsyncLane:
             raise LaneEnded
         mark = mark_after(part[-1])
         free, waiting = self._parked.split(part)
-        self._failed_event = self._raised = None
+        self._failed_event = None
 
         async def act() -> None:
             if free and not self.registration.takes_tx:
@@ -226,7 +213,7 @@ class AsyncLane:
             self._rows.note_saved()
 
         try:
-            await self._until_served(act, mark)
+            await self._server.until_served(act, partial(self._rows.is_stored, mark))
         except Exception as exc:
             if self._is_failure(exc):
                 self.figures.failures += 1
@@ -258,7 +245,7 @@ class AsyncLane:
             else:
                 await self.registration.function(*given, events)
         except Exception as exc:
-            self._raised = exc
+            self._server.raised = exc
             raise
         finally:
             self.connection = None
@@ -274,7 +261,7 @@ class AsyncLane:
                 await self._rows.save(tx, mark)
             self._rows.note_saved()
 
-        await self._until_served(act, mark)
+        await self._server.until_served(act, partial(self._rows.is_stored, mark))
         self.figures.dead += 1
         if self.registration.on_dead == "park":
             self._parked.add(key_of(event))
@@ -291,16 +278,14 @@ class AsyncLane:
         """Try the letters again that are due, in their order."""
         after = 0
         while not self.ends.is_set():
-            letter = await self._until_served(partial(self._rows.next_due, after))
+            letter = await self._server.until_served(partial(self._rows.next_due, after))
             if letter is None:
                 break
             await self._retry_letter(letter)
             after = letter.id
-        await self._until_served(self._look_for_parked)
+        await self._server.until_served(self._look_for_parked)
 
     async def _retry_letter(self, letter: DueLetter) -> None:
-        self._raised = None
-
         async def act() -> None:
             event = ChangeEvent.from_json(letter.event or "")
             if not self.registration.takes_tx:
@@ -317,59 +302,15 @@ class AsyncLane:
                     await self._rows.remove_letter(tx, letter)
 
         try:
-            await self._until_served(act)
+            await self._server.until_served(act)
         except Exception as exc:
             if not self._is_failure(exc):
                 raise
             logger.warning("%s failed on dead letter %d again: %s", self.registration.title, letter.id, exc)
-            await self._until_served(partial(self._rows.fail_letter, letter, exc))
+            await self._server.until_served(partial(self._rows.fail_letter, letter, exc))
         else:
             self.figures.handled += 1
 
     async def _look_for_parked(self) -> None:
         if self.registration.on_dead == "park":
             self._parked = await self._rows.parked()
-
-    async def _until_served(self, act: AsyncAct[T], mark: Mark | None = None) -> T:
-        """Call `act`; repeat it at once after a conflict, and when the server is back, if that was away.
-
-        After a commit whose end nobody knows, the position `mark` tells whether it is stored.
-        """
-        conflicts, is_unknown = 0, False
-        while True:
-            try:
-                if is_unknown and mark is not None and await self._rows.is_stored(mark):
-                    return None  # type: ignore[return-value]  # what has a mark returns nothing
-                return await act()
-            except (PgdocError, psycopg.Error) as exc:
-                if isinstance(exc, ConsumerLost | StoreClosed):
-                    raise
-                is_unknown = is_unknown or isinstance(exc, CommitUnknown)
-                if is_conflict(exc) and conflicts < MOST_CONFLICTS:
-                    conflicts += 1
-                    await self._pause(random.uniform(0, CONFLICT_DELAY_S))  # noqa: S311 (nothing secret)
-                elif not await self._was_away(exc) and not isinstance(exc, CommitUnknown):
-                    raise
-
-    async def _was_away(self, error: Exception) -> bool:
-        """Wait until the server serves again, if an error says that it did not; return whether that was so.
-
-        A connection that was lost while the server answers counts against the events: one may crash its session.
-        """
-        is_away = is_outage(error)
-        if not is_away and not is_loss(error):
-            return False
-        is_told = False
-        while True:
-            if is_away:
-                if not is_told:
-                    logger.warning("%s waits for the server: %s", self.registration.title, error)
-                is_told = True
-                self.figures.state = "waiting_for_server"
-                await self._pause(SERVER_POLL_S)
-            try:
-                await self._store._connections.fetch(b"SELECT 1", [])  # noqa: SLF001 (one package)
-            except (PgdocError, psycopg.Error):
-                is_away = True
-            else:
-                return is_away

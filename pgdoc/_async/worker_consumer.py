@@ -17,7 +17,7 @@ from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import AsyncActivity, AsyncFlag
 from pgdoc.sql import statement
-from pgdoc.workers.failures import named
+from pgdoc.workers.failures import is_loss, is_outage, named
 from pgdoc.workers.figures import HandlerFigures
 
 if TYPE_CHECKING:
@@ -148,8 +148,9 @@ class AsyncWorkerConsumer:
                 has_run = has_run or bool(self._read.position)
                 if not has_run and not error.resumable and not isinstance(error, ConsumerLost):
                     raise error from exc
+                level = logging.WARNING if error.resumable or isinstance(error, ConsumerLost) else logging.ERROR
                 logger.log(
-                    logging.WARNING if error.resumable or isinstance(error, ConsumerLost) else logging.ERROR,
+                    level,
                     'consumer "%s" of the worker ended, and is opened again: %s: %s',
                     self.name,
                     type(error).__name__,
@@ -253,21 +254,29 @@ class AsyncWorkerConsumer:
             raise _Reopen
 
     async def _look_around(self, consumer: Consumer) -> None:
-        """Do what is due from time to time."""
+        """Do what is due from time to time; what the server does not take now is due again later."""
+        try:
+            await self._do_what_is_due(consumer)
+        except (PgdocError, psycopg.Error) as exc:
+            if not is_loss(exc) and not is_outage(exc):
+                raise
+            logger.debug('consumer "%s" of the worker: %s', self.name, exc)
+
+    async def _do_what_is_due(self, consumer: Consumer) -> None:
         now = time.monotonic()
         if not self.is_sole and now >= self._next_checkpoint:
             self._next_checkpoint = now + CHECKPOINT_S
             await self._checkpoint(consumer)
         if now >= self._next_letters:
             self._next_letters = now + LETTERS_S
-            rows = await self._store._connections.fetch(  # noqa: SLF001 (one package)
-                statement("workers", "have_due").encode(), [self.name]
-            )
-            due = {name for (name,) in rows}
+            due = {name for (name,) in await self._fetch("have_due", self.name)}
             for lane, _ in self._lanes:
                 if lane.registration.name in due:
                     lane.has_due = True
                     lane.arrived.set()
+
+    async def _fetch(self, block: str, *params: Any) -> list[tuple[Any, ...]]:
+        return await self._store._connections.fetch(statement("workers", block).encode(), params)  # noqa: SLF001
 
     async def _checkpoint(self, consumer: Consumer) -> None:
         """Store for the consumer what all handlers have processed.

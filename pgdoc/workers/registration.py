@@ -103,6 +103,17 @@ class Registration:
         return f'handler "{self.name}" of consumer "{self.consumer}"'
 
     @property
+    def described(self) -> str:
+        """What it takes, and how its failures are treated, for people."""
+        everything = "all collections and tables" if self.tables else "all collections"
+        taken = ("tx, " if self.takes_tx else "") + ("event" if self.takes_one else "events")
+        retries = "retries for ever" if self.retries is None else f"{self.retries} retries, then {self.on_dead}"
+        return (
+            f"{self.name}({taken}) on {', '.join(self.names) or everything}{' where ...' if self.where else ''}, "
+            f"batches of {self.batch:,}, {retries}"
+        )
+
+    @property
     def attempts(self) -> int | None:
         """How often one event is tried in all; `None` for ever."""
         return None if self.retries is None else self.retries + 1
@@ -138,10 +149,10 @@ def _taken(function: Callable[..., Any]) -> list[str]:
     ]
     others = [each for each in parameters if each.default is each.empty and each.kind is each.KEYWORD_ONLY]
     if needed not in _SIGNATURES or others:
-        known = ", ".join(f"({', '.join(names)})" for names in _SIGNATURES)
+        known, found = ", ".join(f"({', '.join(each)})" for each in _SIGNATURES), ", ".join(map(str, names))
         raise TypeError(
-            f"{_name_of(function)}({', '.join(str(each) for each in names)}) is not a handler: its parameters must be one "
-            f"of {known}; with tx, its effect and its position commit together"
+            f"{_name_of(function)}({found}) is not a handler: its parameters must be one of {known}; "
+            "with tx, its effect and its position commit together"
         )
     return needed
 
