@@ -180,7 +180,7 @@ def test_a_projection_is_rebuilt_from_nothing_while_clients_go_on(dsn, store, pr
 
 @pytest.mark.parametrize("change", ["UPDATE docs.account_events SET data = data", "DELETE FROM docs.account_events"])
 def test_a_past_that_was_changed_stops_the_projection(store, projection, change):
-    with store[bank.EVENTS].watch(snapshot=True) as stream:
+    with store[bank.EVENTS].watch(consumer=bank.BALANCES, snapshot=True) as stream:
         bank.open_account(store, "account-7", "alice")
         with store.transaction() as tx:
             bank.project(tx, [next(stream)])
@@ -192,7 +192,7 @@ def test_a_past_that_was_changed_stops_the_projection(store, projection, change)
 
 
 def test_an_event_that_does_not_follow_stops_the_projection(store, projection):
-    with store[bank.EVENTS].watch(snapshot=True) as stream:
+    with store[bank.EVENTS].watch(consumer=bank.BALANCES, snapshot=True) as stream:
         store[bank.EVENTS].insert("account-7/00000002", {"account": "account-7", "number": 2, "type": "opened"})
         with pytest.raises(RuntimeError, match="does not follow event 0"), store.transaction() as tx:
             bank.project(tx, [next(stream)])
