@@ -135,6 +135,8 @@ class AsyncLane:
         skips_to = self._rows.skips_to
         events = [event for event in batch if mark_after(event).position > skips_to] if skips_to else batch
         if events:
+            self._rows.skips_to = ()  # all that follow lie beyond
+        if events:
             if is_cautious:
                 await self._handle_cautiously(events)
             else:

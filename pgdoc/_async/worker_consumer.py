@@ -12,13 +12,13 @@ from pgdoc._async.checkpoint import checkpoint
 from pgdoc._async.lane import AsyncLane
 from pgdoc._async.lane_rows import mark_after
 from pgdoc.database.errors import map_error
-from pgdoc.errors import ConsumerLost, PgdocError, PoolExhausted, StoreClosed, StreamClosed
+from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import AsyncActivity, AsyncFlag
 from pgdoc.sql import statement
-from pgdoc.workers.failures import named, text_of
+from pgdoc.workers.failures import is_loss, is_outage, named, text_of
 from pgdoc.workers.figures import HandlerFigures
 from pgdoc.workers.memory import LaneMemory
 
@@ -156,8 +156,9 @@ class AsyncWorkerConsumer:
                     raise error from exc
                 if not has_run and not error.resumable and not isinstance(error, ConsumerLost):
                     raise error from exc
+                level = logging.WARNING if error.resumable or isinstance(error, ConsumerLost) else logging.ERROR
                 logger.log(
-                    logging.WARNING if error.resumable or isinstance(error, ConsumerLost) else logging.ERROR,
+                    level,
                     'consumer "%s" of the worker ended, and is opened again: %s: %s',
                     self.name,
                     type(error).__name__,
@@ -273,31 +274,32 @@ class AsyncWorkerConsumer:
             raise _Reopen
 
     async def _look_around(self, consumer: Consumer) -> None:
-        """Do what is due from time to time."""
-        now = time.monotonic()
+        """Do what is due from time to time; what the server does not take now is due again later."""
         try:
-            if not self.is_sole and now >= self._next_checkpoint:
-                self._next_checkpoint = now + CHECKPOINT_S
-                await self._checkpoint(consumer)
-            if now >= self._next_letters:
-                self._next_letters = now + LETTERS_S
-                await self._look_for_letters()
-        except PoolExhausted as exc:  # the handlers use all connections: the next look finds what this one missed
-            logger.warning('consumer "%s" of the worker: %s', self.name, exc)
+            await self._do_what_is_due(consumer)
+        except (PgdocError, psycopg.Error) as exc:
+            if not is_loss(exc) and not is_outage(exc):
+                raise
+            logger.debug('consumer "%s" of the worker: %s', self.name, exc)
 
-    async def _look_for_letters(self) -> None:
+    async def _do_what_is_due(self, consumer: Consumer) -> None:
         now = time.monotonic()
-        looks_at_parked = now >= self._next_parked
-        if looks_at_parked:
-            self._next_parked = now + PARKED_S
-        rows = await self._store._connections.fetch(  # noqa: SLF001 (one package)
-            statement("workers", "have_due").encode(), [self.name, looks_at_parked]
-        )
-        due = {name for (name,) in rows}
-        for lane, _ in self._lanes:
-            if lane.registration.name in due:
-                lane.has_due = True
-                lane.arrived.set()
+        if not self.is_sole and now >= self._next_checkpoint:
+            self._next_checkpoint = now + CHECKPOINT_S
+            await self._checkpoint(consumer)
+        if now >= self._next_letters:
+            self._next_letters = now + LETTERS_S
+            looks_at_parked = now >= self._next_parked
+            if looks_at_parked:
+                self._next_parked = now + PARKED_S
+            due = {name for (name,) in await self._fetch("have_due", self.name, looks_at_parked)}
+            for lane, _ in self._lanes:
+                if lane.registration.name in due:
+                    lane.has_due = True
+                    lane.arrived.set()
+
+    async def _fetch(self, block: str, *params: Any) -> list[tuple[Any, ...]]:
+        return await self._store._connections.fetch(statement("workers", block).encode(), params)  # noqa: SLF001
 
     async def _checkpoint(self, consumer: Consumer) -> None:
         """Store for the consumer what all handlers have processed.

@@ -182,6 +182,8 @@ def json_of(event: ReadEvent) -> bytes:
             collection=event.collection,
             document_id=event.document_id,
         ) from exc
+    except TypeError:  # a field was removed whose name has a lone surrogate
+        return _encode(_read_fields(event, _PLAIN))
 
 
 class _Unusual(Exception):  # noqa: N818 (no error)

@@ -24,6 +24,7 @@ from pgdoc.cli.arguments import (
     refuse_names_with_tables,
 )
 from pgdoc.cli.consumers import consumers_app
+from pgdoc.cli.dead_letters import dead_letters_app
 from pgdoc.cli.demo import run_demo
 from pgdoc.cli.doctor import examine_server
 from pgdoc.cli.doctor.printing import print_finding
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 
 app.add_typer(consumers_app, name="consumers")
+app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(tables_app, name="tables")
 app.add_typer(ttl_app, name="ttl")
 app.command("metrics")(metrics_command)

@@ -212,15 +212,14 @@ class ConsumerProgress:
     def to_save(self, idle_bytes: int) -> SavedProgress:
         """Return what the catalog should store now.
 
-        With nothing outstanding, that is the watermark once it is `idle_bytes` ahead of the last mark, so that a quiet
-        consumer moves on, too.
+        That is the end of what needs no acknowledgement, once it is `idle_bytes` ahead of the last mark, so that a
+        quiet consumer moves on, too: the watermark, or the oldest outstanding transaction.
         """
         mark = max(self.latest, self.saved.mark, key=lambda mark: mark.position)
         with self._lock:
-            waiting_since = self._outstanding.waiting_since
-        is_idle = waiting_since is None and mark.snapshot is SnapshotStage.NONE
-        if is_idle and self.watermark > mark.position[0] + idle_bytes:
-            return SavedProgress(Mark(before_commits_at(self.watermark)), None)
+            waiting_since, lsn = self._outstanding.waiting_since, self._outstanding.confirmable(self.watermark)
+        if mark.snapshot is SnapshotStage.NONE and lsn > mark.position[0] + idle_bytes:
+            mark = Mark(before_commits_at(lsn))
         return SavedProgress(mark, waiting_since)
 
 

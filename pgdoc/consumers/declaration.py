@@ -52,17 +52,16 @@ def declare_consumer(source: Source, name: str, selection: Selection, *, snapsho
         HistoryLost: it exists, but its slot is lost, and no history reaches back to its position.
         InvalidResumeToken: it is inside a snapshot, and `snapshot` is false or the selection is another one.
     """
-    ownership = Ownership(source, name)
-    try:
+    with contextlib.closing(Ownership(source, name)) as ownership:
         if _stands(ownership, source, selection, snapshot=snapshot):
             return Declaration.EXISTS
         if not ownership.own():
             return Declaration.IN_WORK
-        return _declare(ownership, source, selection, snapshot=snapshot)
-    finally:
-        with contextlib.suppress(PgdocError):  # the claim ends with its session
-            ownership.give_up()
-        ownership.close()
+        try:
+            return _declare(ownership, source, selection, snapshot=snapshot)
+        finally:
+            with contextlib.suppress(PgdocError):  # the claim ends with its session
+                ownership.give_up()
 
 
 def _stands(ownership: Ownership, source: Source, selection: Selection, *, snapshot: bool) -> bool:

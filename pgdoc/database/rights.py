@@ -10,10 +10,15 @@ from psycopg import sql
 
 from pgdoc.errors import CollectionNotFound
 
-__all__ = ["CONSUMER_TABLES", "Caller", "granting_command", "identifier", "may_not_create"]
+__all__ = ["CONSUMER_TABLES", "STREAMER_TABLES", "Caller", "granting_command", "identifier", "may_not_create"]
 
 CONSUMER_TABLES: Final = ("pgdoc.consumers", "pgdoc.consumer_progress", "pgdoc.owners", "pgdoc.unreadable")
 """The tables that roles with consumers write."""
+
+_LETTERS: Final = "pgdoc.dead_letters"
+_WORKER_TABLES: Final = ("pgdoc.handlers", _LETTERS)
+STREAMER_TABLES: Final = (*CONSUMER_TABLES, *_WORKER_TABLES)
+"""The tables that `pgdoc grant --as streamer` covers: those, and the tables that roles with workers write."""
 
 _DEFAULT_SCHEMA: Final = "docs"
 
@@ -65,6 +70,20 @@ class Caller(NamedTuple):
         return (
             f"as the catalog's owner, run GRANT {rights} ON {', '.join(CONSUMER_TABLES)} TO {identifier(self.role)}; "
             f"{self._printed('streamer', 'all that consumers need')}"
+        )
+
+    def to_have_workers(self) -> str:
+        """About what a worker stores for its handlers."""
+        return (
+            f"As the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(_WORKER_TABLES)} TO "
+            f"{identifier(self.role)}; {self._printed('streamer', 'all that workers need')}"
+        )
+
+    def to_have_letters(self, rights: str) -> str:
+        """About a call on dead letters, which needs these rights."""
+        return (
+            f"As the catalog's owner, run GRANT {rights} ON {_LETTERS} TO {identifier(self.role)}; "
+            f"{self._printed('streamer', 'all that workers need')}"
         )
 
     def to_set_history(self) -> str:

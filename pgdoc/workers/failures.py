@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import re
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from pgdoc.database.errors import is_connection_loss, is_serialization_failure
-from pgdoc.errors import DatabaseError, PoolExhausted, SerializationFailure, ServerUnreachable, UpgradePrepared
+from pgdoc.errors import (
+    DatabaseError,
+    PgdocError,
+    PoolExhausted,
+    SerializationFailure,
+    ServerUnreachable,
+    UpgradePrepared,
+)
 
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["halves", "is_conflict", "is_loss", "is_outage", "is_read_only", "named", "text_of", "traceback_of"]
+__all__ = ["fact", "halves", "is_conflict", "is_loss", "is_outage", "is_read_only", "named", "text_of", "traceback_of"]
 
 # The server is out of disk, memory or connections, or it stops.
 _OUTAGE = re.compile(r"53...|57P0[1-5]")
@@ -81,8 +88,18 @@ def storable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
 
 
+def fact(event: ChangeEvent, name: str) -> Any:
+    """Return a field of an event whose row may be unreadable; `None` then."""
+    try:
+        return getattr(event, name)
+    except PgdocError:
+        return None
+
+
 def named(events: list[ChangeEvent]) -> str:
     """Return events for a message."""
     event, more = events[0], len(events) - 1
-    about = event.collection if event.document_id is None else f"{event.collection}/{event.document_id}"
-    return f"{event.event_type} of {about} at {event.resume_token.lsn}{f' and {more} more' if more else ''}"
+    document_id = fact(event, "document_id")
+    about = event.collection if document_id is None else f"{event.collection}/{document_id}"
+    kind, others = fact(event, "event_type") or "change", f" and {more} more" if more else ""
+    return f"{kind} of {about} at {event.resume_token.lsn}{others}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from pgdoc.workers.failures import fact
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -60,5 +62,5 @@ class Parked:
 
 
 def key_of(event: ChangeEvent) -> Key:
-    """Return what an event is about."""
-    return event.collection, event.document_id
+    """Return what an event is about; an unreadable one may be about any document."""
+    return event.collection, fact(event, "document_id")

@@ -139,10 +139,10 @@ def _taken(function: Callable[..., Any]) -> list[str]:
     ]
     others = [each for each in parameters if each.default is each.empty and each.kind is each.KEYWORD_ONLY]
     if needed not in _SIGNATURES or others:
-        known = ", ".join(f"({', '.join(names)})" for names in _SIGNATURES)
+        known, found = ", ".join(f"({', '.join(each)})" for each in _SIGNATURES), ", ".join(map(str, names))
         raise TypeError(
-            f"{_name_of(function)}({', '.join(str(each) for each in names)}) is not a handler: its parameters must be one "
-            f"of {known}; with tx, its effect and its position commit together"
+            f"{_name_of(function)}({found}) is not a handler: its parameters must be one of {known}; "
+            "with tx, its effect and its position commit together"
         )
     return needed
 

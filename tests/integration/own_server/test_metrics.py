@@ -91,7 +91,7 @@ def test_an_open_consumer_is_owned_and_waits_for_nothing(
     with store.watch(consumer=NAME):
         found = scrape()
         assert found["pgdoc_up"] == 1
-        assert found.all("pgdoc_scrape_ok") == [1, 1, 1, 1]
+        assert found.all("pgdoc_scrape_ok") == [1, 1, 1, 1, 1]
         assert set(found.all("pgdoc_scrape_errors_total")) == {0}
         assert found["pgdoc_consumer_owned"] == 1
         assert found["pgdoc_consumer_oldest_unacked_seconds"] == 0
