@@ -220,7 +220,7 @@ class AsyncWorker:
                 raise activity.error
 
     async def _end(self, running: list[tuple[AsyncWorkerConsumer, AsyncActivity]]) -> None:
-        deadline = self._stop_all(running, time.monotonic() + (0.0 if self._stop_count > 1 else self.shutdown_timeout))
+        deadline = self._stop_all(running, time.monotonic() + (0.0 if self._stop_count > 1 else self._shutdown_s))
         is_hurried = self._stop_count > 1
         try:
             while not all(activity.is_over for _, activity in running) and time.monotonic() < deadline + _GRACE_S:

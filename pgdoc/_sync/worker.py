@@ -221,7 +221,7 @@ class Worker:
                 raise activity.error
 
     def _end(self, running: list[tuple[WorkerConsumer, Activity]]) -> None:
-        deadline = self._stop_all(running, time.monotonic() + (0.0 if self._stop_count > 1 else self.shutdown_timeout))
+        deadline = self._stop_all(running, time.monotonic() + (0.0 if self._stop_count > 1 else self._shutdown_s))
         is_hurried = self._stop_count > 1
         try:
             while not all(activity.is_over for _, activity in running) and time.monotonic() < deadline + _GRACE_S:

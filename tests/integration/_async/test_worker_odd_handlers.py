@@ -43,7 +43,7 @@ async def letters(store: AsyncStore, consumer: str) -> list[tuple[Any, ...]]:
             "SELECT document_id, state, error, event::text FROM pgdoc.dead_letters WHERE consumer = %s ORDER BY id",
             [consumer],
         )
-        return await cursor.fetchall()
+        return list(await cursor.fetchall())
 
 
 async def has_letters(store: AsyncStore, consumer: str, number: int) -> bool:

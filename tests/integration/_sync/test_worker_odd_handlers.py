@@ -44,7 +44,7 @@ def letters(store: Store, consumer: str) -> list[tuple[Any, ...]]:
             "SELECT document_id, state, error, event::text FROM pgdoc.dead_letters WHERE consumer = %s ORDER BY id",
             [consumer],
         )
-        return cursor.fetchall()
+        return list(cursor.fetchall())
 
 
 def has_letters(store: Store, consumer: str, number: int) -> bool:
