@@ -104,6 +104,17 @@ class Registration:
         return f'handler "{self.name}" of consumer "{self.consumer}"'
 
     @property
+    def described(self) -> str:
+        """What it takes, and how its failures are treated, for people."""
+        everything = "all collections and tables" if self.tables else "all collections"
+        taken = ("tx, " if self.takes_tx else "") + ("event" if self.takes_one else "events")
+        retries = "retries for ever" if self.retries is None else f"{self.retries} retries, then {self.on_dead}"
+        return (
+            f"{self.name}({taken}) on {', '.join(self.names) or everything}{' where ...' if self.where else ''}, "
+            f"batches of {self.batch:,}, {retries}"
+        )
+
+    @property
     def attempts(self) -> int | None:
         """How often one event is tried in all; `None` for ever."""
         return None if self.retries is None else self.retries + 1
