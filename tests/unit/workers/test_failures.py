@@ -55,6 +55,6 @@ def test_an_error_is_stored_as_the_text_that_postgresql_takes() -> None:
 
 @pytest.mark.parametrize("message", ["plain", "nul \0 in it"])
 def test_the_traceback_ends_with_the_error(message: str) -> None:
-    with pytest.raises(ValueError, match="plain|nul") as raised:
+    with pytest.raises(ValueError, match=r"plain|nul") as raised:
         raise ValueError(message)
     assert traceback_of(raised.value).rstrip().endswith(message.replace("\0", "\\x00"))

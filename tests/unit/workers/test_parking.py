@@ -27,14 +27,15 @@ def test_an_event_waits_behind_each_letter_and_waiting_event_that_it_conflicts_w
 ) -> None:
     events = [event(key) for key in keys]
     free, waiting = Parked(letters).split(events)
-    ahead, expected = list(letters), []
+    ahead = list(letters)
+    waits = []
     for each in events:
-        if any(conflict(parking_key(each), key) for key in ahead):
+        waits.append(any(conflict(parking_key(each), key) for key in ahead))
+        if waits[-1]:
             ahead.append(parking_key(each))
-        else:
-            expected.append(each)
-    assert free == expected
-    assert waiting == [each for each in events if each not in expected]
+    numbers = {id(each): number for number, each in enumerate(events)}
+    assert [numbers[id(each)] for each in waiting] == [number for number, wait in enumerate(waits) if wait]
+    assert [numbers[id(each)] for each in free] == [number for number, wait in enumerate(waits) if not wait]
 
 
 def test_nothing_waits_without_letters() -> None:
