@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,8 +20,11 @@ from pgdoc.runtime.activities import AsyncFlag
 from pgdoc.workers.backlog import Backlog
 from pgdoc.workers.failures import halves, named
 from pgdoc.workers.parking import Parked, key_of
+from pgdoc.workers.spans import handler_span
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tenacity import RetryCallState
 
     from pgdoc._async.lane_rows import DueLetter
@@ -202,7 +206,7 @@ class AsyncLane:
             if free and not self.registration.takes_tx:
                 await self._call(free)
             is_saved = False
-            async with self._store.transaction() as tx:
+            async with self._transaction(free) as tx:
                 if free and self.registration.takes_tx:
                     await self._call(free, tx)
                 await self._save(tx, mark, waiting)
@@ -230,20 +234,29 @@ class AsyncLane:
         if self.is_called_off:
             raise LaneEnded
 
+    @asynccontextmanager
+    async def _transaction(self, events: list[ChangeEvent]) -> AsyncIterator[AsyncTransaction]:
+        """Begin a transaction for a call with events, inside the span of that: what it writes carries the context."""
+        with handler_span(self.registration, events if self.registration.takes_tx else []):
+            async with self._store.transaction() as tx:
+                yield tx
+
     async def _call(self, events: list[ChangeEvent], tx: AsyncTransaction | None = None) -> None:
         """Call the handler, and note what it does for those who look whether it hangs."""
         given = () if tx is None else (tx,)
         self.connection = None if tx is None else tx.connection
         began = time.monotonic()
-        self.figures.begin(events)
         try:
-            if self.registration.takes_one:
-                for event in events:
-                    self._failed_event = event
-                    await self.registration.function(*given, event)
-                self._failed_event = None
-            else:
-                await self.registration.function(*given, events)
+            with handler_span(self.registration, [] if tx is not None else events):
+                if self.registration.takes_one:
+                    for event in events:
+                        self._failed_event = event
+                        self.figures.begin([event])
+                        await self.registration.function(*given, event)
+                    self._failed_event = None
+                else:
+                    self.figures.begin(events)
+                    await self.registration.function(*given, events)
         except Exception as exc:
             self._server.raised = exc
             raise
@@ -291,7 +304,7 @@ class AsyncLane:
             if not self.registration.takes_tx:
                 await self._call([event])
             is_removed = False
-            async with self._store.transaction() as tx:
+            async with self._transaction([event]) as tx:
                 # First: a letter that somebody has dropped has no effect any more.
                 is_there = await self._rows.remove_letter(tx, letter)
                 if is_there and self.registration.takes_tx:

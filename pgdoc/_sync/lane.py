@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,8 +21,11 @@ from pgdoc.runtime.activities import Flag
 from pgdoc.workers.backlog import Backlog
 from pgdoc.workers.failures import halves, named
 from pgdoc.workers.parking import Parked, key_of
+from pgdoc.workers.spans import handler_span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tenacity import RetryCallState
 
     from pgdoc._sync.lane_rows import DueLetter
@@ -201,7 +205,7 @@ class Lane:
             if free and not self.registration.takes_tx:
                 self._call(free)
             is_saved = False
-            with self._store.transaction() as tx:
+            with self._transaction(free) as tx:
                 if free and self.registration.takes_tx:
                     self._call(free, tx)
                 self._save(tx, mark, waiting)
@@ -229,20 +233,29 @@ class Lane:
         if self.is_called_off:
             raise LaneEnded
 
+    @contextmanager
+    def _transaction(self, events: list[ChangeEvent]) -> Iterator[Transaction]:
+        """Begin a transaction for a call with events, inside the span of that: what it writes carries the context."""
+        with handler_span(self.registration, events if self.registration.takes_tx else []):
+            with self._store.transaction() as tx:
+                yield tx
+
     def _call(self, events: list[ChangeEvent], tx: Transaction | None = None) -> None:
         """Call the handler, and note what it does for those who look whether it hangs."""
         given = () if tx is None else (tx,)
         self.connection = None if tx is None else tx.connection
         began = time.monotonic()
-        self.figures.begin(events)
         try:
-            if self.registration.takes_one:
-                for event in events:
-                    self._failed_event = event
-                    self.registration.function(*given, event)
-                self._failed_event = None
-            else:
-                self.registration.function(*given, events)
+            with handler_span(self.registration, [] if tx is not None else events):
+                if self.registration.takes_one:
+                    for event in events:
+                        self._failed_event = event
+                        self.figures.begin([event])
+                        self.registration.function(*given, event)
+                    self._failed_event = None
+                else:
+                    self.figures.begin(events)
+                    self.registration.function(*given, events)
         except Exception as exc:
             self._server.raised = exc
             raise
@@ -290,7 +303,7 @@ class Lane:
             if not self.registration.takes_tx:
                 self._call([event])
             is_removed = False
-            with self._store.transaction() as tx:
+            with self._transaction([event]) as tx:
                 # First: a letter that somebody has dropped has no effect any more.
                 is_there = self._rows.remove_letter(tx, letter)
                 if is_there and self.registration.takes_tx:

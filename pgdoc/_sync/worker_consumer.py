@@ -16,10 +16,12 @@ from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StreamClosed
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
+from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.activities import Activity, Flag
 from pgdoc.sql import statement
 from pgdoc.workers.failures import is_loss, is_outage, named
 from pgdoc.workers.figures import HandlerFigures
+from pgdoc.workers.measures import count_handlers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,6 +105,11 @@ class WorkerConsumer:
             "snapshot": any(each.snapshot for each in self.registrations),
         }
 
+    def count(self) -> None:
+        """Have metrics count what the handlers do, until this object is freed."""
+        source = self._store._streams.hub.source  # noqa: SLF001 (one package)
+        count_handlers(self, source_labels(source.conninfo, source.schema), self.figures)
+
     def stop(self, deadline: float) -> None:
         """Let every handler end its batch, until the deadline on the monotonic clock."""
         self._deadline = deadline
@@ -166,10 +173,10 @@ class WorkerConsumer:
         """Open the consumer, and handle its events until it ends, or the worker stops."""
         options = self.options()
         names = options.pop("names")
-        self._detached = []
-        for figures in self.figures:
-            figures.state = "standby"
+        self._lanes, self._detached = [], []
         with self._store.watch(*names, consumer=self.name, auto_ack=False, **options) as stream:
+            for figures in self.figures:
+                figures.state = "standby"
             try:
                 consumer = self._owned(stream)
                 if consumer is not None:
@@ -177,21 +184,29 @@ class WorkerConsumer:
                     self._read_on(stream, consumer)
             finally:
                 self._end_lanes()
+                for figures in self.figures:
+                    figures.state = "closed"
             if consumer is not None and not self.is_sole:
                 self._checkpoint(consumer)
 
     def _owned(self, stream: ChangeStream) -> Consumer | None:
         """Stand by until this process owns the consumer; `None` if the worker stops before."""
         consumer = stream._consumer  # noqa: SLF001 (one package)
+        is_told = False
         while consumer is not None and consumer.claim is None:
             if self._stops.is_set():
                 return None
+            if not is_told:
+                is_told = True
+                logger.info('consumer "%s" of the worker stands by: another process has it open', self.name)
             if consumer.has_ended:
                 stream.next(timeout=0)  # raises what ended it
             self._stops.wait(READ_S)
         return consumer
 
     def _begin_lanes(self, consumer: Consumer) -> None:
+        described = "; ".join(each.described for each in self.registrations)
+        logger.info('consumer "%s" of the worker is open, and runs %s', self.name, described)
         self._read = self._checkpointed = Mark(tuple(consumer.begun_at))
         self._lanes = []
         for registration, figures in zip(self.registrations, self.figures, strict=True):
@@ -230,6 +245,7 @@ class WorkerConsumer:
     def _wait_for_room(self, lane: Lane, activity: Activity) -> bool:
         """Wait until a lane has room; return `False` if it hangs: it gets nothing more, and does not hold up others."""
         lane.arrived.set()
+        lane.figures.waiting = lane.backlog.waiting
         while not lane.backlog.has_room:
             if activity.is_over or self._stops.is_set():
                 raise _Interrupted  # `_read` stays: not every lane has got what it wants
@@ -315,7 +331,6 @@ class WorkerConsumer:
                 lane.is_called_off = True
                 activity.call_off(lane.connection)
                 activity.wait(1.0)
-            lane.figures.state = "closed"
         for lane, activity in lanes:
             if activity.error is not None and not isinstance(activity.error, ConsumerLost):
                 logger.warning("%s ended: %s", lane.registration.title, activity.error)
