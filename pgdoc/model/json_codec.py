@@ -36,8 +36,10 @@ __all__ = [
     "decode_as_written",
     "decode_comparable",
     "decode_decimals",
+    "decode_short",
     "encode",
     "encode_value",
+    "may_have_long_integers",
 ]
 
 JsonDecoder: TypeAlias = Callable[[bytes | str], Any]
@@ -323,10 +325,23 @@ def decode(text: bytes | str) -> Any:
     # `in` would first try its operand as an integer, which fails and takes longer than the search
     if digits.find(_19_DIGITS) >= 0 and (digits.find(_MORE_THAN_64_BITS) >= 0 or digits.find(_LESS_THAN_64_BITS) >= 0):
         return _decode_exactly(raw, TO_FLOATS)
+    return decode_short(raw)
+
+
+def decode_short(text: bytes | str) -> Any:
+    """Decode a text as `decode` does, in half the time, if `may_have_long_integers` has returned `False` for it."""
     try:
-        return orjson.loads(raw)
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return _decode_exactly(raw, TO_FLOATS)
+        return _decode_exactly(text.encode() if isinstance(text, str) else text, TO_FLOATS)
+
+
+def may_have_long_integers(texts: bytes) -> bool:
+    """Return whether an integer in one of many texts may exceed 64 bits, which orjson would read as a float.
+
+    To search all texts at once takes a fifth of the time of searching each.
+    """
+    return texts.translate(_DIGITS_ALIKE).find(_19_DIGITS) >= 0
 
 
 def decode_decimals(text: bytes | str) -> Any:

@@ -18,11 +18,20 @@ from typing import Any
 import orjson
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id, new_id
-from pgdoc.model.json_codec import MAX_DEPTH, MAX_DIGITS, decode, encode, encode_value
+from pgdoc.model.json_codec import (
+    MAX_DEPTH,
+    MAX_DIGITS,
+    decode,
+    decode_short,
+    encode,
+    encode_value,
+    may_have_long_integers,
+)
 from tests import json_values
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -43,6 +52,22 @@ def nested(levels: int) -> dict[str, Any]:
 @given(json_values.any_documents)
 def test_data_decodes_to_an_equal_value(data: dict[str, Any]) -> None:
     assert decode(encode(data)) == data
+
+
+@given(st.lists(json_values.any_documents, max_size=4))
+def test_texts_without_long_integers_need_no_search_of_their_own(documents: list[dict[str, Any]]) -> None:
+    texts = [encode(data) for data in documents]
+
+    if not may_have_long_integers(b"\0".join(texts)):
+        assert [decode_short(text) for text in texts] == documents
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, 10**30, 2.0**70])
+def test_a_long_integer_is_found_among_many_texts(value: float) -> None:
+    texts = [encode({"n": n}) for n in range(50)]
+
+    assert not may_have_long_integers(b"\0".join(texts))
+    assert may_have_long_integers(b"\0".join([*texts, encode({"n": value}), *texts]))
 
 
 @given(json_values.floats)
