@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,8 +22,11 @@ from pgdoc.workers.backlog import LaneBacklog
 from pgdoc.workers.failures import halves, named, text_of
 from pgdoc.workers.parking import Parked, parking_key
 from pgdoc.workers.registration import check_result
+from pgdoc.workers.spans import handler_span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tenacity import RetryCallState
 
     from pgdoc._sync.lane_rows import DueLetter
@@ -224,7 +228,7 @@ class Lane:
             if free and not self.registration.takes_tx:
                 self._call(free)
             is_saved = False
-            with self._store.transaction() as tx:
+            with self._transaction(free) as tx:
                 if free and self.registration.takes_tx:
                     self._call(free, tx)
                 self._save(tx, mark, waiting)
@@ -258,21 +262,30 @@ class Lane:
         if self.is_called_off:
             raise LaneEnded
 
+    @contextmanager
+    def _transaction(self, events: list[ChangeEvent]) -> Iterator[Transaction]:
+        """Begin a transaction for a call with events, inside the span of that: what it writes carries the context."""
+        with handler_span(self.registration, events if self.registration.takes_tx else []):
+            with self._store.transaction() as tx:
+                yield tx
+
     def _call(self, events: list[ChangeEvent], tx: Transaction | None = None) -> None:
         """Call the handler, and note what it does for those who look whether it hangs."""
         given = () if tx is None else (tx,)
         self.connection = None if tx is None else tx.connection
         began = time.monotonic()
-        self.figures.begin(events)
         try:
-            if self.registration.takes_one:
-                for event in events:
-                    self._failed_event = event
-                    check_result(self.registration.function(*given, event))
-                self._failed_event = None
-            else:
-                # A list of its own: the handler may change it.
-                check_result(self.registration.function(*given, list(events)))
+            with handler_span(self.registration, [] if tx is not None else events):
+                if self.registration.takes_one:
+                    for event in events:
+                        self._failed_event = event
+                        self.figures.begin([event])
+                        check_result(self.registration.function(*given, event))
+                    self._failed_event = None
+                else:
+                    self.figures.begin(events)
+                    # A list of its own: the handler may change it.
+                    check_result(self.registration.function(*given, list(events)))
         except Exception as exc:
             self._server.raised = exc
             raise
@@ -333,7 +346,7 @@ class Lane:
             if not self.registration.takes_tx:
                 self._call([event])
             is_removed = False
-            with self._store.transaction() as tx:
+            with self._transaction([event]) as tx:
                 # First: a letter that somebody has dropped has no effect any more.
                 is_there = self._rows.remove_letter(tx, letter)
                 if is_there and self.registration.takes_tx:

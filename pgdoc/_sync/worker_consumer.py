@@ -17,10 +17,12 @@ from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
+from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.activities import Activity, Flag
 from pgdoc.sql import statement
 from pgdoc.workers.failures import is_loss, is_outage, named, text_of
 from pgdoc.workers.figures import HandlerFigures
+from pgdoc.workers.measures import count_handlers
 from pgdoc.workers.memory import LaneMemory
 
 if TYPE_CHECKING:
@@ -109,6 +111,11 @@ class WorkerConsumer:
             "snapshot": any(each.snapshot for each in self.registrations),
         }
 
+    def count(self) -> None:
+        """Have metrics count what the handlers do, until this object is freed."""
+        source = self._store._streams.hub.source  # noqa: SLF001 (one package)
+        count_handlers(self, source_labels(source.conninfo, source.schema), self.figures)
+
     def stop(self, deadline: float) -> None:
         """Let every handler end its batch, until the deadline on the monotonic clock."""
         self._deadline = deadline
@@ -127,7 +134,7 @@ class WorkerConsumer:
             if figures.reported_at < began or now - figures.reported_at > REPORT_S:
                 figures.reported_at = now
                 logger.warning(
-                    'handler "%s" of consumer "%s" has been running for %.0f s on %s',
+                    'handler "%s" of consumer "%s" has been running for %d s on %s',
                     figures.handler,
                     self.name,
                     now - began,
@@ -175,9 +182,9 @@ class WorkerConsumer:
         options = self.options()
         names = options.pop("names")
         self._lanes, self._detached = [], []
-        for figures in self.figures:
-            figures.state = "standby"
         with self._store.watch(*names, consumer=self.name, auto_ack=False, **options) as stream:
+            for figures in self.figures:
+                figures.state = "standby"
             try:
                 consumer = self._owned(stream)
                 if consumer is not None:
@@ -185,21 +192,29 @@ class WorkerConsumer:
                     self._read_on(stream, consumer)
             finally:
                 self._end_lanes()
+                for figures in self.figures:
+                    figures.state = "closed"
             if consumer is not None and not self.is_sole:
                 self._checkpoint(consumer)
 
     def _owned(self, stream: ChangeStream) -> Consumer | None:
         """Stand by until this process owns the consumer; `None` if the worker stops before."""
         consumer = stream._consumer  # noqa: SLF001 (one package)
+        is_told = False
         while consumer is not None and consumer.claim is None:
             if self._stops.is_set():
                 return None
+            if not is_told:
+                is_told = True
+                logger.info('consumer "%s" of the worker stands by: another process has it open', self.name)
             if consumer.has_ended:
                 stream.next(timeout=0)  # raises what ended it
             self._stops.wait(READ_S)
         return consumer
 
     def _begin_lanes(self, consumer: Consumer) -> None:
+        described = "; ".join(each.described for each in self.registrations)
+        logger.info('consumer "%s" of the worker is open, and runs %s', self.name, described)
         self._read = self._checkpointed = Mark(tuple(consumer.begun_at))
         for registration, figures, memory in zip(self.registrations, self.figures, self._memories, strict=True):
             lane = Lane(
@@ -248,6 +263,7 @@ class WorkerConsumer:
         It then gets nothing more, and does not hold up others.
         """
         lane.arrived.set()
+        lane.figures.waiting = lane.backlog.waiting
         full_since = time.monotonic()
         while not lane.backlog.has_room:
             if activity.is_over or self._stops.is_set():
@@ -343,7 +359,6 @@ class WorkerConsumer:
         for _, activity in late:
             activity.wait(max(0.0, latest - time.monotonic()))
         for lane, activity in lanes:
-            lane.figures.state = "closed"
             if activity.error is not None and not isinstance(activity.error, ConsumerLost):
                 logger.warning("%s ended: %s", lane.registration.title, text_of(activity.error))
 
