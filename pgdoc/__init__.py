@@ -29,7 +29,9 @@ from pgdoc.model.raw_json import RawJson
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.model.watched_tables import LockHolder, Refusal, TableCheck, WatchedTable
 from pgdoc.streams.status import ConsumerStatus, History, Status, StreamStats
+from pgdoc.workers.dead_letters import DeadLetter
 from pgdoc.workers.figures import HandlerStatus
+from pgdoc.workers.findings import WorkerFinding
 
 __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncBulk",
@@ -47,6 +49,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "ChangeStream",
     "Collection",
     "ConsumerStatus",
+    "DeadLetter",
     "Document",
     "EventType",
     "HandlerStatus",
@@ -66,6 +69,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "UpdateDescription",
     "WatchedTable",
     "Worker",
+    "WorkerFinding",
     "WriteCount",
     "metadata",
     "new_id",

@@ -69,7 +69,8 @@ class AsyncConsumerWait:
                 await async_sleep(self._patience.pause_s)
 
     async def _look(self, lsn: Lsn | None) -> _Progress:
-        rows = await self._backend.fetch_of_consumers("awaited", self._name, rights="SELECT")
+        subject = f'consumer "{self._name}"'
+        rows = await self._backend.fetch("awaited", self._name, subject=subject, rights=self._backend.caller.to_wait())
         ((inserted, flushed, place, snapshot, is_own),) = rows
         if place is None:
             raise ConsumerNotFound(

@@ -10,11 +10,11 @@ import psycopg
 from pgdoc._sync.checkpoint import checkpoint
 from pgdoc.consumers.handlers import begin_handler
 from pgdoc.database.errors import map_error
-from pgdoc.errors import ConsumerLost, PgdocError
+from pgdoc.errors import ConsumerLost
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.primitives import call
 from pgdoc.sql import statement
-from pgdoc.workers.failures import text_of, traceback_of
+from pgdoc.workers.failures import fact, text_of, traceback_of
 from pgdoc.workers.parking import Parked
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.transaction import Transaction
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
+    from pgdoc.workers.memory import LaneMemory
     from pgdoc.workers.registration import Registration
 
 __all__ = ["LaneRows", "DueLetter", "mark_after"]
@@ -54,8 +55,11 @@ class LaneRows:
         skips_to: events up to this position are processed already.
     """
 
-    def __init__(self, store: Store, registration: Registration, consumer: Consumer, *, is_sole: bool) -> None:
+    def __init__(
+        self, store: Store, registration: Registration, consumer: Consumer, memory: LaneMemory, *, is_sole: bool
+    ) -> None:
         self._store = store
+        self._memory = memory
         self._registration = registration
         self._consumer = consumer
         self._is_sole = is_sole
@@ -72,9 +76,10 @@ class LaneRows:
             raise self.lost()
         source = self._store._streams.source_of_consumers()  # noqa: SLF001 (one package)
         at = tuple(consumer.begun_at)
-        row = call(begin_handler, source, consumer.name, claim, self._registration.name, at)
+        again = self._memory.has_begun
+        row = call(begin_handler, source, consumer.name, claim, self._registration.name, at, again=again)
+        self._memory.has_begun = True
         self.skips_to, self._last = row.place, list(row.place)
-        self._fetch("release", parks=self._registration.on_dead == "park")
         return row.begun_times
 
     def end(self) -> None:
@@ -113,11 +118,18 @@ class LaneRows:
         return tuple(stored) >= mark.position
 
     def note_try(self, event: ChangeEvent) -> int:
-        """Note that an event is tried alone; return how often it was."""
-        place = [int(number) for number in mark_after(event).position]
-        rows = self._fetch("note_try", place=place)
+        """Note that an event is tried alone; return how many processes have tried it in a row."""
+        return self._note_try([int(number) for number in mark_after(event).position])
+
+    def note_letter(self, letter: DueLetter) -> int:
+        """Note that a letter is tried again; return how many processes have tried it in a row."""
+        return self._note_try([0, letter.id])  # no event is at 0
+
+    def _note_try(self, place: list[int]) -> int:
+        rows = self._fetch("note_try", place=place, more=int(self._memory.tried != place))
         if not rows:
             raise self.lost()
+        self._memory.tried = place
         return int(rows[0][0])
 
     def put_letter(
@@ -125,18 +137,18 @@ class LaneRows:
     ) -> None:
         """Store a letter in the transaction that stores the position: dead if there is an error, else parked."""
         params = {
-            "event_type": str(event.event_type),
+            "event_type": fact(event, "event_type"),
             "collection": event.collection,
-            "document_id": event.document_id,
+            "document_id": fact(event, "document_id"),
             "token": str(event.resume_token),
             "error": None if error is None else text_of(error),
             "traceback": None if error is None else traceback_of(error),
             "attempts": attempts,
-            "changed_at": event.timestamp,
+            "changed_at": fact(event, "timestamp"),
         }
         try:
             text: str | None = event.to_json().decode()
-        except PgdocError:  # the row can't be decoded: the token says which it is
+        except Exception:  # noqa: BLE001 (the row can't be decoded, or the handler changed it: the token says which)
             text = None
         if text is not None:
             try:
@@ -188,6 +200,7 @@ class LaneRows:
             collection=letter.collection,
             document_id=letter.document_id,
         )
+        self._memory.tried = []
 
     def lost(self) -> ConsumerLost:
         """Return the error for a handler that this process may not run any more."""
@@ -197,11 +210,11 @@ class LaneRows:
         )
 
     def _fetch(self, block: str, **params: Any) -> list[tuple[Any, ...]]:
-        query = statement("workers", block).encode()
+        query, connections = statement("workers", block).encode(), self._store._connections  # noqa: SLF001
         try:
-            return self._store._connections.fetch(query, self._claimed | params)  # noqa: SLF001
+            return connections.fetch(query, self._claimed | params)
         except psycopg.Error as exc:
-            raise map_error(exc, self._registration.title) from exc
+            raise map_error(exc, self._registration.title, rights=connections.caller.to_have_workers()) from exc
 
     def _fetch_in(self, tx: Transaction, block: str, **params: Any) -> list[tuple[Any, ...]]:
         query = statement("workers", block).encode()

@@ -70,7 +70,8 @@ class ConsumerWait:
                 sleep(self._patience.pause_s)
 
     def _look(self, lsn: Lsn | None) -> _Progress:
-        rows = self._backend.fetch_of_consumers("awaited", self._name, rights="SELECT")
+        subject = f'consumer "{self._name}"'
+        rows = self._backend.fetch("awaited", self._name, subject=subject, rights=self._backend.caller.to_wait())
         ((inserted, flushed, place, snapshot, is_own),) = rows
         if place is None:
             raise ConsumerNotFound(

@@ -182,6 +182,8 @@ def json_of(event: ReadEvent) -> bytes:
             collection=event.collection,
             document_id=event.document_id,
         ) from exc
+    except TypeError:  # a field was removed whose name has a lone surrogate
+        return _encode(_read_fields(event, _PLAIN))
 
 
 class _Unusual(Exception):  # noqa: N818 (no error)
@@ -244,7 +246,7 @@ def _read_directly(event: ReadEvent, form: _Form) -> dict[str, Any] | None:
 
 
 def _read_of_snapshot(state: dict[str, Any], form: _Form) -> dict[str, Any] | None:
-    part, row, document_id = state["_part"], state["_row"], state["document_id"]
+    part, (number, row), document_id = state["_part"], state["_numbered_row"], state["document_id"]
     if part.shape is not None or not isinstance(row, bytes):  # of a table, or a change has put a document there
         return None
     text, version, *times = parts_of_stored(row)
@@ -253,7 +255,7 @@ def _read_of_snapshot(state: dict[str, Any], form: _Form) -> dict[str, Any] | No
     if text is None or created_at is None or updated_at is None:
         return None
     try:
-        data = form.text(text, place.decode_text or json_codec.decode)
+        data = form.text(text, part.origin.decode_text)
     except UnreadableDocument:
         return None
     return {
@@ -269,7 +271,7 @@ def _read_of_snapshot(state: dict[str, Any], form: _Form) -> dict[str, Any] | No
         },
         "full_document_before_change": None,
         "update_description": None,
-        "resume_token": token_text(place.position, place.ids, part.progress(state["_number"], document_id)),
+        "resume_token": token_text(place.position, place.ids, part.progress(number, document_id)),
         "timestamp": part.read_at.isoformat(),
         "transaction_id": 0,
         "metadata": {},

@@ -24,6 +24,7 @@ from pgdoc.cli.arguments import (
     refuse_names_with_tables,
 )
 from pgdoc.cli.consumers import consumers_app
+from pgdoc.cli.dead_letters import dead_letters_app
 from pgdoc.cli.demo import run_demo
 from pgdoc.cli.doctor import examine_server
 from pgdoc.cli.doctor.printing import print_finding
@@ -39,6 +40,7 @@ from pgdoc.cli.tables import tables_app
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.cli.ttl import ttl_app
 from pgdoc.cli.upgrade import upgrade_app
+from pgdoc.cli.worker import worker_command
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
 from pgdoc.model.names import check_name
 from pgdoc.model.table_names import is_table_name, titled
@@ -55,11 +57,13 @@ app = typer.Typer(
 )
 
 app.add_typer(consumers_app, name="consumers")
+app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(tables_app, name="tables")
 app.add_typer(ttl_app, name="ttl")
 app.command("metrics")(metrics_command)
 app.add_typer(upgrade_app, name="upgrade")
 app.command("grant", cls=PlainCommand)(grant_command)
+app.command("worker", cls=PlainCommand)(worker_command)
 
 _TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0

@@ -195,7 +195,9 @@ class Consumer(ConsumerFeed):
             try:
                 ownership = self._own()
                 while ownership is not None and not self._ends:
-                    self._read(self._open(ownership))
+                    with ownership.taking_over():
+                        owned = self._open(ownership)
+                    self._read(owned)
             except PgdocError as exc:
                 if not exc.resumable or not self._ready.done() or self._ends:
                     raise
@@ -336,12 +338,11 @@ class Consumer(ConsumerFeed):
 
     def _disconnect(self) -> None:
         """Close the sessions, which are lost or must not be used any more."""
-        owned, ownership = self._owned, self._ownership
+        sessions = [each for each in (self._owned, self._ownership) if each is not None]
         self._leave_hub()
         self._owned = self._ownership = None
-        for sessions in (owned, ownership):
-            if sessions is not None:
-                sessions.close()
+        for session in sessions:
+            session.close()
 
     def _leave(self) -> None:
         atexit.unregister(self.close)

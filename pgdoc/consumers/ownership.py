@@ -18,7 +18,6 @@ any role can take.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from datetime import timedelta
@@ -29,6 +28,7 @@ import psycopg
 from pgdoc.consumers.claims import Checkpoint, Claim, ConsumerRow, Owner, RowLockedError
 from pgdoc.consumers.fence import ending_blockers
 from pgdoc.consumers.hearing import Hearing
+from pgdoc.consumers.lease import Lease
 from pgdoc.consumers.questions import Questions
 from pgdoc.consumers.server_errors import map_consumer_error, mapped
 from pgdoc.consumers.slots import (
@@ -58,8 +58,6 @@ from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
@@ -69,14 +67,13 @@ HEARTBEAT_S = 5.0
 LEASE_S = 30
 """The server ends an owner's session that is idle for longer."""
 
-_UNHURRIED_S = 900  # the same while a slot is made, which can take minutes
 _LOCK_TIMEOUT_MS = 2000
 _FENCE_TIMEOUT_MS = 10_000
 _FLUSH_POLL_S = 0.01
 _ADVANCE_LIMIT_S = 70.0
 
 
-class Ownership(Questions, Hearing):
+class Ownership(Questions, Hearing, Lease):
     """A session that owns a consumer, or asks for it; used by one thread.
 
     The methods that need the claim raise `ConsumerLost` if another process has taken over.
@@ -186,19 +183,6 @@ class Ownership(Questions, Hearing):
         """Store where a new consumer begins."""
         self._one("settle", self._values(mark, cluster))
 
-    @contextlib.contextmanager
-    def unhurried(self) -> Iterator[None]:
-        """Let this session stay idle for longer, while another connection does slow work."""
-        self.stay_unhurried()
-        try:
-            yield
-        finally:
-            self._renew(LEASE_S)
-
-    def stay_unhurried(self) -> None:
-        """Begin the same time again, for one more piece of slow work."""
-        self._renew(_UNHURRIED_S)
-
     def take_over(self) -> None:
         """Store the claim where checkpoints check it; end any open transaction that holds a former owner's."""
         claimed = self._claimed()
@@ -228,7 +212,7 @@ class Ownership(Questions, Hearing):
         if row is None or (row.epoch, row.holder) != self.claim:
             raise self.lost()
         if row.needs_renewal:
-            self._renew(LEASE_S)
+            self._renew()
         standbys_have = row.standbys_have if self.wants_failover else None
         return Checkpoint(tuple(row.place), row.snapshot, row.inserted, standbys_have)
 
@@ -304,7 +288,7 @@ class Ownership(Questions, Hearing):
 
         The claim stays until `give_up`, so that no other process creates the consumer again meanwhile.
         """
-        self._renew(LEASE_S)
+        self._renew()
         try:
             known = self._row("remove", self.name) is not None
         except RowLockedError as exc:
@@ -342,10 +326,6 @@ class Ownership(Questions, Hearing):
         """End the claim, so that a standby can own the consumer at once."""
         if self.claim is not None:
             self._execute(statement("consumers", "release"), self._claimed())
-
-    def _renew(self, ttl_s: int) -> None:
-        ttl = {"ttl": timedelta(seconds=ttl_s), "timeout": f"{ttl_s}s"}
-        self._one("renew", self._claimed() | ttl)
 
     def _claimed(self) -> dict[str, Any]:
         if self.claim is None:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import re
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from pgdoc.database.errors import is_connection_loss, is_serialization_failure
-from pgdoc.errors import DatabaseError, PoolExhausted, SerializationFailure, ServerUnreachable, UpgradePrepared
+from pgdoc.errors import (
+    DatabaseError,
+    PgdocError,
+    PoolExhausted,
+    SerializationFailure,
+    ServerUnreachable,
+    UpgradePrepared,
+)
 
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["halves", "is_conflict", "is_loss", "is_outage", "named", "text_of", "traceback_of"]
+__all__ = ["fact", "halves", "is_loss", "is_outage", "is_read_only", "met_conflict", "named", "text_of", "traceback_of"]
 
-# The server takes no writes: it is a standby, it is out of disk, memory or connections, or it stops.
-_OUTAGE = re.compile(r"25006|53...|57P0[1-5]")
+# The server is out of disk, memory or connections, or it stops.
+_OUTAGE = re.compile(r"53...|57P0[1-5]")
+_READ_ONLY = "25006"
 _LONGEST_ERROR = 10_000
 _LONGEST_TRACEBACK = 30_000
 
 
-def is_conflict(exc: BaseException) -> bool:
+def met_conflict(exc: BaseException) -> bool:
     """Whether the transaction met another one, so that it can succeed at once."""
     if isinstance(exc, psycopg.Error):
         return is_serialization_failure(exc)
@@ -38,8 +46,16 @@ def is_outage(exc: BaseException) -> bool:
     """Whether the server answers, and can do nothing for any event now."""
     if isinstance(exc, PoolExhausted | UpgradePrepared):
         return True
-    sqlstate = exc.sqlstate if isinstance(exc, psycopg.Error | DatabaseError) else None
-    return _OUTAGE.fullmatch(sqlstate or "") is not None
+    return _OUTAGE.fullmatch(_sqlstate_of(exc)) is not None
+
+
+def is_read_only(exc: BaseException) -> bool:
+    """Whether the transaction takes no writes; perhaps the server takes none, for example because it is a standby."""
+    return _sqlstate_of(exc) == _READ_ONLY
+
+
+def _sqlstate_of(exc: BaseException) -> str:
+    return (exc.sqlstate if isinstance(exc, psycopg.Error | DatabaseError) else None) or ""
 
 
 def halves(events: list[ChangeEvent], failed: ChangeEvent | None) -> list[list[ChangeEvent]]:
@@ -72,8 +88,18 @@ def storable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
 
 
+def fact(event: ChangeEvent, name: str) -> Any:
+    """Return a field of an event whose row may be unreadable; `None` then."""
+    try:
+        return getattr(event, name)
+    except PgdocError:
+        return None
+
+
 def named(events: list[ChangeEvent]) -> str:
     """Return events for a message."""
     event, more = events[0], len(events) - 1
-    about = event.collection if event.document_id is None else f"{event.collection}/{event.document_id}"
-    return f"{event.event_type} of {about} at {event.resume_token.lsn}{f' and {more} more' if more else ''}"
+    document_id = fact(event, "document_id")
+    about = event.collection if document_id is None else f"{event.collection}/{document_id}"
+    kind, others = fact(event, "event_type") or "change", f" and {more} more" if more else ""
+    return f"{kind} of {about} at {event.resume_token.lsn}{others}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from pgdoc.workers.failures import fact
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["Parked", "key_of"]
+__all__ = ["Parked", "parking_key"]
 
 Key: TypeAlias = tuple[str, str | None]
 """A collection and a document id; `None` for an event of the whole collection."""
@@ -50,7 +52,7 @@ class Parked:
         waiting: list[ChangeEvent] = []
         ahead = Parked(self._keys)  # an event that waits makes later ones wait, too
         for event in events:
-            key = key_of(event)
+            key = parking_key(event)
             if ahead.holds(key):
                 waiting.append(event)
                 ahead.add(key)
@@ -59,6 +61,6 @@ class Parked:
         return free, waiting
 
 
-def key_of(event: ChangeEvent) -> Key:
-    """Return what an event is about."""
-    return event.collection, event.document_id
+def parking_key(event: ChangeEvent) -> Key:
+    """Return what an event is about; an unreadable one may be about any document."""
+    return event.collection, fact(event, "document_id")
