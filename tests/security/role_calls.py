@@ -167,6 +167,20 @@ def _create_consumer_by_command(scene: Scene) -> None:
     assert scene.cli("consumers", "create", "of_script", "orders") == "Created consumer of_script.\n"
 
 
+def work(scene: Scene) -> None:
+    """Run a worker until its handler has had an event."""
+    worker = pgdoc.Worker(scene.store)
+
+    @worker.on("orders", consumer="of_worker", name="handle")
+    def handle(event: pgdoc.ChangeEvent) -> None:
+        assert event.collection == "orders"
+        worker.stop()
+
+    worker.declare()
+    scene.owner["orders"].insert(pgdoc.new_id(), {})
+    worker.run()
+
+
 def _drop_consumer(scene: Scene) -> None:
     scene.store.drop_consumer("of_nobody")
 
@@ -288,6 +302,7 @@ CALLS: dict[str, Callable[[Scene], object]] = {
     "`store.drop_consumer`": _drop_consumer,
     "`store.recreate_consumer`": _recreate,
     "`store.skip`": _skip,
+    "`worker.run` of a handler without a transaction": work,
     "`store.dead_letters`": lambda scene: scene.store.dead_letters(),
     "`store.retry_dead_letters`": lambda scene: scene.store.retry_dead_letters(consumer="audit"),
     "`store.drop_dead_letters`": lambda scene: scene.store.drop_dead_letters(consumer="audit"),
