@@ -6,6 +6,7 @@ Each call returns only if it worked.
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -167,8 +168,21 @@ def _create_consumer_by_command(scene: Scene) -> None:
     assert scene.cli("consumers", "create", "of_script", "orders") == "Created consumer of_script.\n"
 
 
-def work(scene: Scene) -> None:
-    """Run a worker until its handler has had an event."""
+class _Ends(logging.Handler):
+    """Stops a worker that logs that it goes on after an error, and keeps what it said."""
+
+    def __init__(self, worker: pgdoc.Worker) -> None:
+        super().__init__(logging.ERROR)
+        self._worker = worker
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        self._worker.stop()
+
+
+def work(scene: Scene) -> list[str]:
+    """Run a worker until its handler has had an event, or until it has logged an error; return the errors."""
     worker = pgdoc.Worker(scene.store)
 
     @worker.on("orders", consumer="of_worker", name="handle")
@@ -178,7 +192,13 @@ def work(scene: Scene) -> None:
 
     worker.declare()
     scene.owner["orders"].insert(pgdoc.new_id(), {})
-    worker.run()
+    logger, ends = logging.getLogger("pgdoc.worker"), _Ends(worker)
+    logger.addHandler(ends)
+    try:
+        worker.run()
+    finally:
+        logger.removeHandler(ends)
+    return ends.said
 
 
 def _drop_consumer(scene: Scene) -> None:

@@ -26,7 +26,7 @@ from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress
 from tests.json_values import any_documents, any_json, documents, texts
 from tests.unit.changes.test_event_json import PLUGINS, Written, outcome, rows
-from tests.unit.table_wire import RowWritten, shape_of
+from tests.unit.table_wire import RowWritten, Texts, shape_of
 
 WHEN = datetime(2026, 11, 30, 0, 5, 7, 123456, UTC)
 FIELDS = (*event_json.FIELDS, "columns")
@@ -205,7 +205,8 @@ def test_a_document_that_python_cannot_read_leaves_the_event_readable() -> None:
 def test_a_removed_field_whose_name_is_half_a_surrogate_pair_is_written_and_read_back(plugin: str) -> None:
     """A table's column of type json can hold it."""
     shape = shape_of(("id", "bigint"), ("data", "jsonb"), document="data")
-    new, old = {"id": "1", "data": '{"a": 1}'}, {"id": "1", "data": '{"\\ud800": 1, "a": 1}'}
+    new: Texts = {"id": "1", "data": '{"a": 1}'}
+    old: Texts = {"id": "1", "data": '{"\\ud800": 1, "a": 1}'}
     event = RowWritten(shape, "U", new, old).event(plugin)
 
     found = ChangeEvent.from_json(event.to_json())
