@@ -228,6 +228,13 @@ def _skip(scene: Scene) -> None:
         scene.superuser.execute("DELETE FROM pgdoc.consumers WHERE name = 'stuck'")
 
 
+def _wait_for(scene: Scene) -> None:
+    """For a position that a consumer of the role, if it can have one, has passed already."""
+    with contextlib.suppress(pgdoc.PgdocError):
+        scene.store["orders"].watch(consumer="waited_for", wait=False).close()
+    scene.store.wait_for("waited_for", "0/1", timeout=PATIENCE_S)
+
+
 def _migrate(scene: Scene) -> None:
     """As before an upgrade: the catalog is at an older revision."""
     revision = scene.superuser.execute("SELECT version_num FROM pgdoc.alembic_version").fetchone()
@@ -322,6 +329,8 @@ CALLS: dict[str, Callable[[Scene], object]] = {
     "`store.drop_consumer`": _drop_consumer,
     "`store.recreate_consumer`": _recreate,
     "`store.skip`": _skip,
+    "`store.now`": lambda scene: scene.store.now(),
+    "`store.wait_for`": _wait_for,
     "`worker.run` of a handler without a transaction": work,
     "`store.dead_letters`": lambda scene: scene.store.dead_letters(),
     "`store.retry_dead_letters`": lambda scene: scene.store.retry_dead_letters(consumer="audit"),
