@@ -9,10 +9,10 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
+from pgdoc.database.migrate import SETTINGS
 
 logger = logging.getLogger("pgdoc.migrate")
 
-FIXED_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
 HAS_VERSION_TABLE = "SELECT pg_catalog.to_regclass('pgdoc.alembic_version') IS NOT NULL"
 CREATE_VERSION_TABLE = """
 CREATE SCHEMA IF NOT EXISTS pgdoc;
@@ -21,7 +21,6 @@ CREATE TABLE pgdoc.alembic_version (version_num varchar(32) CONSTRAINT alembic_v
 # Only the catalog's owner can take it. It lets others read, so that readers can't delay it.
 LOCK = "LOCK TABLE pgdoc.alembic_version IN EXCLUSIVE MODE"
 QUEUE_S = 60  # how long to wait for other processes that migrate
-BLOCKED_S = 10  # how long a statement waits, with all that queue behind it, for a transaction that uses a table
 TRIES = 10
 OVERTAKEN = (
     psycopg.errors.DuplicateSchema,
@@ -37,7 +36,7 @@ SQL = Path(__file__).parent / "sql"
 
 def run_migrations(connection: Connection) -> None:
     with connection.begin():
-        connection.execute(text(FIXED_PATH))
+        connection.execute(text(SETTINGS))
         driver_connection: Any = connection.connection.driver_connection
         lock(driver_connection)
         # Again: until there was a schema, another role could create it. From here on only a superuser can give it away.
@@ -67,7 +66,7 @@ def lock(connection: psycopg.Connection[Any]) -> None:
         except OVERTAKEN:
             if not left:
                 raise
-    connection.execute(f"SET LOCAL lock_timeout = '{BLOCKED_S}s'")
+    connection.execute(f"SET LOCAL lock_timeout = '{context.config.attributes['blocked_s']}s'")
 
 
 def follow_ddl(connection: psycopg.Connection[Any], name: str) -> None:

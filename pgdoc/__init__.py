@@ -7,12 +7,14 @@ from pgdoc._async.indexes import Index, IndexProgress
 from pgdoc._async.store import AsyncStore
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.transaction import AsyncTransaction
+from pgdoc._async.worker import AsyncWorker
 from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.bulk_collection import BulkCollection
 from pgdoc._sync.collection import Collection
 from pgdoc._sync.store import Store
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.transaction import Transaction
+from pgdoc._sync.worker import Worker
 from pgdoc.changes.events import ChangeEvent, EventType, UpdateDescription
 from pgdoc.crud.bulk_results import BulkResult
 from pgdoc.crud.write_count import WriteCount
@@ -27,6 +29,9 @@ from pgdoc.model.raw_json import RawJson
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.model.watched_tables import LockHolder, Refusal, TableCheck, WatchedTable
 from pgdoc.streams.status import ConsumerStatus, History, Status, StreamStats
+from pgdoc.workers.dead_letters import DeadLetter
+from pgdoc.workers.figures import HandlerStatus
+from pgdoc.workers.findings import WorkerFinding
 
 __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncBulk",
@@ -35,6 +40,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncCollection",
     "AsyncStore",
     "AsyncTransaction",
+    "AsyncWorker",
     "Bulk",
     "BulkCollection",
     "BulkFailure",
@@ -43,8 +49,10 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "ChangeStream",
     "Collection",
     "ConsumerStatus",
+    "DeadLetter",
     "Document",
     "EventType",
+    "HandlerStatus",
     "History",
     "Index",
     "IndexProgress",
@@ -60,6 +68,8 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "Transaction",
     "UpdateDescription",
     "WatchedTable",
+    "Worker",
+    "WorkerFinding",
     "WriteCount",
     "metadata",
     "new_id",

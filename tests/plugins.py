@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from pgdoc import Store
+from pgdoc import ChangeEvent, Store
 from pgdoc.decoding.plugins import PLUGINS
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ def read(dsn: str, schema: str, plugin: str, after: ResumeToken | str, *, tables
             assert event is not None, f"no event within {PATIENCE_S:.0f} s"
             if event.collection == END:
                 return events
-            events.append(event.to_json())
+            text = event.to_json()
+            assert ChangeEvent.from_json(text).to_json() == text
+            assert ChangeEvent.from_json(text) == event
+            events.append(text)
 
 
 def compare(dsn: str, schema: str, after: ResumeToken | str, *, tables: bool = False) -> list[bytes]:

@@ -7,9 +7,13 @@
 -- team      EXECUTE on enter_table, to let streams watch tables that it owns.
 -- streamer  REPLICATION, and to SELECT what says where a stream may begin: registry, registry_commits, identity, published
 --           and settings. These name collections, as pg_class does.
--- consumer  the same, and SELECT, INSERT, UPDATE and DELETE on consumers, consumer_progress and owners, which contain ids
---           of documents.
--- monitor   EXECUTE on consumer_metrics, which members of pg_monitor have: its result contains no ids.
+-- consumer  the same, and SELECT, INSERT, UPDATE and DELETE on consumers, consumer_progress, owners and unreadable, which
+--           contain ids of documents.
+-- worker    the same, and SELECT, INSERT, UPDATE and DELETE on handlers and dead_letters. A dead letter contains documents,
+--           so a role that may read the table reads what its workers' streams were given.
+-- letters   SELECT on dead_letters, to list them; UPDATE and DELETE as well, to have them retried and to drop them.
+-- monitor   EXECUTE on consumer_metrics and dead_letter_metrics, which members of pg_monitor have: their results contain no
+--           ids.
 -- owner     everything else.
 --
 -- So PUBLIC may execute what can't write (IMMUTABLE and STABLE), and by name: functions that write with the rights of their
@@ -42,7 +46,7 @@ BEGIN
   FOR changed IN
     SELECT p.oid::regprocedure AS signature
     FROM pg_proc p JOIN pg_roles r ON r.rolname = 'pg_monitor'
-    WHERE p.pronamespace = 'pgdoc'::regnamespace AND p.proname = 'consumer_metrics' AND pg_has_role(p.proowner, 'USAGE')
+    WHERE p.pronamespace = 'pgdoc'::regnamespace AND p.proname IN ('consumer_metrics', 'dead_letter_metrics') AND pg_has_role(p.proowner, 'USAGE')
       AND NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl WHERE acl.grantee = r.oid)
   LOOP
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_monitor', changed.signature);

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pgdoc.consumers.declaration import Declaration, declare_consumer, still_in_work
 from pgdoc.consumers.dropping import drop_consumer
 from pgdoc.consumers.recreation import recreate_consumer
-from pgdoc.errors import ConsumerNotFound, InvalidInput, InvalidResumeToken, PgdocError, StreamError
+from pgdoc.errors import ConsumerNotFound, PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn
-from pgdoc.model.short_repr import short_repr
 from pgdoc.model.tokens import token_at
 from pgdoc.replication.session import try_reader
-from pgdoc.runtime.primitives import async_call
+from pgdoc.runtime.primitives import async_call, async_sleep
+from pgdoc.streams.patience import check_lsn
 from pgdoc.streams.status import ConsumerStatus, History, Status, plugin_reason
 
 if TYPE_CHECKING:
     from pgdoc._async.stream_backend import AsyncStreamBackend
+    from pgdoc.changes.router import Selection
+    from pgdoc.replication.source import Source
+    from pgdoc.streams.options import StreamOptions
 
 __all__ = ["AsyncAdmin"]
 
 logger = logging.getLogger("pgdoc.consumer")
+
+_CREATION_S = 60.0
+"""How long another process may take to create a consumer; the first slot of a database can take ten seconds."""
+
+_CREATION_POLL_S = 0.2
 
 
 class AsyncAdmin:
@@ -38,20 +48,40 @@ class AsyncAdmin:
         rows = await self._backend.fetch_of_consumers("consumers", rights="SELECT")
         return [_consumer_status(row) for row in rows]
 
+    async def create_consumer(self, selection: Selection, options: StreamOptions) -> bool:
+        """See `AsyncStore.create_consumer`. Another process that is creating the consumer is waited for."""
+        name = options.consumer
+        assert name is not None  # noqa: S101 (the caller has checked)
+        deadline = time.monotonic() + _CREATION_S
+        while True:
+            await self._backend.prepare_start(selection, options)
+            source = await self._backend.source_of_consumers()
+            found = await async_call(partial(declare_consumer, source, name, selection, snapshot=options.snapshot))
+            if found is not Declaration.IN_WORK:
+                return found is Declaration.MADE
+            if time.monotonic() > deadline:
+                raise still_in_work(name, _CREATION_S)
+            await async_sleep(_CREATION_POLL_S)
+
     async def drop_consumer(self, name: str, unused_for: timedelta | None) -> bool:
         """See `AsyncStore.drop_consumer`."""
         if unused_for is not None and (not isinstance(unused_for, timedelta) or unused_for < timedelta()):
             raise ValueError(f"unused_for must be a timedelta of at least 0, got {unused_for!r}")
-        return await async_call(drop_consumer, await self._backend.source_of_consumers(), name, unused_for)
+        return await async_call(drop_consumer, await self._source_of(name), name, unused_for)
 
     async def recreate_consumer(self, name: str, *, snapshot: bool) -> Lsn:
         """See `AsyncStore.recreate_consumer`."""
-        source = await self._backend.source_of_consumers()
+        source = await self._source_of(name)
         return await async_call(partial(recreate_consumer, source, name, snapshot=snapshot))
+
+    async def _source_of(self, consumer: str) -> Source:
+        """Return the server that has the consumer, if it has a catalog; a takeover would report something else."""
+        await self._backend.knows(consumer)
+        return await self._backend.source_of_consumers()
 
     async def skip(self, consumer: str, commit_lsn: Lsn | str) -> None:
         """See `AsyncStore.skip`."""
-        lsn = _check_lsn("commit_lsn", commit_lsn)
+        lsn = check_lsn("commit_lsn", commit_lsn)
         rights = "SELECT, INSERT, UPDATE, DELETE"
         rows = await self._backend.fetch_of_consumers("skip", consumer, str(lsn), rights=rights)
         if not rows:
@@ -96,7 +126,7 @@ class AsyncAdmin:
         """See `AsyncStore.status`. A reader is opened to find out whether streams work."""
         source = self._source
         (row,) = await self._fetch("status", source.schema)
-        server_version, database, catalog, collections, follows_ddl, loses_values, tables = row
+        server_version, database, catalog, collections, follows_ddl, loses_values, tables, is_frozen = row
         plugin, refusal, problem = source.plugin, None, None
         try:
             start = await async_call(try_reader, source)
@@ -119,18 +149,8 @@ class AsyncAdmin:
             ),
             follows_ddl=follows_ddl,
             problem=problem,
+            is_frozen=is_frozen,
         )
-
-
-def _check_lsn(name: str, value: Any) -> Lsn:
-    if isinstance(value, Lsn):
-        return value
-    try:
-        return Lsn.parse(value if isinstance(value, str) else "")
-    except InvalidResumeToken as exc:
-        raise InvalidInput(
-            f"{name} must be an LSN, as text such as '16/B374D848' or as Lsn, got {short_repr(value)}"
-        ) from exc
 
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:

@@ -40,7 +40,7 @@ from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from psycopg import AsyncConnection
 
@@ -295,7 +295,12 @@ class AsyncConnections:
         return metadata.message if metadata else None
 
     async def fetch(
-        self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
+        self,
+        query: bytes,
+        params: Sequence[Any] | Mapping[str, Any],
+        *,
+        prepare: bool | None = None,
+        apart: bool = False,
     ) -> list[tuple[Any, ...]]:
         """See `AsyncSession`; every statement runs apart from others."""
         del apart

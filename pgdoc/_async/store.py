@@ -11,6 +11,7 @@ from pgdoc._async.bulk import AsyncBulk
 from pgdoc._async.catalog_calls import AsyncCatalogCalls
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.connections import AsyncConnections
+from pgdoc._async.dead_letters import AsyncDeadLetterCalls
 from pgdoc._async.server_calls import AsyncServerCalls
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.stream_backend import AsyncStreamBackend
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncStore"]
 
 
-class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
+class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDeadLetterCalls):
     """Collections of documents in one schema of a PostgreSQL database.
 
     A context manager that closes the store at the end of its block. Creating a store does no I/O: the first call that

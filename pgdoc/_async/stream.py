@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pgdoc._async.checkpoint import checkpoint
 from pgdoc._async.snapshot_reader import AsyncSnapshotReader, settle
+from pgdoc._async.waiting import AsyncStreamWaiting
 from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
-from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
+from pgdoc.consumers.declaration import unfinished_snapshot
+from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position
@@ -42,7 +44,7 @@ __all__ = ["AsyncChangeStream"]
 _POLL_S, _STANDBY_POLL_S = 0.001, 0.1
 
 
-class AsyncChangeStream(AsyncOpening):
+class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening):
     """The changes of one, several or all collections, in the order in which their transactions committed.
 
     Returned by `watch()`. Iterate over it, or call `next` or `next_batch`. Only one task may read a stream.
@@ -66,10 +68,7 @@ class AsyncChangeStream(AsyncOpening):
         self._backend.count_stream(self, self._selection, self._delivery, self._options.consumer)
         start, consumer = self._options.resume_after, self._options.consumer
         try:
-            resumes = start is not None or (consumer is not None and await self._backend.knows(consumer))
-            await self._backend.prepare(self._selection, create=not resumes)
-            if self._options.snapshot and not resumes:
-                await self._backend.check_row_security(self._selection)
+            await self._backend.prepare_start(self._selection, self._options)
             if consumer is not None:
                 await self._begin_consumer()
             elif start is None:
@@ -158,9 +157,7 @@ class AsyncChangeStream(AsyncOpening):
             self._delivery.resume_life(consumer.existence)
         if stored is not SnapshotStage.NONE:
             if not self._options.snapshot:
-                raise InvalidResumeToken(
-                    f'consumer "{consumer.name}" has not finished its snapshot: open it with snapshot=True'
-                )
+                raise unfinished_snapshot(consumer.name)
             try:
                 await self._begin_snapshot(None if stored is SnapshotStage.START else stored, is_first=True)
             except PgdocError as exc:
@@ -381,11 +378,6 @@ class AsyncChangeStream(AsyncOpening):
         if self._consumer is not None and self._consumer.claim is None:
             raise StreamError("the stream is a standby: it has no position until it owns its consumer")
         return token_at(self._delivery.position(feed), feed.ids, self._delivery.progress)
-
-    @property
-    def closed(self) -> bool:
-        """Whether the stream delivers no more events."""
-        return self._delivery.closed
 
     def stats(self) -> StreamStats:
         """Return the stream's mode, its counts of events, and how far it lags behind the server."""

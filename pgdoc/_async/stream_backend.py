@@ -114,6 +114,14 @@ class AsyncStreamBackend:
             )
         await self._publish(schema, names)
 
+    async def prepare_start(self, selection: Selection, options: StreamOptions) -> None:
+        """Prepare what a stream or a consumer with these options wants; what exists already creates nothing."""
+        start, consumer = options.resume_after, options.consumer
+        resumes = start is not None or (consumer is not None and await self.knows(consumer))
+        await self.prepare(selection, create=not resumes)
+        if options.snapshot and not resumes:
+            await self._check_row_security(selection)
+
     async def _check_followed(self, names: list[str] | None) -> None:
         """Refuse to watch tables through wal2json where nothing tells at once that SQL has renamed one."""
         tables = [name for name in names or () if is_table_name(name)]
@@ -164,7 +172,7 @@ class AsyncStreamBackend:
         """Have metrics count a stream until its `owner` is freed."""
         CENSUS.enter(owner, StreamFigures(self.hub.source, selection, consumer, delivery))
 
-    async def check_row_security(self, selection: Selection) -> None:
+    async def _check_row_security(self, selection: Selection) -> None:
         """Refuse a snapshot of which a policy may hide documents from the role of the store."""
         for (name,) in await self.fetch("row_security", self.hub.source.schema, selection.names):
             raise hidden_documents(self._titled(name))

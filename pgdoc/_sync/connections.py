@@ -41,7 +41,7 @@ from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from psycopg import Connection
 
@@ -296,7 +296,12 @@ class Connections:
         return metadata.message if metadata else None
 
     def fetch(
-        self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
+        self,
+        query: bytes,
+        params: Sequence[Any] | Mapping[str, Any],
+        *,
+        prepare: bool | None = None,
+        apart: bool = False,
     ) -> list[tuple[Any, ...]]:
         """See `Session`; every statement runs apart from others."""
         del apart

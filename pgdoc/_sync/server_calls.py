@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pgdoc._sync.waiting import ConsumerWait, fetch_now
 from pgdoc.database.migrate import migrate
 from pgdoc.model.names import check_consumer
 from pgdoc.runtime.primitives import call
 from pgdoc.streams.bookmarks import begin_history
+from pgdoc.streams.options import StreamOptions, make_selection
+from pgdoc.streams.patience import TIMEOUT_S, check_lsn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import timedelta
 
     from pgdoc._sync.admin import Admin
@@ -31,6 +35,51 @@ class ServerCalls:
     def consumers(self) -> list[ConsumerStatus]:
         """Return the status of each durable consumer of the database."""
         return self._admin.consumers()
+
+    def create_consumer(
+        self,
+        name: str,
+        *names: str,
+        where: Mapping[str, Any] | None = None,
+        tables: bool = False,
+        snapshot: bool = False,
+    ) -> bool:
+        """Create a durable consumer without opening it, so that it misses nothing that is committed after this call.
+
+        Call it in a migration, or before the processes that open the consumer start. Several processes may call it at
+        once. A consumer that exists stays as it is, and a process that has it open is not disturbed. If its slot was
+        lost while nobody had it open, the call makes the slot again from history.
+
+        The names, `where` and `tables` are those of the later `watch`. They are checked as `watch` checks them, and
+        missing collections are created, but they are not stored: pass the same again when the consumer is opened.
+
+        Args:
+            name: its name.
+            *names: the collections and tables that it is to read; none for all collections.
+            where: the filter of its events.
+            tables: without names, all watched tables as well.
+            snapshot: whether it begins with the documents that exist when it is first opened, with `snapshot=True`.
+
+        Returns:
+            Whether it was created now. It was not if it exists.
+
+        Raises:
+            InvalidFilter: `where` is not a filter, or uses a field that events do not have.
+            CollectionNotFound: a collection does not exist, and the store does not create it.
+            TableRefused: a table is not watched.
+            ValueError: `tables` is true, and there are names.
+            ConsumerLost: the consumer exists and reads another schema.
+            ConsumerBusy: another process has been creating it for a minute.
+            HistoryLost: the consumer exists, and its position is lost.
+            InvalidResumeToken: the consumer exists, has not finished its snapshot, and `snapshot` is false.
+            ReplicationUnavailable: the server or the role is not set up for streams; the message says what to do.
+            SlotBlocked: the first slot of the database has to wait for open transactions.
+            ReplicaIdentityChanged: a table's changes have no before images.
+        """
+        options = StreamOptions.of_consumer(
+            check_consumer(name), where=where, snapshot=snapshot, codec=self._streams.codec
+        )
+        return self._admin.create_consumer(make_selection(names, options, tables=tables), options)
 
     def drop_consumer(self, name: str, *, unused_for: timedelta | None = None) -> bool:
         """Drop a durable consumer with its slot, which then holds back no more WAL.
@@ -85,6 +134,43 @@ class ServerCalls:
             InvalidInput: `commit_lsn` is not an LSN.
         """
         self._admin.skip(check_consumer(consumer), commit_lsn)
+
+    def now(self) -> Lsn:
+        """Return an LSN behind everything that was committed before the call.
+
+        Each such transaction has a lower commit LSN. `wait_for` waits until a consumer has passed it.
+
+        Raises:
+            ServerUnreachable: the server is a standby, which does not know what was committed.
+        """
+        return fetch_now(self._streams)
+
+    def wait_for(
+        self,
+        consumer: str,
+        lsn: Lsn | str | None = None,
+        timeout: float | None = TIMEOUT_S,  # noqa: ASYNC109 (the contract's)
+    ) -> None:
+        """Wait until a durable consumer, which any process may have open, has passed `lsn`.
+
+        It has passed it when every event that it wants of the transactions whose commit LSN is lower was acknowledged,
+        or checkpointed in a transaction that has committed. A consumer that keeps up takes milliseconds.
+
+        Args:
+            consumer: its name.
+            lsn: from `now()`; by default everything that was committed before the call.
+            timeout: seconds to wait; `None` waits as long as it takes, also for a server that is away.
+
+        Raises:
+            WaitTimeout: the consumer has not passed it in time; the error says how far it is, and who has it open.
+            ConsumerNotFound: there is no such consumer.
+            InvalidInput: `lsn` is not an LSN.
+            InvalidResumeToken: `lsn` lies beyond the end of the server's WAL.
+            HistoryLost: the consumer's position belongs to a database of which this one is a copy.
+            ServerUnreachable: the server is a standby.
+        """
+        wanted = None if lsn is None else check_lsn("lsn", lsn)
+        ConsumerWait(self._streams, self._admin, check_consumer(consumer), timeout).until(wanted)
 
     def history(self) -> History:
         """Return how far back streams can resume in this database, and how much WAL that holds back."""

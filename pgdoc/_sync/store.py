@@ -12,6 +12,7 @@ from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.catalog_calls import CatalogCalls
 from pgdoc._sync.collection import Collection
 from pgdoc._sync.connections import Connections
+from pgdoc._sync.dead_letters import DeadLetterCalls
 from pgdoc._sync.server_calls import ServerCalls
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.stream_backend import StreamBackend
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Store"]
 
 
-class Store(CatalogCalls, TableCalls, ServerCalls):
+class Store(CatalogCalls, TableCalls, ServerCalls, DeadLetterCalls):
     """Collections of documents in one schema of a PostgreSQL database.
 
     A context manager that closes the store at the end of its block. Creating a store does no I/O: the first call that

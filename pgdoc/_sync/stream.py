@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pgdoc._sync.checkpoint import checkpoint
 from pgdoc._sync.snapshot_reader import SnapshotReader, settle
+from pgdoc._sync.waiting import StreamWaiting
 from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
-from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
+from pgdoc.consumers.declaration import unfinished_snapshot
+from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position
@@ -43,7 +45,7 @@ __all__ = ["ChangeStream"]
 _POLL_S, _STANDBY_POLL_S = 0.001, 0.1
 
 
-class ChangeStream(Opening):
+class ChangeStream(StreamWaiting, Opening):
     """The changes of one, several or all collections, in the order in which their transactions committed.
 
     Returned by `watch()`. Iterate over it, or call `next` or `next_batch`. Only one task may read a stream.
@@ -67,10 +69,7 @@ class ChangeStream(Opening):
         self._backend.count_stream(self, self._selection, self._delivery, self._options.consumer)
         start, consumer = self._options.resume_after, self._options.consumer
         try:
-            resumes = start is not None or (consumer is not None and self._backend.knows(consumer))
-            self._backend.prepare(self._selection, create=not resumes)
-            if self._options.snapshot and not resumes:
-                self._backend.check_row_security(self._selection)
+            self._backend.prepare_start(self._selection, self._options)
             if consumer is not None:
                 self._begin_consumer()
             elif start is None:
@@ -159,9 +158,7 @@ class ChangeStream(Opening):
             self._delivery.resume_life(consumer.existence)
         if stored is not SnapshotStage.NONE:
             if not self._options.snapshot:
-                raise InvalidResumeToken(
-                    f'consumer "{consumer.name}" has not finished its snapshot: open it with snapshot=True'
-                )
+                raise unfinished_snapshot(consumer.name)
             try:
                 self._begin_snapshot(None if stored is SnapshotStage.START else stored, is_first=True)
             except PgdocError as exc:
@@ -382,11 +379,6 @@ class ChangeStream(Opening):
         if self._consumer is not None and self._consumer.claim is None:
             raise StreamError("the stream is a standby: it has no position until it owns its consumer")
         return token_at(self._delivery.position(feed), feed.ids, self._delivery.progress)
-
-    @property
-    def closed(self) -> bool:
-        """Whether the stream delivers no more events."""
-        return self._delivery.closed
 
     def stats(self) -> StreamStats:
         """Return the stream's mode, its counts of events, and how far it lags behind the server."""

@@ -115,6 +115,14 @@ class StreamBackend:
             )
         self._publish(schema, names)
 
+    def prepare_start(self, selection: Selection, options: StreamOptions) -> None:
+        """Prepare what a stream or a consumer with these options wants; what exists already creates nothing."""
+        start, consumer = options.resume_after, options.consumer
+        resumes = start is not None or (consumer is not None and self.knows(consumer))
+        self.prepare(selection, create=not resumes)
+        if options.snapshot and not resumes:
+            self._check_row_security(selection)
+
     def _check_followed(self, names: list[str] | None) -> None:
         """Refuse to watch tables through wal2json where nothing tells at once that SQL has renamed one."""
         tables = [name for name in names or () if is_table_name(name)]
@@ -165,7 +173,7 @@ class StreamBackend:
         """Have metrics count a stream until its `owner` is freed."""
         CENSUS.enter(owner, StreamFigures(self.hub.source, selection, consumer, delivery))
 
-    def check_row_security(self, selection: Selection) -> None:
+    def _check_row_security(self, selection: Selection) -> None:
         """Refuse a snapshot of which a policy may hide documents from the role of the store."""
         for (name,) in self.fetch("row_security", self.hub.source.schema, selection.names):
             raise hidden_documents(self._titled(name))

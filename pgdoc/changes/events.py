@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.event_json import json_of, plain_of
+from pgdoc.changes.event_parsing import OF_JSON, state_of_json
 from pgdoc.changes.row_images import (
     check_columns,
     columns_of,
@@ -117,6 +118,39 @@ class ChangeEvent:
             UnreadableDocument: Python can't hold the stored data, or can't encode it again.
         """
         return json_of(self)
+
+    @classmethod
+    def from_json(cls, text: bytes | str, *, decimals: bool = False) -> ChangeEvent:
+        """Return the event that `to_json()` wrote as this text.
+
+        It equals that event in every field. Documents, metadata and the description of an update are decoded on first
+        access, as those of any event. `to_json()` of the result returns the text, unless you have accessed these.
+
+        Args:
+            text: what `to_json()` returned.
+            decimals: whether numbers with a fraction are read as `Decimal`: what the store of the event was opened
+                with.
+
+        Raises:
+            InvalidEvent: the text is not that of an event.
+        """
+        return from_json(text, json_codec.decode_decimals if decimals else None, cls)
+
+
+def from_json(
+    text: bytes | str, decode_text: json_codec.JsonDecoder | None = None, kind: type[ChangeEvent] = ChangeEvent
+) -> ChangeEvent:
+    """Return the event that `to_json()` wrote as this text; `decode_text` decodes its data.
+
+    Raises:
+        InvalidEvent: the text is not that of an event.
+    """
+    event = object.__new__(kind)
+    _set_state(event, state_of_json(text, _TYPES, decode_text))
+    return event
+
+
+_TYPES = {str(each): each for each in EventType}
 
 
 def from_change(
@@ -265,15 +299,18 @@ def _resume_token(event: ChangeEvent) -> ResumeToken:
 
 
 class _FromChange:
-    """A field of an event that is computed from its change, or a snapshot's row, on first access and then stored in it.
+    """A field of an event that is computed on first access and then stored in it.
+
+    It is computed from the event's change, from the row of a snapshot, or from the event's JSON.
 
     A descriptor, not `__getattr__`, which Python calls only after an AttributeError.
     """
 
-    __slots__ = ("_compute", "_compute_of_snapshot", "_name")
+    __slots__ = ("_compute", "_compute_of_json", "_compute_of_snapshot", "_name")
 
     def __init__(self, name: str, compute: Callable[[ChangeEvent], Any]) -> None:
-        self._name, self._compute, self._compute_of_snapshot = name, compute, OF_SNAPSHOT.get(name)
+        self._name, self._compute = name, compute
+        self._compute_of_snapshot, self._compute_of_json = OF_SNAPSHOT.get(name), OF_JSON.get(name)
 
     def __get__(self, event: ChangeEvent | None, owner: type[ChangeEvent]) -> Any:
         if event is None:
@@ -284,6 +321,9 @@ class _FromChange:
             return value
         if "_part" in state and self._compute_of_snapshot is not None:
             value = state[self._name] = self._compute_of_snapshot(event)
+            return value
+        if "_texts" in state and self._compute_of_json is not None:
+            value = state[self._name] = self._compute_of_json(event)
             return value
         raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
 

@@ -21,8 +21,10 @@ from pgdoc.cli.arguments import (
     invalid_where,
     read_filter,
     read_plugin,
+    refuse_names_with_tables,
 )
 from pgdoc.cli.consumers import consumers_app
+from pgdoc.cli.dead_letters import dead_letters_app
 from pgdoc.cli.demo import run_demo
 from pgdoc.cli.doctor import examine_server
 from pgdoc.cli.doctor.printing import print_finding
@@ -38,6 +40,7 @@ from pgdoc.cli.tables import tables_app
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.cli.ttl import ttl_app
 from pgdoc.cli.upgrade import upgrade_app
+from pgdoc.cli.worker import worker_command
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
 from pgdoc.model.names import check_name
 from pgdoc.model.table_names import is_table_name, titled
@@ -54,11 +57,13 @@ app = typer.Typer(
 )
 
 app.add_typer(consumers_app, name="consumers")
+app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(tables_app, name="tables")
 app.add_typer(ttl_app, name="ttl")
 app.command("metrics")(metrics_command)
 app.add_typer(upgrade_app, name="upgrade")
 app.command("grant", cls=PlainCommand)(grant_command)
+app.command("worker", cls=PlainCommand)(worker_command)
 
 _TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0
@@ -217,10 +222,7 @@ def watch_command(  # noqa: PLR0913 (its options)
     that resumes (--from, or a consumer that exists) creates no collections.
     """
     names = collections or []
-    if names and tables:
-        raise typer.BadParameter(
-            "it stands for all collections and tables: leave out the names", param_hint="'--tables'"
-        )
+    refuse_names_with_tables(names, tables=tables)
     options = {
         "tables": tables,
         "where": where,

@@ -21,6 +21,7 @@ __all__ = [
     "invalid_where",
     "read_filter",
     "read_plugin",
+    "refuse_names_with_tables",
 ]
 
 PLUGINS = ("auto", "wal2json", "pgoutput")
@@ -64,6 +65,14 @@ def read_filter(text: str) -> Any:
     if not isinstance(value, dict):
         raise typer.BadParameter(f"""{text!r} is not a JSON object: use a filter such as {{"status": "new"}}""")
     return value
+
+
+def refuse_names_with_tables(names: list[str], *, tables: bool) -> None:
+    """Check the option --tables."""
+    if names and tables:
+        raise typer.BadParameter(
+            "it stands for all collections and tables: leave out the names", param_hint="'--tables'"
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Opens the stream of `pgdoc watch`, and reports collections, consumers and schemas that do not exist."""
+"""Opens streams and creates consumers, and reports collections, consumers and schemas that do not exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ from pgdoc.sql import statement
 if TYPE_CHECKING:
     import pgdoc
 
-__all__ = ["explain_missing", "has_schema", "missing_collections", "open_stream", "schema_not_found"]
+__all__ = [
+    "create_consumer",
+    "explain_missing",
+    "has_schema",
+    "missing_collections",
+    "open_stream",
+    "schema_not_found",
+]
 
 
 def open_stream(
@@ -65,18 +72,43 @@ def open_stream(
         ) from exc
 
 
+def create_consumer(  # noqa: PLR0913 (what the command line names)
+    store: pgdoc.Store, schema: str, name: str, names: list[str], options: dict[str, Any], *, create: bool
+) -> bool:
+    """Create a consumer without opening it; return whether it was created now.
+
+    Without `create`, the collections of a new consumer must exist, so that a typo creates nothing.
+    """
+    if not _has_consumer(store, name):
+        if not create:
+            _check_schema(store, schema)
+            _check_collections(store, schema, names)
+        elif missing_collections(store, names):
+            _check_streams(store)
+    with invalid_where():
+        return store.create_consumer(name, *names, **options)
+
+
 def _check_names(store: pgdoc.Store, schema: str, names: list[str], new_consumer: str | None) -> None:
-    if not has_schema(store, schema):
-        raise schema_not_found(schema, ", or pass --create")
+    _check_schema(store, schema)
     if new_consumer is None:
         return  # opening the stream reports a missing collection
+    _check_collections(store, schema, names)
+    raise StreamError(
+        f'consumer "{new_consumer}" does not exist: check the name (`pgdoc consumers` lists them), or pass --create'
+    )
+
+
+def _check_schema(store: pgdoc.Store, schema: str) -> None:
+    if not has_schema(store, schema):
+        raise schema_not_found(schema, ", or pass --create")
+
+
+def _check_collections(store: pgdoc.Store, schema: str, names: list[str]) -> None:
     for name in missing_collections(store, names):
         if is_table_name(name):
             raise not_added(name)
         raise explain_missing(store, schema, name, ", or pass --create to create it")
-    raise StreamError(
-        f'consumer "{new_consumer}" does not exist: check the name (`pgdoc consumers` lists them), or pass --create'
-    )
 
 
 def _has_consumer(store: pgdoc.Store, name: str) -> bool:

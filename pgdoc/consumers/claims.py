@@ -47,12 +47,14 @@ class ConsumerRow(NamedTuple):
         position: everything up to it is acknowledged; `None` until the start is settled.
         ids: of the database that stored `position`, which may have been copied or restored to here.
         snapshot: how far its snapshot has come at `position`.
+        holder: of the claim under which checkpoints commit; `None` after an older version of pgdoc.
     """
 
     schema_name: str
     position: Position | None
     ids: Ids
     snapshot: SnapshotState
+    holder: UUID | None
 
 
 class Checkpoint(NamedTuple):

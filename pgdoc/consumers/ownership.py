@@ -18,7 +18,6 @@ any role can take.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from datetime import timedelta
@@ -28,6 +27,8 @@ import psycopg
 
 from pgdoc.consumers.claims import Checkpoint, Claim, ConsumerRow, Owner, RowLockedError
 from pgdoc.consumers.fence import ending_blockers
+from pgdoc.consumers.hearing import Hearing
+from pgdoc.consumers.lease import Lease
 from pgdoc.consumers.questions import Questions
 from pgdoc.consumers.server_errors import map_consumer_error, mapped
 from pgdoc.consumers.slots import (
@@ -50,15 +51,13 @@ from pgdoc.errors import (
 from pgdoc.model.positions import Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_flush
-from pgdoc.replication.connection import connect, has_word, preflight
+from pgdoc.replication.connection import connect, preflight
 from pgdoc.replication.registry import follow_tables
 from pgdoc.replication.standby import StandbyCheck
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
@@ -68,14 +67,13 @@ HEARTBEAT_S = 5.0
 LEASE_S = 30
 """The server ends an owner's session that is idle for longer."""
 
-_UNHURRIED_S = 900  # the same while a slot is made, which can take minutes
 _LOCK_TIMEOUT_MS = 2000
 _FENCE_TIMEOUT_MS = 10_000
 _FLUSH_POLL_S = 0.01
 _ADVANCE_LIMIT_S = 70.0
 
 
-class Ownership(Questions):
+class Ownership(Questions, Hearing, Lease):
     """A session that owns a consumer, or asks for it; used by one thread.
 
     The methods that need the claim raise `ConsumerLost` if another process has taken over.
@@ -161,9 +159,10 @@ class Ownership(Questions):
         owner = self.find_owner()
         return None if owner is None or owner.is_free else owner.pid
 
-    def was_unused_for(self, span: timedelta) -> bool:
-        """Return whether no process had the consumer open for so long before this one claimed it."""
-        last = None if self._replaced is None else self._replaced.renewed_at
+    def was_unused_for(self, span: timedelta, since: Owner | None = None) -> bool:
+        """Return whether no process had the consumer open for so long before this one claimed it, or before `since`."""
+        replaced = since or self._replaced
+        last = None if replaced is None else replaced.renewed_at
         return self._row("was_unused", {"name": self.name, "last": last, "span": span}) is not None
 
     def find(self) -> ConsumerRow | None:
@@ -174,7 +173,7 @@ class Ownership(Questions):
         position = Position(*row.place[:4]) if row.place else None
         snapshot = self._parse_snapshot(row.snapshot)
         ids = (int(row.system_id), row.timeline, row.database_oid)
-        return ConsumerRow(row.schema_name, position, ids, snapshot)
+        return ConsumerRow(row.schema_name, position, ids, snapshot, row.holder)
 
     def enter(self, cluster: Cluster) -> None:
         """Store a new consumer that has no position yet."""
@@ -183,19 +182,6 @@ class Ownership(Questions):
     def settle(self, mark: Mark, cluster: Cluster) -> None:
         """Store where a new consumer begins."""
         self._one("settle", self._values(mark, cluster))
-
-    @contextlib.contextmanager
-    def unhurried(self) -> Iterator[None]:
-        """Let this session stay idle for longer, while another connection does slow work."""
-        self.stay_unhurried()
-        try:
-            yield
-        finally:
-            self._renew(LEASE_S)
-
-    def stay_unhurried(self) -> None:
-        """Begin the same time again, for one more piece of slow work."""
-        self._renew(_UNHURRIED_S)
 
     def take_over(self) -> None:
         """Store the claim where checkpoints check it; end any open transaction that holds a former owner's."""
@@ -226,7 +212,7 @@ class Ownership(Questions):
         if row is None or (row.epoch, row.holder) != self.claim:
             raise self.lost()
         if row.needs_renewal:
-            self._renew(LEASE_S)
+            self._renew()
         standbys_have = row.standbys_have if self.wants_failover else None
         return Checkpoint(tuple(row.place), row.snapshot, row.inserted, standbys_have)
 
@@ -302,7 +288,7 @@ class Ownership(Questions):
 
         The claim stays until `give_up`, so that no other process creates the consumer again meanwhile.
         """
-        self._renew(LEASE_S)
+        self._renew()
         try:
             known = self._row("remove", self.name) is not None
         except RowLockedError as exc:
@@ -325,18 +311,6 @@ class Ownership(Questions):
             time.sleep(_FLUSH_POLL_S)
 
     @property
-    def socket(self) -> int:
-        """The socket of its session."""
-        with mapped(self._connection, self.name):
-            return self._connection.pgconn.socket
-
-    @property
-    def has_word(self) -> bool:
-        """See `pgdoc.replication.connection.has_word`."""
-        with mapped(self._connection, self.name):
-            return has_word(self._connection)
-
-    @property
     def closed(self) -> bool:
         """Whether the session is known to be over."""
         return self._connection.closed
@@ -349,10 +323,6 @@ class Ownership(Questions):
         """End the claim, so that a standby can own the consumer at once."""
         if self.claim is not None:
             self._execute(statement("consumers", "release"), self._claimed())
-
-    def _renew(self, ttl_s: int) -> None:
-        ttl = {"ttl": timedelta(seconds=ttl_s), "timeout": f"{ttl_s}s"}
-        self._one("renew", self._claimed() | ttl)
 
     def _claimed(self) -> dict[str, Any]:
         if self.claim is None:

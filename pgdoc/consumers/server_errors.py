@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pgdoc.errors import PgdocError
 
 _OUR_TABLES = re.compile(r"\b(consumers|consumer_progress|owners|unreadable)\b")
+_OF_WORKERS = re.compile(r"\b(handlers|dead_letters)\b")
 
 
 @contextlib.contextmanager
@@ -44,6 +45,8 @@ def map_consumer_error(exc: psycopg.Error, connection: psycopg.Connection[Any]) 
     text, role = one_line(exc), connection.info.user
     if _OUR_TABLES.search(text):
         advice = Caller(role).to_have_consumers()
+    elif _OF_WORKERS.search(text):
+        advice = Caller(role).to_have_workers()
     else:  # A takeover ends sessions of the former owner, which may belong to another role.
         advice = f"open the consumer as the same role everywhere, or run GRANT pg_signal_backend TO {identifier(role)}"
     return DatabaseError(f"{text}: {advice}", sqlstate=exc.sqlstate)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pgdoc.database.rights import CONSUMER_TABLES, granting_command, identifier
+from pgdoc.database.rights import STREAMER_TABLES, granting_command, identifier
 from pgdoc.errors import CatalogMissing, DatabaseError
 from pgdoc.sql import statement
 
@@ -34,7 +34,7 @@ _QUERIES: Final = ("server", "role", "collections", "tables", "creators", "reade
 _MEANINGS: Final = {
     "reader": 'reads the documents of the schema "{schema}"',
     "writer": 'reads and writes the documents of the schema "{schema}"',
-    "streamer": 'opens streams and durable consumers, with snapshots of the schema "{schema}" and of watched tables',
+    "streamer": 'opens streams, consumers and workers, with snapshots of the schema "{schema}" and of watched tables',
     "owner": 'creates collections in the schema "{schema}" and owns them, and lets streams watch tables that it owns',
 }
 _NEEDS_REPLICATION: Final = (
@@ -109,7 +109,7 @@ def fact_queries(
         "role": role,
         "schema": schema,
         "creators": list(creators),
-        "tables": list(CONSUMER_TABLES),
+        "tables": list(STREAMER_TABLES),
         "functions": list(_ENTRY_FUNCTIONS),
     }
     return [(name, statement("grants", name).encode()) for name in _QUERIES], params
@@ -239,7 +239,7 @@ class _Planner:
         self._give_replication()
         self._grant_collections(_READ)
         self._grant_tables()
-        tables = ", ".join(CONSUMER_TABLES)
+        tables = ", ".join(STREAMER_TABLES)
         self._add(
             f"GRANT {_WRITE} ON TABLE {tables} {self._to}", self._catalog_owner, has=self.facts.role.writes_consumers
         )

@@ -26,7 +26,9 @@ __all__ = ["downgrade", "migrate"]
 
 logger = logging.getLogger("pgdoc.migrate")
 
-FIXED_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"  # LOCAL: through a pooler, others get the session next
+SETTINGS = """
+SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), pg_catalog.set_config('jit', 'off', true)
+"""  # for the transaction: through a pooler, others get the session next. Here, compiling takes longer than the rest.
 _LOCK_HOLDERS = b"""
 SELECT DISTINCT l.pid, a.usename
 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
@@ -35,6 +37,8 @@ WHERE l.granted AND l.relation OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
   AND a.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 """
 _FEW = 10
+BLOCKED_S = 10
+"""How long a statement waits, with all that queue behind it, for a transaction that uses a table."""
 
 
 def migrate(conninfo: str = "") -> None:
@@ -67,7 +71,7 @@ def _run(conninfo: str, command: str, revision: str) -> None:
         check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
         check_owner(connection.execute(FIND_FOREIGN_OWNER).fetchone())
         # SQLAlchemy looks around as soon as it connects, before `env.py` begins its own transaction.
-        connection.execute(FIXED_PATH)
+        connection.execute(SETTINGS)
         engine = sqlalchemy.create_engine(
             "postgresql+psycopg://", creator=lambda: connection, poolclass=sqlalchemy.NullPool, use_native_hstore=False
         )
@@ -101,7 +105,7 @@ def _config(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(_script_location()))
     config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
+    config.attributes["connection"], config.attributes["blocked_s"] = connection, BLOCKED_S
     return config
 
 

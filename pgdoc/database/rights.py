@@ -6,14 +6,19 @@ import shlex
 from typing import Final, NamedTuple
 
 import psycopg
-from psycopg import sql
 
+from pgdoc.database.quoting import identifier
 from pgdoc.errors import CollectionNotFound
 
-__all__ = ["CONSUMER_TABLES", "Caller", "granting_command", "identifier", "may_not_create"]
+__all__ = ["CONSUMER_TABLES", "STREAMER_TABLES", "Caller", "granting_command", "identifier", "may_not_create"]
 
 CONSUMER_TABLES: Final = ("pgdoc.consumers", "pgdoc.consumer_progress", "pgdoc.owners", "pgdoc.unreadable")
 """The tables that roles with consumers write."""
+
+_LETTERS: Final = "pgdoc.dead_letters"
+_WORKER_TABLES: Final = ("pgdoc.handlers", _LETTERS)
+STREAMER_TABLES: Final = (*CONSUMER_TABLES, *_WORKER_TABLES)
+"""The tables that `pgdoc grant --as streamer` covers: those, and the tables that roles with workers write."""
 
 _DEFAULT_SCHEMA: Final = "docs"
 
@@ -67,6 +72,20 @@ class Caller(NamedTuple):
             f"{self._printed('streamer', 'all that consumers need')}"
         )
 
+    def to_have_workers(self) -> str:
+        """About what a worker stores for its handlers."""
+        return (
+            f"As the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(_WORKER_TABLES)} TO "
+            f"{identifier(self.role)}; {self._printed('streamer', 'all that workers need')}"
+        )
+
+    def to_have_letters(self, rights: str) -> str:
+        """About a call on dead letters, which needs these rights."""
+        return (
+            f"As the catalog's owner, run GRANT {rights} ON {_LETTERS} TO {identifier(self.role)}; "
+            f"{self._printed('streamer', 'all that workers need')}"
+        )
+
     def to_set_history(self) -> str:
         """About a change of a setting of the catalog."""
         return f"As the catalog's owner, run GRANT UPDATE ON pgdoc.settings TO {identifier(self.role)}"
@@ -101,8 +120,3 @@ def granting_command(role: str, purpose: str, schema: str = _DEFAULT_SCHEMA) -> 
     """Return the command that prints what a role needs for a purpose, for a message."""
     option = "" if schema == _DEFAULT_SCHEMA else f" --schema {schema}"
     return f"`pgdoc grant {shlex.quote(role)} --as {purpose}{option}`"
-
-
-def identifier(*names: str) -> str:
-    """Return a name as SQL."""
-    return sql.Identifier(*names).as_string(None)

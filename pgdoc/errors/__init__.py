@@ -38,6 +38,7 @@
     │   ├── InvalidDocument              an id, data or metadata that can't be stored
     │   │   ├── DocumentTooLarge         more JSON text than allowed (`document_id`, `size`, `max_size`)
     │   │   └── SchemaViolation          not what the collection's JSON Schema allows (`document_id`, `rule`, `value`)
+    │   ├── InvalidEvent                 not the JSON of an event
     │   ├── InvalidFilter                (`operator`)
     │   └── InvalidUpdate                (`operator`)
     ├── CollectionNotFound               the collection does not exist, or a table is none
@@ -57,6 +58,8 @@
         ├── ConsumerNotFound             the consumer does not exist
         ├── ConsumerBusy                 the consumer is open elsewhere (`owner_pid`)
         ├── ConsumerLost                 the consumer was taken over or dropped
+        ├── WaitTimeout                  a consumer or stream has not passed an LSN in time; also a TimeoutError
+        │                                (`reached`, `owner_pid`)
         ├── NotAConsumer                 `ack` and `checkpoint` need a stream with a consumer
         ├── UnreadableChange             the server can't send a change (`commit_lsn`, `collections`, `position`)
         ├── ReplicaIdentityChanged       a collection's table is no longer REPLICA IDENTITY FULL
@@ -83,6 +86,7 @@ from pgdoc.errors.documents import (
     DocumentTooLarge,
     DuplicateDocument,
     InvalidDocument,
+    InvalidEvent,
     InvalidFilter,
     InvalidInput,
     InvalidName,
@@ -133,6 +137,7 @@ from pgdoc.errors.streams import (
     StreamClosed,
     StreamError,
     UnreadableChange,
+    WaitTimeout,
 )
 
 __all__ = [
@@ -153,6 +158,7 @@ __all__ = [
     "DuplicateDocument",
     "HistoryLost",
     "InvalidDocument",
+    "InvalidEvent",
     "InvalidFilter",
     "InvalidInput",
     "InvalidName",
@@ -191,5 +197,6 @@ __all__ = [
     "UpgradePrepared",
     "UpgradeRefused",
     "VersionConflict",
+    "WaitTimeout",
     "WalLevelTooLow",
 ]

@@ -28,6 +28,10 @@ class InvalidDocument(InvalidInput):
     """An id, a document's data or metadata can't be stored: it must be valid JSON, within pgdoc's limits."""
 
 
+class InvalidEvent(InvalidInput):
+    """The text is not the JSON of an event: use what `event.to_json()` returns."""
+
+
 class DocumentTooLarge(InvalidDocument):
     """A document has more JSON text than its collection takes, or than PostgreSQL can print: split it.
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from pgdoc.model.positions import Ids, RawPosition
 
 _TOKEN = re.compile(
-    r"(?P<commit>[0-9A-F]{1,8}/[0-9A-F]{1,8})"
-    r"(?:\.(?P<lsn>[0-9A-F]{1,8}/[0-9A-F]{1,8})\.(?P<kind>[01])\.(?P<ordinal>[0-9]{1,17}))?"
-    r"(?:\.s(?P<progress>[A-Za-z0-9_-]+))?"
-    r"\.(?P<system>[0-9]{1,20})\.(?P<timeline>[0-9]{1,10})(?:\.(?P<database>[0-9]{1,10}))?"
+    r"([0-9A-F]{1,8})/([0-9A-F]{1,8})"  # the commit LSN
+    r"(?:\.([0-9A-F]{1,8})/([0-9A-F]{1,8})\.([01])\.([0-9]{1,17}))?"  # the LSN, the kind and the ordinal
+    r"(?:\.s([A-Za-z0-9_-]+))?"  # the progress
+    r"\.([0-9]{1,20}\.[0-9]{1,10}(?:\.[0-9]{1,10})?)"
 )
 _PROGRESS_LIMIT = 1 << 20
 
@@ -156,17 +156,17 @@ class ResumeToken:
             raise InvalidResumeToken(
                 f"{text!r} is not a resume token: use str(event.resume_token), or an LSN such as 16/B374D848"
             )
-        position = Position(Lsn.parse(found["commit"]))
-        if found["lsn"]:
-            position = Position(position.commit_lsn, Lsn.parse(found["lsn"]), int(found["kind"]), int(found["ordinal"]))
-        if found["lsn"] and not position.lsn:
-            raise InvalidResumeToken(f"{text!r} is not a resume token: no change has the LSN 0/0")
+        commit_high, commit_low, high, low, kind, ordinal, progress_text, ids = found.groups()
+        position = int(commit_high, 16) << 32 | int(commit_low, 16), 0, 0, 0
+        if high is not None:
+            position = position[0], int(high, 16) << 32 | int(low, 16), int(kind), int(ordinal)
+            if not position[1]:
+                raise InvalidResumeToken(f"{text!r} is not a resume token: no change has the LSN 0/0")
         try:
-            progress = SnapshotProgress.parse(found["progress"]) if found["progress"] else None
+            progress = SnapshotProgress.parse(progress_text) if progress_text else None
         except ValueError as exc:
             raise InvalidResumeToken(f"{text!r} is not a resume token: its snapshot part is damaged") from exc
-        database_oid = int(found["database"]) if found["database"] else None
-        return cls(position, int(found["system"]), int(found["timeline"]), progress, database_oid)
+        return token_at(position, _ids_of(ids), progress)
 
     def __str__(self) -> str:
         return token_text(self.position, (self.system_id, self.timeline, self.database_oid), self.progress)
@@ -210,6 +210,13 @@ def _lsn_text(lsn: int) -> str:
 def _ids_text(ids: Ids) -> str:
     """Return the end of a token's text, the same in all tokens of a database."""
     return "".join([f".{each}" for each in ids if each is not None])
+
+
+@lru_cache(maxsize=16)
+def _ids_of(text: str) -> Ids:
+    """Return what `_ids_text` wrote, without the dot before it."""
+    system_id, timeline, *database_oid = map(int, text.split("."))
+    return system_id, timeline, database_oid[0] if database_oid else None
 
 
 def token_at(position: RawPosition, ids: Ids, progress: SnapshotProgress | None = None) -> ResumeToken:

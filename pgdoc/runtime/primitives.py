@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 __all__ = [
+    "Act",
+    "AsyncAct",
     "AsyncBody",
     "AsyncLending",
     "AsyncLock",
@@ -67,6 +69,10 @@ AsyncTurns = asyncio.Lock
 # A function of a transaction.
 Body: TypeAlias = "Callable[[TransactionT], T]"
 AsyncBody: TypeAlias = "Callable[[TransactionT], Awaitable[T]]"
+
+# A function without arguments.
+Act: TypeAlias = "Callable[[], T]"
+AsyncAct: TypeAlias = "Callable[[], Awaitable[T]]"
 
 Lending: TypeAlias = "AbstractContextManager[Connection[Any]]"
 AsyncLending: TypeAlias = "AbstractAsyncContextManager[AsyncConnection[Any]]"

@@ -92,7 +92,7 @@ WHERE slot_name = %s AND active_pid = %s
 SELECT true FROM pg_replication_slots WHERE slot_name = %s AND active_pid = %s
 
 -- name: find
-SELECT c.schema_name, greatest(c.place, p.acknowledged) AS place,
+SELECT c.schema_name, c.holder, greatest(c.place, p.acknowledged) AS place,
   CASE WHEN p.acknowledged > c.place THEN p.snapshot ELSE c.snapshot END AS snapshot,
   CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END AS system_id,
   CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END AS timeline,

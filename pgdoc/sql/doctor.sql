@@ -203,3 +203,20 @@ SELECT format('%I.%I', t.schema_name, t.name) AS quoted, t.schema_name || '.' ||
    ORDER BY 1 LIMIT 1) AS unwatched_partition
 FROM pgdoc.tables() AS t JOIN pg_namespace n ON n.nspname = t.schema_name JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
 ORDER BY 2
+
+-- name: dead_letters
+-- `is_run` says whether the process that has the consumer open runs the handler; NULL if none has it open.
+SELECT d.consumer, d.handler, d.dead, d.due, d.letters, d.oldest_dead, c.name IS NOT NULL AS has_consumer, clock_timestamp() AS now,
+  owner.pid IS NOT NULL AS is_owned,
+  CASE WHEN owner.pid IS NOT NULL THEN EXISTS (
+    SELECT FROM pgdoc.handlers h WHERE h.consumer = c.name AND h.handler = d.handler AND h.epoch = c.epoch AND h.holder = c.holder) END AS is_run
+FROM (
+  SELECT consumer, handler, count(*) AS letters, sum(CASE WHEN state = 'dead' THEN 1 ELSE 0 END)::bigint AS dead,
+    sum(CASE WHEN state = 'due' THEN 1 ELSE 0 END)::bigint AS due, min(CASE WHEN state = 'dead' THEN stored_at END) AS oldest_dead
+  FROM pgdoc.dead_letters GROUP BY consumer, handler) AS d
+LEFT JOIN pgdoc.consumers c ON c.name = d.consumer
+LEFT JOIN LATERAL (
+  SELECT a.pid FROM pgdoc.owners o JOIN pg_stat_activity a ON a.pid = o.pid
+  WHERE o.name = c.name AND a.datname = current_database() AND (a.backend_start = o.backend_start) IS NOT FALSE
+) owner ON true
+ORDER BY d.consumer, d.handler

@@ -67,3 +67,9 @@ FROM pgdoc.consumer_metrics() AS c
                ELSE (a.backend_start = c.owner_start) IS NOT FALSE END
   ) AS owner ON true
 ORDER BY c.name
+
+-- name: dead_letters
+SELECT coalesce(d.schema_name, '') AS schema, d.consumer, d.handler, d.state, d.letters,
+  greatest(0, extract(epoch FROM clock_timestamp() - d.oldest))::float8 AS oldest_s
+FROM pgdoc.dead_letter_metrics() AS d
+ORDER BY d.consumer, d.handler, d.state

@@ -81,6 +81,22 @@ class StreamOptions:
         check_buffer(options.buffer_size, options.buffer_bytes)
         return options
 
+    @classmethod
+    def of_consumer(cls, consumer: str, *, where: Mapping[str, Any] | None, snapshot: bool, codec: ValueCodec) -> Self:
+        """Check the arguments for a consumer that is not opened."""
+        return cls.checked(
+            codec=codec,
+            where=where,
+            snapshot=snapshot,
+            resume_after=None,
+            consumer=consumer,
+            auto_ack=True,
+            wait=False,
+            on_lost="raise",
+            buffer_size=BUFFER_SIZE,
+            buffer_bytes=BUFFER_BYTES,
+        )
+
     @property
     def first_snapshot(self) -> SnapshotState:
         """How far a new consumer's snapshot has come."""
@@ -104,13 +120,19 @@ class StreamOptions:
 
 def make_selection(names: Iterable[str], options: StreamOptions, *, tables: bool) -> Selection:
     """Return what a stream is on: collections and tables, or all collections, with or without all watched tables."""
+    checked = check_selection(names, tables=tables)
+    return Selection(checked or None, options.where, with_tables=tables)
+
+
+def check_selection(names: Iterable[str], *, tables: bool) -> frozenset[str]:
+    """Check the names of collections and tables."""
     checked = frozenset(
         check_table(name) if isinstance(name, str) and is_table_name(name) else check_name(name, "collection")
         for name in names
     )
     if checked and tables:
         raise ValueError("tables=True stands for all collections and watched tables: leave out the names, or tables")
-    return Selection(checked or None, options.where, with_tables=tables)
+    return checked
 
 
 def read_token(resume_after: ResumeToken | Lsn | str) -> ResumeToken | Lsn:

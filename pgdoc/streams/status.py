@@ -55,14 +55,14 @@ class ConsumerStatus:
             the time since then, or since its owner last reported.
         retained_bytes: the WAL that its slot holds back; `None` if the slot is gone.
         wal_status: its slot's status: `reserved`, `extended`, `unreserved` or `lost`; `None` if the slot is gone.
-        created_at: when it was first opened.
+        created_at: when it was created.
         owner_silent: how long its owner has not used its session, or not renewed its lease; `None` if nobody has the
             consumer open, or if this role may not see it (`pg_read_all_stats`). More than a few seconds mean that the
             owner hangs or is cut off.
         unreadable: the commit LSN of a transaction that it can't read and was not told to pass; see `Store.skip`.
         invalidation_reason: why its slot is `lost`, as PostgreSQL 17 and newer name it: `wal_removed`, `idle_timeout`,
             `rows_removed` or `wal_level_insufficient`; else `None`.
-        last_open_at: when a process last had it open, to within an hour.
+        last_open_at: when a process last had it open, or called `create_consumer`, to within an hour.
     """
 
     name: str
@@ -95,6 +95,8 @@ class Status:
         plugin_reason: why that plugin, in words.
         follows_ddl: whether streams get events for collections that SQL drops and renames.
         problem: why streams don't work, and what to do; `None` if they work.
+        is_frozen: whether the database takes no writes, because `pgdoc upgrade prepare` prepares it for an upgrade of
+            PostgreSQL.
     """
 
     server_version: str
@@ -107,6 +109,7 @@ class Status:
     plugin_reason: str
     follows_ddl: bool
     problem: str | None
+    is_frozen: bool
 
 
 def plugin_reason(

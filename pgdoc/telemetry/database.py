@@ -23,7 +23,13 @@ from pgdoc.database.rights import identifier
 from pgdoc.errors import DatabaseError, PgdocError
 from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
 from pgdoc.sql import statement
-from pgdoc.telemetry.server_samples import ServerSample, samples_of_consumers, samples_of_server, samples_of_slots
+from pgdoc.telemetry.server_samples import (
+    ServerSample,
+    samples_of_consumers,
+    samples_of_letters,
+    samples_of_server,
+    samples_of_slots,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +42,8 @@ LIMIT_S: Final = 5.0
 """The limit for one scrape; Prometheus waits 10 s by default."""
 
 _STATEMENT_S: Final = 3.0  # above the limits in `metrics.sql`: the server's error says more
-_PARTS: Final = ("server", "slots", "consumers")
+_PARTS: Final = ("server", "slots", "consumers", "dead_letters")
+_OF_THE_CATALOG: Final = ("consumers", "dead_letters")  # these run what a role has put into this database
 _CONNECTION, _SESSIONS = "connection", "sessions"
 # Stated in full: the role's defaults may be others, and a deferrable transaction can wait for those of other sessions.
 _BEGIN: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY NOT DEFERRABLE"
@@ -141,6 +148,7 @@ class DatabaseMetrics:
         consumers = rows.get("consumers", [])
         yield from samples_of_consumers(consumers, self._schema)
         yield from samples_of_slots(rows.get("slots"), consumers, self._schema)
+        yield from samples_of_letters(rows.get("dead_letters", ()), self._schema)
 
     def _note(self, part: str, problem: str | None) -> None:
         """Count and log a problem; one that stays is logged once."""
@@ -170,7 +178,7 @@ def _reading(connection: BoundedConnection) -> Iterator[None]:
 def _fetch(connection: BoundedConnection, part: str) -> list[Any]:
     try:
         with _reading(connection):
-            if part == "consumers":  # the first part that runs what a role has put into this database
+            if part in _OF_THE_CATALOG:
                 check_owner(
                     connection.cursor(row_factory=psycopg.rows.tuple_row).execute(FIND_FOREIGN_OWNER).fetchone()
                 )

@@ -33,8 +33,9 @@ SERVER_METRICS: Final = (
     _metric("pgdoc_scrape_seconds", "How long it took to ask the database."),
     _metric(
         "pgdoc_scrape_ok",
-        "1 if this part could be read: server, sessions (of other roles), slots or consumers. 0 if the role lacks a "
-        "right or the statement failed; the log of `pgdoc metrics` says why. The metrics of that part are absent then.",
+        "1 if this part could be read: server, sessions (of other roles), slots, consumers or dead_letters. 0 if the "
+        "role lacks a right or the statement failed; the log of `pgdoc metrics` says why. The metrics of that part are "
+        "absent then.",
         "part",
     ),
     _metric(
@@ -109,6 +110,19 @@ SERVER_METRICS: Final = (
     _of_consumer(
         "pgdoc_slot_synced",
         "On a standby: 1 if this copy of a slot survives a promotion, else 0. Absent before PostgreSQL 17.",
+    ),
+    _of_consumer(
+        "pgdoc_dead_letters",
+        "The events that a handler of a worker could not process (`dead`), those that wait behind them (`parked`), and "
+        "those that it is to try again (`due`). Absent without any. The schema is empty if the consumer was dropped.",
+        "handler",
+        "state",
+    ),
+    _of_consumer(
+        "pgdoc_dead_letters_oldest_seconds",
+        "How long ago the oldest of these was stored.",
+        "handler",
+        "state",
     ),
     _metric("pgdoc_history_bookmarks", "The bookmarks from which streams can resume; 0 if there is no history."),
     _metric("pgdoc_history_retained_bytes", "The WAL that these bookmarks hold back."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["ServerSample", "samples_of_consumers", "samples_of_server", "samples_of_slots"]
+__all__ = ["ServerSample", "samples_of_consumers", "samples_of_letters", "samples_of_server", "samples_of_slots"]
 
 
 class ServerSample(NamedTuple):
@@ -72,6 +72,15 @@ def samples_of_slots(
     if bookmarks:
         oldest = min(bookmarks, key=lambda row: row.confirmed)
         yield ServerSample("pgdoc_history_oldest_seconds", max(oldest.now - int(oldest.made_at, 16), 0.0))
+
+
+def samples_of_letters(rows: Iterable[Any], schema: str | None) -> Iterator[ServerSample]:
+    """Yield how many dead letters each handler has, and how old they are."""
+    for row in rows:
+        if schema in {None, row.schema}:
+            labels = (row.schema, row.consumer, row.handler, row.state)
+            yield ServerSample("pgdoc_dead_letters", row.letters, labels)
+            yield ServerSample("pgdoc_dead_letters_oldest_seconds", row.oldest_s, labels)
 
 
 def _samples_of_slot(row: Any, labels: tuple[str, str]) -> Iterator[ServerSample]:

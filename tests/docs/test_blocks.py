@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import json
+import logging
 import re
 import shlex
 import signal
@@ -71,6 +72,17 @@ def test_the_first_pages_are_run_as_a_whole(page: str) -> None:
     assert all(block.key not in NOT_RUN for block in blocks(page))
 
 
+@pytest.fixture
+def levels_as_before() -> Iterator[None]:
+    """Undo what a page on log messages sets."""
+    loggers = [logging.getLogger(name) for name in (None, "pgdoc", *logging.root.manager.loggerDict)]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("levels_as_before")
 @pytest.mark.parametrize("page", PAGES_WITH_CODE)
 def test_the_blocks_do_what_they_say(
     page: str, dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

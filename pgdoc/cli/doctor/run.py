@@ -14,6 +14,7 @@ from pgdoc.cli.doctor.documents import check_expiry, check_sizes
 from pgdoc.cli.doctor.examination import Examination, begin_examination
 from pgdoc.cli.doctor.failover import check_primary, check_standby
 from pgdoc.cli.doctor.finding import unseen, wrong
+from pgdoc.cli.doctor.letters import check_dead_letters
 from pgdoc.cli.doctor.replication import check_plugins, check_replication, check_standby_names, check_stream
 from pgdoc.cli.doctor.server import (
     check_clock,
@@ -87,6 +88,7 @@ _OF_THE_CATALOG: Final = (
     DoctorCheck("expiry", check_expiry),
     DoctorCheck("history", check_history),
     DoctorCheck("consumers", check_consumers),
+    DoctorCheck("workers", check_dead_letters),
 )
 
 _GIVEN_UP: Final = {

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import psycopg
 
 import pgdoc
+from pgdoc.consumers.owned_slot import OwnedSlot
 from tests.integration.own_server.words import PATIENCE_S
 
 if TYPE_CHECKING:
+    import pytest
+
     from pgdoc import ChangeEvent, ChangeStream, ConsumerStatus, Store
 
 NAME = "billing"
@@ -64,6 +67,20 @@ def end_walsender(owner: psycopg.Connection) -> None:
 
 def end_ownership(owner: psycopg.Connection, store: Store) -> None:
     owner.execute("SELECT pg_terminate_backend(%s, 5000)", [status(store).owner_pid])
+
+
+def silence(stream: ChangeStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the owner that feeds this stream never use its session at rest, not even when it opens the slot again."""
+    consumer = stream._consumer
+    assert consumer is not None
+    silent, heartbeat = consumer.claim, OwnedSlot.heartbeat
+    assert silent is not None
+
+    def quietly(owned: OwnedSlot) -> None:
+        if owned._ownership.claim != silent:
+            heartbeat(owned)
+
+    monkeypatch.setattr(OwnedSlot, "heartbeat", quietly)
 
 
 def drop_slot(owner: psycopg.Connection) -> None:

@@ -198,10 +198,10 @@ def test_a_callback_of_any_length_kills_nothing(
     caplog: pytest.LogCaptureFixture,
     in_transaction: bool,
 ) -> None:
-    """The server ends a walsender or an owner's session that is silent for a second."""
-    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
+    """The server ends a walsender or an owner's session that is silent for two seconds."""
+    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 2)
     with (
-        Store(make_conninfo(dsn, options="-c wal_sender_timeout=1s")) as impatient,
+        Store(make_conninfo(dsn, options="-c wal_sender_timeout=2s")) as impatient,
         impatient["orders"].watch(consumer=NAME, buffer_size=4) as stream,
     ):
         owner_pid = status(store).owner_pid
@@ -210,9 +210,9 @@ def test_a_callback_of_any_length_kills_nothing(
         if in_transaction:
             with impatient.transaction() as tx:
                 stream.checkpoint(event, tx)
-                time.sleep(2.5)
+                time.sleep(3.5)
         else:
-            time.sleep(2.5)
+            time.sleep(3.5)
         assert ids(take(stream, 19)) == list(range(1, 20))
         assert status(store).owner_pid == owner_pid
     assert "reconnecting" not in caplog.text

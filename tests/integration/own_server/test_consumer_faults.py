@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pgdoc import Store
-from pgdoc.consumers.slots import open_slot
+from pgdoc.consumers.slots import find_cluster, open_slot
 from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
 from tests.integration.own_server.client import Client
 from tests.integration.own_server.consumers import (
@@ -20,6 +22,7 @@ from tests.integration.own_server.consumers import (
     end_walsender,
     ids,
     insert,
+    silence,
     slot,
     status,
     take,
@@ -27,6 +30,8 @@ from tests.integration.own_server.consumers import (
 from tests.integration.own_server.words import PATIENCE_S, said, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import psycopg
 
     from pgdoc.replication.session import ReplicationSession
@@ -292,20 +297,41 @@ def test_a_takeover_that_fails_halfway_is_retried(store: Store, monkeypatch: pyt
         insert(store, 1)
         take(stream, 1)
         standby = store["orders"].watch(consumer=NAME, on_lost="recreate")
-        monkeypatch.setattr("pgdoc.consumers.owned_slot.open_slot", fail_once)
+        monkeypatch.setattr("pgdoc.consumers.slot_reading.open_slot", fail_once)
     with standby:
         assert ids(take(standby, 1)) == [1]
         assert standby.stats().recreated == 0
 
 
+def test_a_takeover_may_take_longer_than_the_lease(
+    store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A busy server is slow to open the other connections of a takeover."""
+
+    def slow(call: Callable[..., Any]) -> Callable[..., Any]:
+        def slowly(*args: Any, **options: Any) -> Any:
+            time.sleep(1.2)
+            return call(*args, **options)
+
+        return slowly
+
+    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
+    monkeypatch.setattr("pgdoc.consumers.consumer.find_cluster", slow(find_cluster))
+    monkeypatch.setattr("pgdoc.consumers.slot_reading.open_slot", slow(open_slot))
+    with store["orders"].watch(consumer=NAME) as stream:
+        insert(store, 1)
+        assert ids(take(stream, 1)) == [1]
+        ((ttl,),) = owner.execute("SELECT ttl FROM pgdoc.owners").fetchall()
+        assert ttl == timedelta(seconds=1)
+    assert "reconnecting" not in caplog.text
+
+
 def test_an_owner_that_is_silent_loses_its_consumer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 3)
+    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
     with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
         insert(store, 1)
         (event,) = take(stream, 1)
-        consumer = stream._consumer
-        assert consumer is not None
-        monkeypatch.setattr(consumer._owned, "heartbeat", lambda: None)
+        silence(stream, monkeypatch)
         assert ids(take(standby, 1)) == [1]
         with pytest.raises(ConsumerLost):
             effect(store, stream, event)
@@ -317,7 +343,7 @@ def test_an_owner_behind_a_silent_network_loses_its_consumer(
     store: Store, proxied_dsn: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither side learns that the network is gone; the owner still reads when it is back."""
-    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 3)
+    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
     with Store(proxied_dsn) as far, far["orders"].watch(consumer=NAME, auto_ack=False) as stream:
         insert(store, 1, 2)
         (event, _) = take(stream, 2)

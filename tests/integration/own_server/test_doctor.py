@@ -260,6 +260,7 @@ def test_a_weak_role_is_told_what_it_could_not_see(dsn: str, store: Store, owner
                 ("transactions-unseen", "transactions"),
                 ("wal-size", "disk"),
                 ("consumers-unseen", "consumers"),
+                ("dead-letters-unseen", "workers"),
                 ("documents-unseen", "sizes"),
             ):
                 found = finding(weak, finding_id, only=[fixed])

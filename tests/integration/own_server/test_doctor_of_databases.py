@@ -42,7 +42,7 @@ def test_a_catalog_of_another_version_owner_or_database_is_reported(
     mends(owner, dsn, "catalog-unbound", only="catalog")
     owner.execute("UPDATE pgdoc.alembic_version SET version_num = '9999'")
     assert finding(dsn, "catalog-revision", only=["catalog"]).value == "9999"
-    owner.execute("UPDATE pgdoc.alembic_version SET version_num = '0011'; CREATE ROLE clerk")
+    owner.execute("UPDATE pgdoc.alembic_version SET version_num = '0012'; CREATE ROLE clerk")
     owner.execute("ALTER SCHEMA pgdoc OWNER TO clerk")
     assert finding(dsn, "catalog-owner", only=["catalog"]).verdict == "wrong"
     owner.execute("ALTER SCHEMA pgdoc OWNER TO postgres; DROP ROLE clerk")
@@ -241,6 +241,30 @@ def test_consumers_that_nobody_opens_are_reported(dsn: str, store: Store, owner:
     forget(owner, "10 days")
     mends(owner, dsn, "consumer-orphaned", only="consumers")
     assert store.consumers() == []
+
+
+def test_dead_letters_that_nobody_tries_again_are_reported(dsn: str, store: Store, owner: psycopg.Connection) -> None:
+    put = (
+        "INSERT INTO pgdoc.dead_letters "
+        "(consumer, handler, state, event_type, collection, token, changed_at, stored_at) "
+        "VALUES (%s, 'of it''s', %s, 'truncate', 'orders', '0/1.1.1', now(), now() - %s::interval)"
+    )
+    only = ["workers"]
+    with store.watch(consumer=NAME):
+        assert {each.verdict for each in examine_server(dsn, only=only)} == {"ok"}
+        owner.execute(put, [NAME, "dead", "1 hour"])
+        assert finding(dsn, "dead-letters-orphaned", only=only).value == 1
+        owner.execute(
+            "INSERT INTO pgdoc.handlers (consumer, handler, epoch, holder) "
+            "SELECT name, 'of it''s', epoch, holder FROM pgdoc.consumers"
+        )
+        assert {each.verdict for each in examine_server(dsn, only=only)} == {"ok"}
+        owner.execute(put, [NAME, "dead", "25 hours"])
+        assert finding(dsn, "dead-letters-left", only=only).value == 2
+        owner.execute(put, [NAME, "due", "0"])
+    assert finding(dsn, "dead-letters-wait", only=only).value == 1
+    assert store.drop_consumer(NAME)
+    mends(owner, dsn, "dead-letters-orphaned", only="workers")
 
 
 def forget(owner: psycopg.Connection, span: str) -> None:

@@ -22,6 +22,7 @@ from tests.integration.own_server.consumers import (
     end_ownership,
     ids,
     insert,
+    silence,
     slot,
     status,
     take,
@@ -224,7 +225,7 @@ def test_the_hub_feeds_no_consumer_that_has_long_not_shown_that_it_is_owned(
     monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
     with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
         wait_until_shared(stream)
-        monkeypatch.setattr(stream._consumer._owned, "heartbeat", lambda: None)  # type: ignore[union-attr]
+        silence(stream, monkeypatch)
         wait_until(lambda: standby._consumer is not None and standby._consumer.claim is not None)
         insert(store, 1)
         assert ids(take(standby, 1)) == [1]

@@ -1,0 +1,368 @@
+# Written by .ci/twins.py from pgdoc/_async/worker_consumer.py: change that file, and run it.
+"""One consumer of a worker: reads its stream, and puts the events into the lanes of its handlers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgdoc._sync.checkpoint import checkpoint
+from pgdoc._sync.lane import Lane
+from pgdoc._sync.lane_rows import mark_after
+from pgdoc.database.errors import map_error
+from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
+from pgdoc.model.positions import BEFORE_ALL
+from pgdoc.model.table_names import is_table_name
+from pgdoc.model.tokens import Mark
+from pgdoc.replication.traffic import source_labels
+from pgdoc.runtime.activities import Activity, Flag
+from pgdoc.sql import statement
+from pgdoc.workers.failures import is_loss, is_outage, named, text_of
+from pgdoc.workers.figures import HandlerFigures
+from pgdoc.workers.measures import count_handlers
+from pgdoc.workers.memory import LaneMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pgdoc._sync.store import Store
+    from pgdoc._sync.stream import ChangeStream
+    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.consumers.consumer import Consumer
+    from pgdoc.workers.registration import Registration
+
+__all__ = ["WorkerConsumer"]
+
+logger = logging.getLogger("pgdoc.worker")
+
+READ_S = 0.2
+CHECKPOINT_S = 0.5
+LETTERS_S = 2.0
+PARKED_S = 30.0
+REPORT_S = 60.0
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 60.0
+_ROOM_POLL_S = 0.05
+_CALLED_OFF_S = 1.0
+
+
+class _Reopen(Exception):  # noqa: N818 (it is no error)
+    """A handler that hung has ended; its events that were left out must be read again."""
+
+
+class _Interrupted(Exception):  # noqa: N818 (it is no error)
+    """The worker stops, or a lane has ended, before all events were put."""
+
+
+class WorkerConsumer:
+    """Runs the handlers of one consumer; it is one thread or task, besides those of its lanes.
+
+    Args:
+        hang_after_s: how long a call may take until its handler does not hold up the others any more.
+        shutdown_s: how long a lane may take to end.
+
+    Attributes:
+        figures: of its handlers.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        registrations: list[Registration],
+        *,
+        hang_after_s: float,
+        shutdown_s: float,
+    ) -> None:
+        self._store, self.name, self.registrations = store, name, registrations
+        self._hang_after_s, self._shutdown_s = hang_after_s, shutdown_s
+        self.figures = [HandlerFigures(name, each.name) for each in registrations]
+        self._memories = [LaneMemory() for _ in registrations]
+        self._called_off: dict[str, Activity] = {}  # by handler: the last lane that did not end in time
+        self._stops = Flag()
+        self._deadline: float | None = None  # when every lane must have ended
+        # Of the stream that is open.
+        self._lanes: list[tuple[Lane, Activity]] = []
+        self._detached: list[Lane] = []  # hanging, with a backlog that is full: they get nothing more
+        self._read = Mark()  # everything up to it was put into the lanes that want it
+        self._checkpointed = Mark()
+        self._next_checkpoint = self._next_letters = self._next_parked = 0.0
+
+    @property
+    def is_sole(self) -> bool:
+        """Whether one handler has the consumer for itself."""
+        return len(self.registrations) == 1
+
+    def options(self) -> dict[str, Any]:
+        """Return what `watch` takes for what all handlers want together."""
+        filters: list[Mapping[str, Any]] = [each.where for each in self.registrations if each.where is not None]
+        where: Mapping[str, Any] | None = None
+        if len(filters) == len(self.registrations):
+            where = filters[0] if len(filters) == 1 else {"$or": filters}
+        names = {name for each in self.registrations for name in each.names}
+        has_all = not all(each.names for each in self.registrations)
+        return {
+            "names": [] if has_all else sorted(names),
+            "tables": any(each.tables for each in self.registrations) or (has_all and any(map(is_table_name, names))),
+            "where": where,
+            "snapshot": any(each.snapshot for each in self.registrations),
+        }
+
+    def count(self) -> None:
+        """Have metrics count what the handlers do, until this object is freed."""
+        source = self._store._streams.hub.source  # noqa: SLF001 (one package)
+        count_handlers(self, source_labels(source.conninfo, source.schema), self.figures)
+
+    def stop(self, deadline: float) -> None:
+        """Let every handler end its batch, until the deadline on the monotonic clock."""
+        self._deadline = deadline
+        self._stops.set()
+        for lane, _ in self._lanes:
+            _end(lane)
+
+    def report_hangs(self) -> None:
+        """Log each call that takes longer than `hang_after_s`, once a minute."""
+        now = time.monotonic()
+        for figures in self.figures:
+            current = figures.current
+            if current is None or now - current[0] < self._hang_after_s:
+                continue
+            began, events = current
+            if figures.reported_at < began or now - figures.reported_at > REPORT_S:
+                figures.reported_at = now
+                logger.warning(
+                    'handler "%s" of consumer "%s" has been running for %d s on %s',
+                    figures.handler,
+                    self.name,
+                    now - began,
+                    named(events),
+                )
+
+    def run(self) -> None:
+        """Run the handlers until `stop`.
+
+        Raises:
+            PgdocError: the consumer can't be opened the first time; trying again would not help. Later, an error is
+                logged, and the consumer is opened again after a while.
+        """
+        delay_s, has_run = FIRST_DELAY_S, False
+        while not self._stops.is_set():
+            began = time.monotonic()
+            try:
+                self._own_and_read()
+                has_run = True
+            except _Reopen:
+                has_run = True
+                continue
+            except (PgdocError, psycopg.Error) as exc:
+                error = exc if isinstance(exc, PgdocError) else map_error(exc, f'consumer "{self.name}"')
+                has_run = has_run or self._read.position > BEFORE_ALL
+                if isinstance(error, StoreClosed):
+                    raise error from exc
+                if not has_run and not error.resumable and not isinstance(error, ConsumerLost):
+                    raise error from exc
+                level = logging.WARNING if error.resumable or isinstance(error, ConsumerLost) else logging.ERROR
+                logger.log(
+                    level,
+                    'consumer "%s" of the worker ended, and is opened again: %s: %s',
+                    self.name,
+                    type(error).__name__,
+                    error,
+                )
+            if time.monotonic() - began > LONGEST_DELAY_S:
+                delay_s = FIRST_DELAY_S
+            self._stops.wait(delay_s)
+            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+    def _own_and_read(self) -> None:
+        """Open the consumer, and handle its events until it ends, or the worker stops."""
+        options = self.options()
+        names = options.pop("names")
+        self._lanes, self._detached = [], []
+        with self._store.watch(*names, consumer=self.name, auto_ack=False, **options) as stream:
+            for figures in self.figures:
+                figures.state = "standby"
+            try:
+                consumer = self._owned(stream)
+                if consumer is not None:
+                    self._begin_lanes(consumer)
+                    self._read_on(stream, consumer)
+            finally:
+                self._end_lanes()
+                for figures in self.figures:
+                    figures.state = "closed"
+            if consumer is not None and not self.is_sole:
+                self._checkpoint(consumer)
+
+    def _owned(self, stream: ChangeStream) -> Consumer | None:
+        """Stand by until this process owns the consumer; `None` if the worker stops before."""
+        consumer = stream._consumer  # noqa: SLF001 (one package)
+        is_told = False
+        while consumer is not None and consumer.claim is None:
+            if self._stops.is_set():
+                return None
+            if not is_told:
+                is_told = True
+                logger.info('consumer "%s" of the worker stands by: another process has it open', self.name)
+            if consumer.has_ended:
+                stream.next(timeout=0)  # raises what ended it
+            self._stops.wait(READ_S)
+        return consumer
+
+    def _begin_lanes(self, consumer: Consumer) -> None:
+        described = "; ".join(each.described for each in self.registrations)
+        logger.info('consumer "%s" of the worker is open, and runs %s', self.name, described)
+        self._read = self._checkpointed = Mark(tuple(consumer.begun_at))
+        for registration, figures, memory in zip(self.registrations, self.figures, self._memories, strict=True):
+            lane = Lane(
+                self._store,
+                registration,
+                consumer,
+                figures,
+                is_sole=self.is_sole,
+                memory=memory,
+                predecessor=self._called_off.get(registration.name),
+            )
+            figures.state = "idle"
+            self._lanes.append((lane, Activity(f"pgdoc-{self.name}-{registration.name}", lane.run)))
+
+    def _read_on(self, stream: ChangeStream, consumer: Consumer) -> None:
+        while not self._stops.is_set():
+            self._check_lanes()
+            try:
+                events = stream.next_batch(timeout=READ_S)
+            except StreamClosed:  # every collection was dropped, and its last event was delivered
+                self._wait_for_lanes()
+                return
+            try:
+                self._put(events)
+            except _Interrupted:
+                continue
+            self._look_around(consumer)
+
+    def _put(self, events: list[ChangeEvent]) -> None:
+        if not events:
+            return
+        for event in events:
+            for lane, activity in self._lanes:
+                if lane not in self._detached and (self.is_sole or lane.registration.wants(event)):
+                    if not lane.backlog.has_room and not self._wait_for_room(lane, activity):
+                        continue
+                    lane.backlog.put(event)
+        self._read = mark_after(events[-1])
+        for lane, _ in self._lanes:
+            if lane.backlog.waiting:
+                lane.arrived.set()
+
+    def _wait_for_room(self, lane: Lane, activity: Activity) -> bool:
+        """Wait until a lane has room; return `False` if it hangs, or fails again and again.
+
+        It then gets nothing more, and does not hold up others.
+        """
+        lane.arrived.set()
+        lane.figures.waiting = lane.backlog.waiting
+        full_since = time.monotonic()
+        while not lane.backlog.has_room:
+            if activity.is_over or self._stops.is_set():
+                raise _Interrupted  # `_read` stays: not every lane has got what it wants
+            current = lane.figures.current
+            since = full_since if current is None else min(full_since, current[0])
+            if not self.is_sole and time.monotonic() - since > self._hang_after_s:
+                logger.warning(
+                    "%s makes no progress with %d events behind: the others go on, and it catches up afterwards",
+                    lane.registration.title,
+                    lane.backlog.waiting,
+                )
+                self._detached.append(lane)
+                return False
+            self._stops.wait(_ROOM_POLL_S)
+        return True
+
+    def _check_lanes(self) -> None:
+        """Raise what ended a lane, or `_Reopen` if one that hung has caught up with what it has."""
+        for lane, activity in self._lanes:
+            if activity.is_over and not self._stops.is_set():
+                raise activity.error or ConsumerLost(f"{lane.registration.title} ended")
+            lane.figures.waiting = lane.backlog.waiting
+        if any(lane.backlog.is_done for lane in self._detached):
+            raise _Reopen
+
+    def _look_around(self, consumer: Consumer) -> None:
+        """Do what is due from time to time; what the server does not take now is due again later."""
+        try:
+            self._do_what_is_due(consumer)
+        except (PgdocError, psycopg.Error) as exc:
+            if not is_loss(exc) and not is_outage(exc):
+                raise
+            logger.debug('consumer "%s" of the worker: %s', self.name, exc)
+
+    def _do_what_is_due(self, consumer: Consumer) -> None:
+        now = time.monotonic()
+        if not self.is_sole and now >= self._next_checkpoint:
+            self._next_checkpoint = now + CHECKPOINT_S
+            self._checkpoint(consumer)
+        if now >= self._next_letters:
+            self._next_letters = now + LETTERS_S
+            looks_at_parked = now >= self._next_parked
+            if looks_at_parked:
+                self._next_parked = now + PARKED_S
+            due = {name for (name,) in self._fetch("have_due", self.name, looks_at_parked)}
+            for lane, _ in self._lanes:
+                if lane.registration.name in due:
+                    lane.has_due = True
+                    lane.arrived.set()
+
+    def _fetch(self, block: str, *params: Any) -> list[tuple[Any, ...]]:
+        return self._store._connections.fetch(statement("workers", block).encode(), params)  # noqa: SLF001
+
+    def _checkpoint(self, consumer: Consumer) -> None:
+        """Store for the consumer what all handlers have processed.
+
+        It commits after their transactions, so it is flushed, and reaches standbys, only after those.
+        """
+        mark = min((self._passed(lane) for lane, _ in self._lanes), key=lambda mark: mark.position, default=self._read)
+        if mark.position > self._checkpointed.position:
+            with self._store.transaction() as tx:
+                checkpoint(tx, consumer, mark)
+            self._checkpointed = mark
+
+    def _passed(self, lane: Lane) -> Mark:
+        """Return up to where a lane has processed everything."""
+        if lane.backlog.is_done and lane not in self._detached:
+            return self._read
+        return lane.done if lane.done.position else self._checkpointed
+
+    def _wait_for_lanes(self) -> None:
+        """Wait until the lanes have processed what they have."""
+        while not self._stops.is_set() and not all(lane.backlog.is_done for lane, _ in self._lanes):
+            self._check_lanes()
+            self._stops.wait(_ROOM_POLL_S)
+
+    def _end_lanes(self) -> None:
+        """Let the lanes end their batches; call off those that do not end in time."""
+        lanes, latest = self._lanes, time.monotonic() + self._shutdown_s
+        for lane, _ in lanes:
+            _end(lane)
+        for _, activity in lanes:
+            while not activity.is_over and time.monotonic() < (self._deadline or latest):  # `stop` may set it meanwhile
+                activity.wait(_ROOM_POLL_S)
+        late = [(lane, activity) for lane, activity in lanes if not activity.is_over]
+        for lane, activity in late:
+            logger.error("%s did not end in time: its batch is rolled back", lane.registration.title)
+            lane.is_called_off = True
+            activity.call_off(lane.connection)
+            self._called_off[lane.registration.name] = activity
+        latest = time.monotonic() + _CALLED_OFF_S
+        for _, activity in late:
+            activity.wait(max(0.0, latest - time.monotonic()))
+        for lane, activity in lanes:
+            if activity.error is not None and not isinstance(activity.error, ConsumerLost):
+                logger.warning("%s ended: %s", lane.registration.title, text_of(activity.error))
+
+
+def _end(lane: Lane) -> None:
+    lane.ends.set()
+    lane.arrived.set()

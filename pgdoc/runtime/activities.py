@@ -1,0 +1,162 @@
+"""Threads and tasks that run beside their caller, in a blocking and an awaiting version."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import signal
+import socket
+import threading
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from psycopg import AsyncConnection, Connection
+
+__all__ = [
+    "Activity",
+    "AsyncActivity",
+    "AsyncFlag",
+    "Flag",
+    "async_cancelled_inside",
+    "async_catch_signals",
+    "cancelled_inside",
+    "catch_signals",
+]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Flag: TypeAlias = threading.Event
+"""Any thread may set it; `wait` returns whether it is set."""
+
+
+class AsyncFlag(asyncio.Event):
+    """Set by a task of the loop."""
+
+    async def wait(self, timeout: float | None = None) -> bool:  # type: ignore[override]  # noqa: ASYNC109
+        """Wait until the flag is set, at most `timeout` seconds; return whether it is set."""
+        if not self.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await super().wait()
+        return self.is_set()
+
+
+class Activity:
+    """A function that a daemon thread runs; its error is kept."""
+
+    def __init__(self, name: str, run: Callable[[], object]) -> None:
+        self._done: Future[None] = Future()
+        # The caller's context, as a task has it: `pgdoc.metadata` blocks go on inside.
+        target = contextvars.copy_context().run
+        self._thread = threading.Thread(target=target, args=(self._run, run), name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self, run: Callable[[], object]) -> None:
+        try:
+            run()
+        except BaseException as exc:  # noqa: BLE001 (kept for `error`)
+            self._done.set_exception(exc)
+        else:
+            self._done.set_result(None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the function has ended."""
+        return self._done.done()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the function, if it was an exception."""
+        return self._done.exception() if self.is_over else None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the end, at most this long; return whether it has come."""
+        wait([self._done], timeout_s)
+        return self.is_over
+
+    def call_off(self, connection: Connection[Any] | None) -> None:
+        """Take the connection from the thread, which nothing can end: the server then rolls back.
+
+        The socket is shut down, not closed, because libpq may be reading from it.
+        """
+        if connection is not None:
+            with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as its_socket:
+                its_socket.shutdown(socket.SHUT_RDWR)
+
+
+class AsyncActivity:
+    """A coroutine that a task runs."""
+
+    def __init__(self, name: str, run: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        self._task = asyncio.get_running_loop().create_task(run(), name=name)
+
+    @property
+    def is_over(self) -> bool:
+        """See `Activity`."""
+        return self._task.done()
+
+    @property
+    def error(self) -> BaseException | None:
+        """See `Activity`."""
+        if not self._task.done():
+            return None
+        return asyncio.CancelledError() if self._task.cancelled() else self._task.exception()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """See `Activity`."""
+        await asyncio.wait([self._task], timeout=timeout_s)
+        return self.is_over
+
+    def call_off(self, connection: AsyncConnection[Any] | None) -> None:
+        """Cancel the task; its transaction rolls back."""
+        del connection
+        self._task.cancel()
+
+
+def cancelled_inside(exc: BaseException) -> Exception | None:
+    """Return an error for a cancellation that nobody asked of this thread: something that it awaited was cancelled."""
+    return RuntimeError("what it awaited was cancelled") if isinstance(exc, asyncio.CancelledError) else None
+
+
+def async_cancelled_inside(exc: BaseException) -> Exception | None:
+    """See `cancelled_inside`; a task that is being cancelled was asked."""
+    task = asyncio.current_task()
+    return None if task is None or task.cancelling() else cancelled_inside(exc)
+
+
+@contextlib.contextmanager
+def catch_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` for SIGTERM and SIGINT while the block runs; only the main thread can do that.
+
+    Python calls it between two instructions of the main thread, so `stop` may take no lock.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {each: signal.signal(each, lambda *_: stop()) for each in _SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in former.items():
+            signal.signal(each, handler)
+
+
+@contextlib.contextmanager
+def async_catch_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """See `catch_signals`; the loop calls `stop`."""
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    for each in _SIGNALS:
+        loop.add_signal_handler(each, stop)
+    try:
+        yield
+    finally:
+        for each in _SIGNALS:
+            loop.remove_signal_handler(each)

@@ -1,0 +1,105 @@
+"""What an exception says about an event, and how a batch that failed is taken apart."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgdoc.database.errors import is_connection_loss, is_serialization_failure
+from pgdoc.errors import (
+    DatabaseError,
+    PgdocError,
+    PoolExhausted,
+    SerializationFailure,
+    ServerUnreachable,
+    UpgradePrepared,
+)
+
+if TYPE_CHECKING:
+    from pgdoc.changes.events import ChangeEvent
+
+__all__ = ["fact", "halves", "is_loss", "is_outage", "is_read_only", "met_conflict", "named", "text_of", "traceback_of"]
+
+# The server is out of disk, memory or connections, or it stops.
+_OUTAGE = re.compile(r"53...|57P0[1-5]")
+_READ_ONLY = "25006"
+_LONGEST_ERROR = 10_000
+_LONGEST_TRACEBACK = 30_000
+
+
+def met_conflict(exc: BaseException) -> bool:
+    """Whether the transaction met another one, so that it can succeed at once."""
+    if isinstance(exc, psycopg.Error):
+        return is_serialization_failure(exc)
+    return isinstance(exc, SerializationFailure)
+
+
+def is_loss(exc: BaseException) -> bool:
+    """Whether the connection was lost: the server may be away, or it ended only this session."""
+    return isinstance(exc, ServerUnreachable) or (isinstance(exc, psycopg.Error) and is_connection_loss(exc))
+
+
+def is_outage(exc: BaseException) -> bool:
+    """Whether the server answers, and can do nothing for any event now."""
+    if isinstance(exc, PoolExhausted | UpgradePrepared):
+        return True
+    return _OUTAGE.fullmatch(_sqlstate_of(exc)) is not None
+
+
+def is_read_only(exc: BaseException) -> bool:
+    """Whether the transaction takes no writes; perhaps the server takes none, for example because it is a standby."""
+    return _sqlstate_of(exc) == _READ_ONLY
+
+
+def _sqlstate_of(exc: BaseException) -> str:
+    return (exc.sqlstate if isinstance(exc, psycopg.Error | DatabaseError) else None) or ""
+
+
+def halves(events: list[ChangeEvent], failed: ChangeEvent | None) -> list[list[ChangeEvent]]:
+    """Return the parts of a batch that failed, perhaps at one event."""
+    index = next((index for index, event in enumerate(events) if event is failed), None)
+    if index is None:
+        middle = len(events) // 2
+        return [events[:middle], events[middle:]]
+    return [part for part in (events[:index], [events[index]], events[index + 1 :]) if part]
+
+
+def text_of(exc: BaseException) -> str:
+    """Return an exception as one can store it: PostgreSQL's text has no NUL and no lone surrogate."""
+    kind = type(exc)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        found = str(exc)
+    except Exception:  # noqa: BLE001 (the user's class)
+        found = "(its text can't be printed)"
+    return storable(f"{name}: {found}" if found else name)[:_LONGEST_ERROR]
+
+
+def traceback_of(exc: BaseException) -> str:
+    """Return the end of its traceback."""
+    return storable("".join(traceback.format_exception(exc)))[-_LONGEST_TRACEBACK:]
+
+
+def storable(text: str) -> str:
+    """Return the text without what PostgreSQL can't store."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
+def fact(event: ChangeEvent, name: str) -> Any:
+    """Return a field of an event whose row may be unreadable; `None` then."""
+    try:
+        return getattr(event, name)
+    except PgdocError:
+        return None
+
+
+def named(events: list[ChangeEvent]) -> str:
+    """Return events for a message."""
+    event, more = events[0], len(events) - 1
+    document_id = fact(event, "document_id")
+    about = event.collection if document_id is None else f"{event.collection}/{document_id}"
+    kind, others = fact(event, "event_type") or "change", f" and {more} more" if more else ""
+    return f"{kind} of {about} at {event.resume_token.lsn}{others}"

@@ -1,0 +1,173 @@
+"""A handler with its options, as `worker.on` takes them."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from pgdoc.changes import events
+from pgdoc.changes.event_filter import parse_where
+from pgdoc.changes.router import Selection
+from pgdoc.model.names import check_consumer
+from pgdoc.model.short_repr import short_repr
+from pgdoc.streams.options import check_at_least, check_selection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.model.values import Encoder
+
+__all__ = ["Registration", "async_check_handler", "check_handler", "check_result"]
+
+_SIGNATURES: Final = (["tx", "events"], ["tx", "event"], ["events"], ["event"])
+_ON_DEAD: Final = ("continue", "park")
+_LONGEST_NAME: Final = 200
+_LOOKS: Final = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """A handler with its options.
+
+    Attributes:
+        names: of its collections and tables; empty for all collections.
+        where: the filter as given.
+        selection: what it handles.
+        retries: how often an event is tried again; `None` for ever.
+        takes_tx: whether its effect and its position commit together.
+        takes_one: whether it is called with one event, not with a list.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    consumer: str
+    names: tuple[str, ...]
+    tables: bool
+    where: Mapping[str, Any] | None
+    selection: Selection
+    snapshot: bool
+    batch: int
+    retries: int | None
+    on_dead: str
+    takes_tx: bool
+    takes_one: bool
+
+    @classmethod
+    def checked(  # noqa: PLR0913 (the options of `on`)
+        cls,
+        function: Callable[..., Any],
+        names: tuple[str, ...],
+        *,
+        encoder: Encoder | None,
+        consumer: str,
+        name: str | None,
+        where: Mapping[str, Any] | None,
+        tables: bool,
+        **options: Any,
+    ) -> Self:
+        """Check what the user gave."""
+        taken = _taken(function)
+        condition = None if where is None else parse_where(where, encoder)
+        collections = check_selection(names, tables=tables)
+        found = cls(
+            function=function,
+            name=_name_of(function) if name is None else name,
+            consumer=check_consumer(consumer),
+            names=names,
+            where=where,
+            tables=tables,
+            selection=Selection(collections or None, condition, with_tables=tables),
+            takes_tx="tx" in taken,
+            takes_one="event" in taken,
+            **options,
+        )
+        found.check()
+        return found
+
+    def check(self) -> None:
+        """Refuse options that mean nothing."""
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= _LONGEST_NAME:
+            raise ValueError(
+                f"name must be a text of 1 to {_LONGEST_NAME} characters, got {short_repr(self.name)}: it is stored"
+            )
+        check_at_least(1, "batch", self.batch)
+        if self.retries is not None:
+            check_at_least(0, "retries", self.retries)
+        if self.on_dead not in _ON_DEAD:
+            raise ValueError(f"on_dead must be {' or '.join(map(repr, _ON_DEAD))}, got {short_repr(self.on_dead)}")
+
+    @property
+    def title(self) -> str:
+        """Its name for messages."""
+        return f'handler "{self.name}" of consumer "{self.consumer}"'
+
+    @property
+    def described(self) -> str:
+        """What it takes, and how its failures are treated, for people."""
+        everything = "all collections and tables" if self.tables else "all collections"
+        taken = ("tx, " if self.takes_tx else "") + ("event" if self.takes_one else "events")
+        retries = "retries for ever" if self.retries is None else f"{self.retries} retries, then {self.on_dead}"
+        return (
+            f"{self.name}({taken}) on {', '.join(self.names) or everything}{' where ...' if self.where else ''}, "
+            f"batches of {self.batch:,}, {retries}"
+        )
+
+    @property
+    def attempts(self) -> int | None:
+        """How often one event is tried in all; `None` for ever."""
+        return None if self.retries is None else self.retries + 1
+
+    def wants(self, event: ChangeEvent) -> bool:
+        """Whether the handler gets an event of its consumer."""
+        covers, condition = self.selection.covers, self.selection.where
+        if not covers(event.collection) and not (event.renamed_to is not None and covers(event.renamed_to)):
+            return False
+        return condition is None or condition.matches(events.to_be_compared(event))
+
+
+def check_handler(function: object) -> None:
+    """Refuse what `Worker` can't call: a coroutine or a generator would never run."""
+    if not callable(function) or any(look(function) for look in _LOOKS):
+        raise TypeError(
+            f"a handler must be a function, got {short_repr(function)}; AsyncWorker takes coroutine functions"
+        )
+
+
+def async_check_handler(function: object) -> None:
+    """Refuse what `AsyncWorker` can't await."""
+    if not inspect.iscoroutinefunction(function):
+        raise TypeError(f"a handler must be a coroutine function, got {short_repr(function)}; Worker takes functions")
+
+
+def _taken(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the parameters that the worker passes."""
+    parameters = inspect.signature(function).parameters.values()
+    names = [each.replace(annotation=each.empty) for each in parameters]
+    needed = [
+        each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+    ]
+    others = [each for each in parameters if each.default is each.empty and each.kind is each.KEYWORD_ONLY]
+    if needed not in _SIGNATURES or others:
+        known, found = ", ".join(f"({', '.join(each)})" for each in _SIGNATURES), ", ".join(map(str, names))
+        raise TypeError(
+            f"{_name_of(function)}({found}) is not a handler: its parameters must be one of {known}; "
+            "with tx, its effect and its position commit together"
+        )
+    return needed
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    name: str = getattr(function, "__qualname__", type(function).__qualname__)
+    return name.rpartition("<locals>.")[2]
+
+
+def check_result(result: object) -> None:
+    """Refuse what a handler returned, if that is work which nobody will do."""
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"the handler returned {type(result).__name__}, which nothing runs: AsyncWorker awaits coroutine functions"
+        )
