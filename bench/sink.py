@@ -90,7 +90,7 @@ def main() -> int:
     return 0
 
 
-def fill(conninfo: str, store: pgdoc.Store) -> pgdoc.ResumeToken:
+def fill(conninfo: str, store: pgdoc.Store, changes: int = CHANGES) -> pgdoc.ResumeToken:
     """Write the changes; return the position before them, at which a slot `bench` begins, too."""
     store.migrate()
     store.create_collection("orders")
@@ -98,7 +98,7 @@ def fill(conninfo: str, store: pgdoc.Store) -> pgdoc.ResumeToken:
         connection.execute("CREATE TABLE public.progress (name text PRIMARY KEY, lsn bigint NOT NULL)")
         connection.execute("SELECT pg_create_logical_replication_slot('bench', 'wal2json')")
         token = stream.resume_token
-        for first in range(0, CHANGES // 2, A_TRANSACTION):
+        for first in range(0, changes // 2, A_TRANSACTION):
             for statement in (FILL, UPDATE):
                 connection.execute(statement.encode(), {"first": first, "last": first + A_TRANSACTION - 1})
     return token

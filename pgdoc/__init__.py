@@ -31,6 +31,7 @@ from pgdoc.model.watched_tables import LockHolder, Refusal, TableCheck, WatchedT
 from pgdoc.streams.status import ConsumerStatus, History, Status, StreamStats
 from pgdoc.workers.dead_letters import DeadLetter
 from pgdoc.workers.figures import HandlerStatus
+from pgdoc.workers.findings import WorkerFinding
 
 __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncBulk",
@@ -68,6 +69,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "UpdateDescription",
     "WatchedTable",
     "Worker",
+    "WorkerFinding",
     "WriteCount",
     "metadata",
     "new_id",

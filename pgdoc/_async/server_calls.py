@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pgdoc._async.waiting import AsyncConsumerWait, fetch_now
 from pgdoc.database.migrate import migrate
 from pgdoc.model.names import check_consumer
 from pgdoc.runtime.primitives import async_call
 from pgdoc.streams.bookmarks import begin_history
 from pgdoc.streams.options import StreamOptions, make_selection
+from pgdoc.streams.patience import TIMEOUT_S, check_lsn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,6 +133,43 @@ class AsyncServerCalls:
             InvalidInput: `commit_lsn` is not an LSN.
         """
         await self._admin.skip(check_consumer(consumer), commit_lsn)
+
+    async def now(self) -> Lsn:
+        """Return an LSN behind everything that was committed before the call.
+
+        Each such transaction has a lower commit LSN. `wait_for` waits until a consumer has passed it.
+
+        Raises:
+            ServerUnreachable: the server is a standby, which does not know what was committed.
+        """
+        return await fetch_now(self._streams)
+
+    async def wait_for(
+        self,
+        consumer: str,
+        lsn: Lsn | str | None = None,
+        timeout: float | None = TIMEOUT_S,  # noqa: ASYNC109 (the contract's)
+    ) -> None:
+        """Wait until a durable consumer, which any process may have open, has passed `lsn`.
+
+        It has passed it when every event that it wants of the transactions whose commit LSN is lower was acknowledged,
+        or checkpointed in a transaction that has committed. A consumer that keeps up takes milliseconds.
+
+        Args:
+            consumer: its name.
+            lsn: from `now()`; by default everything that was committed before the call.
+            timeout: seconds to wait; `None` waits as long as it takes, also for a server that is away.
+
+        Raises:
+            WaitTimeout: the consumer has not passed it in time; the error says how far it is, and who has it open.
+            ConsumerNotFound: there is no such consumer.
+            InvalidInput: `lsn` is not an LSN.
+            InvalidResumeToken: `lsn` lies beyond the end of the server's WAL.
+            HistoryLost: the consumer's position belongs to a database of which this one is a copy.
+            ServerUnreachable: the server is a standby.
+        """
+        wanted = None if lsn is None else check_lsn("lsn", lsn)
+        await AsyncConsumerWait(self._streams, self._admin, check_consumer(consumer), timeout).until(wanted)
 
     async def history(self) -> History:
         """Return how far back streams can resume in this database, and how much WAL that holds back."""

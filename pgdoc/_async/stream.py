@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pgdoc._async.checkpoint import checkpoint
 from pgdoc._async.snapshot_reader import AsyncSnapshotReader, settle
+from pgdoc._async.waiting import AsyncStreamWaiting
 from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.consumers.declaration import unfinished_snapshot
@@ -43,7 +44,7 @@ __all__ = ["AsyncChangeStream"]
 _POLL_S, _STANDBY_POLL_S = 0.001, 0.1
 
 
-class AsyncChangeStream(AsyncOpening):
+class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening):
     """The changes of one, several or all collections, in the order in which their transactions committed.
 
     Returned by `watch()`. Iterate over it, or call `next` or `next_batch`. Only one task may read a stream.
@@ -377,11 +378,6 @@ class AsyncChangeStream(AsyncOpening):
         if self._consumer is not None and self._consumer.claim is None:
             raise StreamError("the stream is a standby: it has no position until it owns its consumer")
         return token_at(self._delivery.position(feed), feed.ids, self._delivery.progress)
-
-    @property
-    def closed(self) -> bool:
-        """Whether the stream delivers no more events."""
-        return self._delivery.closed
 
     def stats(self) -> StreamStats:
         """Return the stream's mode, its counts of events, and how far it lags behind the server."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from pgdoc._async.transaction_session import AsyncTransactionSession
+    from pgdoc.model.positions import Lsn
 
 __all__ = ["AsyncTransaction"]
 
@@ -28,6 +29,7 @@ class AsyncTransaction:
         self._session = session
         self._schema = schema
         self._auto_create = auto_create
+        self._lsn: Lsn | None = None
 
     @property
     def connection(self) -> AsyncConnection[Any]:
@@ -37,6 +39,19 @@ class AsyncTransaction:
             TransactionClosed: the transaction has not begun, or has ended.
         """
         return self._session.connection
+
+    async def lsn(self) -> Lsn:
+        """Return an LSN behind this transaction, which has committed: what `wait_for` takes.
+
+        The first call asks the server, so a transaction that nobody waits for costs nothing more. It is beyond the
+        transaction's own commit LSN, and may be beyond those of others that committed before the first call.
+
+        Raises:
+            TransactionClosed: the transaction has not committed.
+        """
+        if self._lsn is None:
+            self._lsn = await self._session.fetch_lsn()
+        return self._lsn
 
     def collection(self, name: str) -> AsyncCollection:
         """Return a handle whose calls are part of this transaction. `tx[name]` does the same.

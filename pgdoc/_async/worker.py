@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pgdoc._async.store import AsyncStore
+from pgdoc._async.worker_check import AsyncWorkerCheck
 from pgdoc._async.worker_consumer import AsyncWorkerConsumer
 from pgdoc.model.short_repr import short_repr
 from pgdoc.runtime.activities import AsyncActivity, async_catch_signals
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pgdoc.workers.figures import HandlerStatus
+    from pgdoc.workers.findings import WorkerFinding
 
     HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 
@@ -53,7 +55,8 @@ class AsyncWorker:
             if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
                 raise ValueError(f"{name} must be a positive number of seconds, got {short_repr(value)}")
         self.store = store
-        self._hang_after_s, self._shutdown_s = hang_after, shutdown_timeout
+        self.shutdown_timeout = shutdown_timeout
+        self._hang_after_s = hang_after
         self._registrations: dict[str, list[Registration]] = {}  # by consumer
         self._consumers: list[AsyncWorkerConsumer] = []
         # Set by signal handlers, which may take no lock; `run` polls it.
@@ -164,6 +167,31 @@ class AsyncWorker:
                 created.append(each.name)
         return created
 
+    async def check(self) -> list[WorkerFinding]:
+        """Check whether the worker can run, without running a handler, or creating or changing anything.
+
+        It looks at the server, the catalog, the rights of the store's role, the consumers, and the collections and
+        tables of the handlers. It opens a stream for a moment.
+
+        Returns:
+            What it finds: a worker with a finding whose verdict is `wrong` can't run. That the server can't be reached
+            is a finding, too.
+
+        Raises:
+            StoreClosed: the store is closed.
+        """
+        return await AsyncWorkerCheck(self.store, self._make_consumers()).run()
+
+    @property
+    def consumers(self) -> list[str]:
+        """The names of the consumers of its handlers."""
+        return list(self._registrations)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether `run` was called, and has not returned."""
+        return self._is_running
+
     def status(self) -> list[HandlerStatus]:
         """Return what each handler does, and what it has done in this process."""
         return [figures.status() for each in self._consumers for figures in each.figures]
@@ -190,6 +218,8 @@ class AsyncWorker:
             raise ValueError("the worker has no handlers: decorate functions with @worker.on(...)")
         self._is_running = True
         self._consumers = self._make_consumers()
+        for each in self._consumers:
+            each.count()
         try:
             with async_catch_signals(self.stop):
                 await self._run()
@@ -199,14 +229,16 @@ class AsyncWorker:
     def _make_consumers(self) -> list[AsyncWorkerConsumer]:
         return [
             AsyncWorkerConsumer(
-                self.store, name, registrations, hang_after_s=self._hang_after_s, shutdown_s=self._shutdown_s
+                self.store, name, registrations, hang_after_s=self._hang_after_s, shutdown_s=self.shutdown_timeout
             )
             for name, registrations in self._registrations.items()
         ]
 
     async def _run(self) -> None:
-        running = [(each, AsyncActivity(f"pgdoc-worker-{each.name}", each.run)) for each in self._consumers]
+        running: list[tuple[AsyncWorkerConsumer, AsyncActivity]] = []
         try:
+            for each in self._consumers:
+                running.append((each, AsyncActivity(f"pgdoc-worker-{each.name}", each.run)))  # noqa: PERF401 (may fail)
             while not self._stop_count and not any(activity.is_over for _, activity in running):
                 await async_sleep(POLL_S)
                 for each, _ in running:
@@ -218,15 +250,21 @@ class AsyncWorker:
                 raise activity.error
 
     async def _end(self, running: list[tuple[AsyncWorkerConsumer, AsyncActivity]]) -> None:
-        deadline, is_hurried = time.monotonic() + self._shutdown_s, self._stop_count > 1
-        for each, _ in running:
-            each.stop(deadline)
-        while not all(activity.is_over for _, activity in running) and time.monotonic() < deadline + _GRACE_S:
-            if self._stop_count > 1 and not is_hurried:
-                is_hurried, deadline = True, time.monotonic()
-                for each, _ in running:
-                    each.stop(deadline)
-            await async_sleep(POLL_S)
+        deadline = self._stop_all(running, time.monotonic() + (0.0 if self._stop_count > 1 else self.shutdown_timeout))
+        is_hurried = self._stop_count > 1
+        try:
+            while not all(activity.is_over for _, activity in running) and time.monotonic() < deadline + _GRACE_S:
+                await async_sleep(POLL_S)
+                if self._stop_count > 1 and not is_hurried:
+                    is_hurried, deadline = True, self._stop_all(running, time.monotonic())
+        except BaseException:  # the run is interrupted while it ends
+            self._stop_all(running, time.monotonic())
+            raise
         for each, activity in running:
             if not activity.is_over:
-                logger.error('consumer "%s" of the worker did not close in time', each.name)
+                logger.error('consumer "%s" of the worker did not end in time; its thread or task goes on', each.name)
+
+    def _stop_all(self, running: list[tuple[AsyncWorkerConsumer, AsyncActivity]], deadline: float) -> float:
+        for each, _ in running:
+            each.stop(deadline)
+        return deadline

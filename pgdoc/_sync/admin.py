@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from pgdoc.consumers.declaration import Declaration, declare_consumer, still_in_work
 from pgdoc.consumers.dropping import drop_consumer
 from pgdoc.consumers.recreation import recreate_consumer
-from pgdoc.errors import ConsumerNotFound, InvalidInput, InvalidResumeToken, PgdocError, StreamError
+from pgdoc.errors import ConsumerNotFound, PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn
-from pgdoc.model.short_repr import short_repr
 from pgdoc.model.tokens import token_at
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.primitives import call, sleep
+from pgdoc.streams.patience import check_lsn
 from pgdoc.streams.status import ConsumerStatus, History, Status, plugin_reason
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Admin:
 
     def skip(self, consumer: str, commit_lsn: Lsn | str) -> None:
         """See `Store.skip`."""
-        lsn = _check_lsn("commit_lsn", commit_lsn)
+        lsn = check_lsn("commit_lsn", commit_lsn)
         rights = "SELECT, INSERT, UPDATE, DELETE"
         rows = self._backend.fetch_of_consumers("skip", consumer, str(lsn), rights=rights)
         if not rows:
@@ -152,17 +152,6 @@ class Admin:
             problem=problem,
             is_frozen=is_frozen,
         )
-
-
-def _check_lsn(name: str, value: Any) -> Lsn:
-    if isinstance(value, Lsn):
-        return value
-    try:
-        return Lsn.parse(value if isinstance(value, str) else "")
-    except InvalidResumeToken as exc:
-        raise InvalidInput(
-            f"{name} must be an LSN, as text such as '16/B374D848' or as Lsn, got {short_repr(value)}"
-        ) from exc
 
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:

@@ -4,33 +4,38 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections import deque
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import psycopg
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_never, wait_random_exponential
 
 from pgdoc._sync.lane_rows import LaneRows, mark_after
+from pgdoc._sync.lane_server import LaneServer, LaneEnded
 from pgdoc.changes.events import ChangeEvent
-from pgdoc.errors import CommitUnknown, ConsumerLost, PgdocError, StoreClosed
+from pgdoc.errors import ConsumerLost, StoreClosed
 from pgdoc.model.tokens import Mark
-from pgdoc.runtime.activities import Flag
-from pgdoc.workers.backlog import Backlog
-from pgdoc.workers.failures import halves, is_conflict, is_loss, is_outage, named
-from pgdoc.workers.parking import Parked, key_of
+from pgdoc.runtime.activities import Flag, cancelled_inside
+from pgdoc.workers.backlog import LaneBacklog
+from pgdoc.workers.failures import halves, named, text_of
+from pgdoc.workers.parking import Parked, parking_key
+from pgdoc.workers.registration import check_result
+from pgdoc.workers.spans import handler_span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tenacity import RetryCallState
 
     from pgdoc._sync.lane_rows import DueLetter
     from pgdoc._sync.store import Store
     from pgdoc._sync.transaction import Transaction
     from pgdoc.consumers.consumer import Consumer
-    from pgdoc.runtime.primitives import Act
+    from pgdoc.runtime.activities import Activity
     from pgdoc.workers.figures import HandlerFigures
+    from pgdoc.workers.memory import LaneMemory
     from pgdoc.workers.registration import Registration
 
     T = TypeVar("T")
@@ -41,25 +46,27 @@ logger = logging.getLogger("pgdoc.worker")
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 60.0
-CONFLICT_DELAY_S = 0.05
-MOST_CONFLICTS = 100
-"""How often a batch that meets another transaction is repeated at once, before that counts as a failure."""
-SERVER_POLL_S = 1.0
 CAUTIOUS_AFTER = 3
 """After this many beginnings at one position, the lane tries its first events one by one: one may end the process."""
+MOST_LETTER_TRIES = 3
 _IDLE_S = 0.5
-
-
-class LaneEnded(Exception):  # noqa: N818 (it is no error)
-    """The lane ends between two attempts; nothing of the batch is stored."""
+_PREDECESSOR_S = 0.2
 
 
 class ProcessEnded(Exception):  # noqa: N818
     """Each process that tried this event ended while it did."""
 
 
+class RolledBack(Exception):  # noqa: N818 (it is no error)
+    """The handler rolled back at one event of several that share a transaction."""
+
+
 class Lane:
     """Runs one handler, in one thread or task; another thread or task puts events into its backlog.
+
+    Args:
+        memory: of this process about the handler.
+        predecessor: a lane of the handler that was called off, and may still run it.
 
     Attributes:
         registration: the handler and its options.
@@ -70,7 +77,7 @@ class Lane:
         connection: that of the open transaction.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what its consumer knows)
         self,
         store: Store,
         registration: Registration,
@@ -78,23 +85,26 @@ class Lane:
         figures: HandlerFigures,
         *,
         is_sole: bool,
+        memory: LaneMemory,
+        predecessor: Activity | None = None,
     ) -> None:
         self._store = store
         self.registration = registration
         self.figures = figures
-        self._rows = LaneRows(store, registration, consumer, is_sole=is_sole)
+        self._rows = LaneRows(store, registration, consumer, memory, is_sole=is_sole)
+        self._predecessor = predecessor
         # Shared: each is set by one side, and cleared by the other.
         self.ends = Flag()
         self.arrived = Flag()
-        self.backlog = Backlog()
+        self.backlog = LaneBacklog()
         self.has_due = True
         self.is_called_off = False
         self.connection: Any = None
+        self._server = LaneServer(store, registration.title, figures, self.ends)
         # Written by the lane.
         self.done = Mark()  # everything up to it is processed
         self._parked = Parked()
         self._failed_event: ChangeEvent | None = None
-        self._raised: BaseException | None = None  # by the handler itself
 
     def run(self) -> None:
         """Handle what comes, until `ends` is set.
@@ -103,17 +113,19 @@ class Lane:
             ConsumerLost: another process has taken the consumer over.
         """
         try:
-            begun_times = self._until_served(self._rows.begin)
-            self._until_served(self._look_for_parked)
-            is_cautious = begun_times > CAUTIOUS_AFTER
+            while self._predecessor is not None and not self._predecessor.is_over:
+                self._server.pause(_PREDECESSOR_S)
+            begun_times = self._server.until_served(self._rows.begin)
+            self._server.until_served(self._look_for_parked)
+            # A process that ended had taken at most one batch more than it stored.
+            cautious_at = self.registration.batch if begun_times > CAUTIOUS_AFTER else 0
             while not self.ends.is_set():
                 if self.has_due:
                     self.has_due = False
                     self._retry_letters()
                 batch = self.backlog.take(self.registration.batch)
                 if batch:
-                    self._handle(batch, is_cautious=is_cautious)
-                    is_cautious = False
+                    cautious_at -= self._handle(batch, is_cautious=cautious_at > 0)
                 elif not self.has_due:
                     self.arrived.clear()
                     if not self.backlog.waiting:
@@ -123,7 +135,8 @@ class Lane:
         if not self.is_called_off:
             self._rows.end()
 
-    def _handle(self, batch: list[ChangeEvent], *, is_cautious: bool) -> None:
+    def _handle(self, batch: list[ChangeEvent], *, is_cautious: bool) -> int:
+        """Handle a batch; return how many of its events were not processed before."""
         skips_to = self._rows.skips_to
         events = [event for event in batch if mark_after(event).position > skips_to] if skips_to else batch
         if events:
@@ -135,12 +148,13 @@ class Lane:
                 self._handle_all(events)
         self.done = mark_after(batch[-1])
         self.backlog.done_count += len(batch)  # last: `done` is then known
+        return len(events)
 
     def _handle_cautiously(self, events: list[ChangeEvent]) -> None:
         """Handle events one by one, each noted before: the process may end at any of them."""
         attempts = self.registration.attempts
         for event in events:
-            tried = self._until_served(partial(self._rows.note_try, event))
+            tried = self._server.until_served(partial(self._rows.note_try, event))
             if attempts is not None and tried > attempts:
                 logger.error("%s: each of %d processes ended at %s", self.registration.title, attempts, named([event]))
                 self._bury(event, ProcessEnded(f"{attempts} processes ended while they tried this event"), attempts)
@@ -157,6 +171,8 @@ class Lane:
             of_one = self.registration.attempts
             try:
                 self._retrying(of_one if len(part) == 1 else attempts)(self._attempt, part)
+            except RolledBack:
+                parts.extendleft(reversed(halves(part, self._failed_event)))
             except Exception as exc:
                 if not self._is_failure(exc):
                     raise
@@ -178,30 +194,27 @@ class Lane:
 
     def _is_failure(self, exc: BaseException) -> bool:
         """Whether an exception counts against the events: the handler or what it wrote failed."""
-        if exc is self._raised:
+        if exc is self._server.raised:
             return True
-        return isinstance(exc, Exception) and not isinstance(exc, LaneEnded | ConsumerLost | StoreClosed)
+        return isinstance(exc, Exception) and not isinstance(exc, LaneEnded | RolledBack | ConsumerLost | StoreClosed)
 
     def _note_failure(self, state: RetryCallState) -> None:
         exc = None if state.outcome is None else state.outcome.exception()
+        if exc is None:
+            return
         (part,) = state.args
         logger.warning(
-            "%s failed on %s, and tries again (attempt %d): %s: %s",
+            "%s failed on %s, and tries again (attempt %d): %s",
             self.registration.title,
             named(part),
             state.attempt_number + 1,
-            type(exc).__name__,
-            exc,
+            text_of(exc),
             exc_info=exc if state.attempt_number == 1 else None,
         )
 
     def _back_off(self, seconds: float) -> None:
         self.figures.state = "backing_off"
-        self._pause(seconds)
-
-    def _pause(self, seconds: float) -> None:
-        if self.ends.wait(seconds):
-            raise LaneEnded
+        self._server.pause(seconds)
 
     def _attempt(self, part: list[ChangeEvent]) -> None:
         """Call the handler with events, and store their effect and position."""
@@ -209,30 +222,32 @@ class Lane:
             raise LaneEnded
         mark = mark_after(part[-1])
         free, waiting = self._parked.split(part)
-        self._failed_event = self._raised = None
+        self._failed_event = None
 
         def act() -> None:
             if free and not self.registration.takes_tx:
                 self._call(free)
             is_saved = False
-            with self._store.transaction() as tx:
+            with self._transaction(free) as tx:
                 if free and self.registration.takes_tx:
                     self._call(free, tx)
                 self._save(tx, mark, waiting)
                 is_saved = True
             if not is_saved:  # the handler raised psycopg.Rollback: it wants no effect
+                if self.registration.takes_one and len(free) > 1:
+                    raise RolledBack
                 with self._store.transaction() as tx:
                     self._save(tx, mark, waiting)
             self._rows.note_saved()
 
         try:
-            self._until_served(act, mark)
+            self._server.until_served(act, partial(self._rows.is_stored, mark))
         except Exception as exc:
             if self._is_failure(exc):
                 self.figures.failures += 1
             raise
         for event in waiting:
-            self._parked.add(key_of(event))
+            self._parked.add(parking_key(event))
         self.figures.handled += len(free)
         self.figures.parked += len(waiting)
 
@@ -240,26 +255,46 @@ class Lane:
         for event in waiting:
             self._rows.put_letter(tx, event)
         self._rows.save(tx, mark)
+        self._check_called_off()
+
+    def _check_called_off(self) -> None:
+        """Roll the transaction back if the lane is called off: its end is not reported any more."""
         if self.is_called_off:
             raise LaneEnded
+
+    @contextmanager
+    def _transaction(self, events: list[ChangeEvent]) -> Iterator[Transaction]:
+        """Begin a transaction for a call with events, inside the span of that: what it writes carries the context."""
+        with handler_span(self.registration, events if self.registration.takes_tx else []):
+            with self._store.transaction() as tx:
+                yield tx
 
     def _call(self, events: list[ChangeEvent], tx: Transaction | None = None) -> None:
         """Call the handler, and note what it does for those who look whether it hangs."""
         given = () if tx is None else (tx,)
         self.connection = None if tx is None else tx.connection
         began = time.monotonic()
-        self.figures.begin(events)
         try:
-            if self.registration.takes_one:
-                for event in events:
-                    self._failed_event = event
-                    self.registration.function(*given, event)
-                self._failed_event = None
-            else:
-                self.registration.function(*given, events)
+            with handler_span(self.registration, [] if tx is not None else events):
+                if self.registration.takes_one:
+                    for event in events:
+                        self._failed_event = event
+                        self.figures.begin([event])
+                        check_result(self.registration.function(*given, event))
+                    self._failed_event = None
+                else:
+                    self.figures.begin(events)
+                    # A list of its own: the handler may change it.
+                    check_result(self.registration.function(*given, list(events)))
         except Exception as exc:
-            self._raised = exc
+            self._server.raised = exc
             raise
+        except BaseException as exc:
+            failure = cancelled_inside(exc)
+            if failure is None:
+                raise
+            self._server.raised = failure
+            raise failure from exc
         finally:
             self.connection = None
             self.figures.end(time.monotonic() - began)
@@ -272,104 +307,67 @@ class Lane:
             with self._store.transaction() as tx:
                 self._rows.put_letter(tx, event, error, attempts)
                 self._rows.save(tx, mark)
+                self._check_called_off()
             self._rows.note_saved()
 
-        self._until_served(act, mark)
+        self._server.until_served(act, partial(self._rows.is_stored, mark))
         self.figures.dead += 1
         if self.registration.on_dead == "park":
-            self._parked.add(key_of(event))
+            self._parked.add(parking_key(event))
         logger.error(
-            "%s gave up on %s after %d attempts: %s: %s; it is a dead letter",
+            "%s gave up on %s after %d attempts: %s; it is a dead letter",
             self.registration.title,
             named([event]),
             attempts,
-            type(error).__name__,
-            error,
+            text_of(error),
         )
 
     def _retry_letters(self) -> None:
         """Try the letters again that are due, in their order."""
         after = 0
+        self._server.until_served(self._rows.release)
         while not self.ends.is_set():
-            letter = self._until_served(partial(self._rows.next_due, after))
+            letter = self._server.until_served(partial(self._rows.next_due, after))
             if letter is None:
                 break
             self._retry_letter(letter)
             after = letter.id
-        self._until_served(self._look_for_parked)
+        self._server.until_served(self._look_for_parked)
 
     def _retry_letter(self, letter: DueLetter) -> None:
-        self._raised = None
+        if self._server.until_served(partial(self._rows.note_letter, letter)) > MOST_LETTER_TRIES:
+            error = ProcessEnded(f"{MOST_LETTER_TRIES} processes ended while they tried this letter")
+            logger.error("%s: dead letter %d: %s", self.registration.title, letter.id, error)
+            self._server.until_served(partial(self._rows.fail_letter, letter, error))
+            return
 
         def act() -> None:
             event = ChangeEvent.from_json(letter.event or "")
             if not self.registration.takes_tx:
                 self._call([event])
             is_removed = False
-            with self._store.transaction() as tx:
+            with self._transaction([event]) as tx:
                 # First: a letter that somebody has dropped has no effect any more.
                 is_there = self._rows.remove_letter(tx, letter)
                 if is_there and self.registration.takes_tx:
                     self._call([event], tx)
+                self._check_called_off()
                 is_removed = True
             if not is_removed:  # the handler raised psycopg.Rollback: it wants no effect
                 with self._store.transaction() as tx:
                     self._rows.remove_letter(tx, letter)
 
         try:
-            self._until_served(act)
+            self._server.until_served(act)
         except Exception as exc:
             if not self._is_failure(exc):
                 raise
-            logger.warning("%s failed on dead letter %d again: %s", self.registration.title, letter.id, exc)
-            self._until_served(partial(self._rows.fail_letter, letter, exc))
+            self._check_called_off()
+            logger.warning("%s failed on dead letter %d again: %s", self.registration.title, letter.id, text_of(exc))
+            self._server.until_served(partial(self._rows.fail_letter, letter, exc))
         else:
             self.figures.handled += 1
 
     def _look_for_parked(self) -> None:
         if self.registration.on_dead == "park":
             self._parked = self._rows.parked()
-
-    def _until_served(self, act: Act[T], mark: Mark | None = None) -> T:
-        """Call `act`; repeat it at once after a conflict, and when the server is back, if that was away.
-
-        After a commit whose end nobody knows, the position `mark` tells whether it is stored.
-        """
-        conflicts, is_unknown = 0, False
-        while True:
-            try:
-                if is_unknown and mark is not None and self._rows.is_stored(mark):
-                    return None  # type: ignore[return-value]  # what has a mark returns nothing
-                return act()
-            except (PgdocError, psycopg.Error) as exc:
-                if isinstance(exc, ConsumerLost | StoreClosed):
-                    raise
-                is_unknown = is_unknown or isinstance(exc, CommitUnknown)
-                if is_conflict(exc) and conflicts < MOST_CONFLICTS:
-                    conflicts += 1
-                    self._pause(random.uniform(0, CONFLICT_DELAY_S))  # noqa: S311 (nothing secret)
-                elif not self._was_away(exc) and not isinstance(exc, CommitUnknown):
-                    raise
-
-    def _was_away(self, error: Exception) -> bool:
-        """Wait until the server serves again, if an error says that it did not; return whether that was so.
-
-        A connection that was lost while the server answers counts against the events: one may crash its session.
-        """
-        is_away = is_outage(error)
-        if not is_away and not is_loss(error):
-            return False
-        is_told = False
-        while True:
-            if is_away:
-                if not is_told:
-                    logger.warning("%s waits for the server: %s", self.registration.title, error)
-                is_told = True
-                self.figures.state = "waiting_for_server"
-                self._pause(SERVER_POLL_S)
-            try:
-                self._store._connections.fetch(b"SELECT 1", [])  # noqa: SLF001 (one package)
-            except (PgdocError, psycopg.Error):
-                is_away = True
-            else:
-                return is_away

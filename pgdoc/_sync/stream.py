@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pgdoc._sync.checkpoint import checkpoint
 from pgdoc._sync.snapshot_reader import SnapshotReader, settle
+from pgdoc._sync.waiting import StreamWaiting
 from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.consumers.declaration import unfinished_snapshot
@@ -44,7 +45,7 @@ __all__ = ["ChangeStream"]
 _POLL_S, _STANDBY_POLL_S = 0.001, 0.1
 
 
-class ChangeStream(Opening):
+class ChangeStream(StreamWaiting, Opening):
     """The changes of one, several or all collections, in the order in which their transactions committed.
 
     Returned by `watch()`. Iterate over it, or call `next` or `next_batch`. Only one task may read a stream.
@@ -378,11 +379,6 @@ class ChangeStream(Opening):
         if self._consumer is not None and self._consumer.claim is None:
             raise StreamError("the stream is a standby: it has no position until it owns its consumer")
         return token_at(self._delivery.position(feed), feed.ids, self._delivery.progress)
-
-    @property
-    def closed(self) -> bool:
-        """Whether the stream delivers no more events."""
-        return self._delivery.closed
 
     def stats(self) -> StreamStats:
         """Return the stream's mode, its counts of events, and how far it lags behind the server."""

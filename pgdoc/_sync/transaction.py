@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from pgdoc._sync.transaction_session import TransactionSession
+    from pgdoc.model.positions import Lsn
 
 __all__ = ["Transaction"]
 
@@ -29,6 +30,7 @@ class Transaction:
         self._session = session
         self._schema = schema
         self._auto_create = auto_create
+        self._lsn: Lsn | None = None
 
     @property
     def connection(self) -> Connection[Any]:
@@ -38,6 +40,19 @@ class Transaction:
             TransactionClosed: the transaction has not begun, or has ended.
         """
         return self._session.connection
+
+    def lsn(self) -> Lsn:
+        """Return an LSN behind this transaction, which has committed: what `wait_for` takes.
+
+        The first call asks the server, so a transaction that nobody waits for costs nothing more. It is beyond the
+        transaction's own commit LSN, and may be beyond those of others that committed before the first call.
+
+        Raises:
+            TransactionClosed: the transaction has not committed.
+        """
+        if self._lsn is None:
+            self._lsn = self._session.fetch_lsn()
+        return self._lsn
 
     def collection(self, name: str) -> Collection:
         """Return a handle whose calls are part of this transaction. `tx[name]` does the same.

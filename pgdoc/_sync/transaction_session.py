@@ -15,6 +15,7 @@ from pgdoc.database.errors import commit_error, map_error
 from pgdoc.database.session_settings import check_encoding
 from pgdoc.errors import DatabaseError, TransactionClosed, TransactionLost
 from pgdoc.model.metadata import checked, current_metadata, with_trace
+from pgdoc.model.positions import Lsn
 from pgdoc.runtime.primitives import Turns
 from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
@@ -72,6 +73,7 @@ class TransactionSession:
         self._given = checked(metadata)
         self._outside = current_metadata()
         self._diverged = False
+        self._has_committed = False
 
     @property
     def connection(self) -> Connection[Any]:
@@ -175,8 +177,19 @@ class TransactionSession:
             )
         if aborted:
             raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
+        self._has_committed = True
         for cache in (self.oids, self.limits, self.schemas):
             cache.share()
+
+    def fetch_lsn(self) -> Lsn:
+        """Return an LSN behind the transaction, which has committed."""
+        if not self._has_committed:
+            raise TransactionClosed("the transaction has not committed: ask for its LSN after its block")
+        try:
+            ((lsn,),) = self._connections.fetch(statement("streams", "now").encode(), [])
+        except psycopg.Error as exc:
+            raise map_error(exc, "the LSN of the transaction") from exc
+        return Lsn(lsn)
 
     def open_savepoint(self) -> Savepoint:
         """Begin a part of the transaction that can be undone."""

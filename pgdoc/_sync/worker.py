@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pgdoc._sync.store import Store
+from pgdoc._sync.worker_check import WorkerCheck
 from pgdoc._sync.worker_consumer import WorkerConsumer
 from pgdoc.model.short_repr import short_repr
 from pgdoc.runtime.activities import Activity, catch_signals
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pgdoc.workers.figures import HandlerStatus
+    from pgdoc.workers.findings import WorkerFinding
 
     HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 
@@ -54,7 +56,8 @@ class Worker:
             if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
                 raise ValueError(f"{name} must be a positive number of seconds, got {short_repr(value)}")
         self.store = store
-        self._hang_after_s, self._shutdown_s = hang_after, shutdown_timeout
+        self.shutdown_timeout = shutdown_timeout
+        self._hang_after_s = hang_after
         self._registrations: dict[str, list[Registration]] = {}  # by consumer
         self._consumers: list[WorkerConsumer] = []
         # Set by signal handlers, which may take no lock; `run` polls it.
@@ -165,6 +168,31 @@ class Worker:
                 created.append(each.name)
         return created
 
+    def check(self) -> list[WorkerFinding]:
+        """Check whether the worker can run, without running a handler, or creating or changing anything.
+
+        It looks at the server, the catalog, the rights of the store's role, the consumers, and the collections and
+        tables of the handlers. It opens a stream for a moment.
+
+        Returns:
+            What it finds: a worker with a finding whose verdict is `wrong` can't run. That the server can't be reached
+            is a finding, too.
+
+        Raises:
+            StoreClosed: the store is closed.
+        """
+        return WorkerCheck(self.store, self._make_consumers()).run()
+
+    @property
+    def consumers(self) -> list[str]:
+        """The names of the consumers of its handlers."""
+        return list(self._registrations)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether `run` was called, and has not returned."""
+        return self._is_running
+
     def status(self) -> list[HandlerStatus]:
         """Return what each handler does, and what it has done in this process."""
         return [figures.status() for each in self._consumers for figures in each.figures]
@@ -191,6 +219,8 @@ class Worker:
             raise ValueError("the worker has no handlers: decorate functions with @worker.on(...)")
         self._is_running = True
         self._consumers = self._make_consumers()
+        for each in self._consumers:
+            each.count()
         try:
             with catch_signals(self.stop):
                 self._run()
@@ -200,14 +230,16 @@ class Worker:
     def _make_consumers(self) -> list[WorkerConsumer]:
         return [
             WorkerConsumer(
-                self.store, name, registrations, hang_after_s=self._hang_after_s, shutdown_s=self._shutdown_s
+                self.store, name, registrations, hang_after_s=self._hang_after_s, shutdown_s=self.shutdown_timeout
             )
             for name, registrations in self._registrations.items()
         ]
 
     def _run(self) -> None:
-        running = [(each, Activity(f"pgdoc-worker-{each.name}", each.run)) for each in self._consumers]
+        running: list[tuple[WorkerConsumer, Activity]] = []
         try:
+            for each in self._consumers:
+                running.append((each, Activity(f"pgdoc-worker-{each.name}", each.run)))  # noqa: PERF401 (may fail)
             while not self._stop_count and not any(activity.is_over for _, activity in running):
                 sleep(POLL_S)
                 for each, _ in running:
@@ -219,15 +251,21 @@ class Worker:
                 raise activity.error
 
     def _end(self, running: list[tuple[WorkerConsumer, Activity]]) -> None:
-        deadline, is_hurried = time.monotonic() + self._shutdown_s, self._stop_count > 1
-        for each, _ in running:
-            each.stop(deadline)
-        while not all(activity.is_over for _, activity in running) and time.monotonic() < deadline + _GRACE_S:
-            if self._stop_count > 1 and not is_hurried:
-                is_hurried, deadline = True, time.monotonic()
-                for each, _ in running:
-                    each.stop(deadline)
-            sleep(POLL_S)
+        deadline = self._stop_all(running, time.monotonic() + (0.0 if self._stop_count > 1 else self.shutdown_timeout))
+        is_hurried = self._stop_count > 1
+        try:
+            while not all(activity.is_over for _, activity in running) and time.monotonic() < deadline + _GRACE_S:
+                sleep(POLL_S)
+                if self._stop_count > 1 and not is_hurried:
+                    is_hurried, deadline = True, self._stop_all(running, time.monotonic())
+        except BaseException:  # the run is interrupted while it ends
+            self._stop_all(running, time.monotonic())
+            raise
         for each, activity in running:
             if not activity.is_over:
-                logger.error('consumer "%s" of the worker did not close in time', each.name)
+                logger.error('consumer "%s" of the worker did not end in time; its thread or task goes on', each.name)
+
+    def _stop_all(self, running: list[tuple[WorkerConsumer, Activity]], deadline: float) -> float:
+        for each, _ in running:
+            each.stop(deadline)
+        return deadline

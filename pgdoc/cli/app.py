@@ -40,6 +40,7 @@ from pgdoc.cli.tables import tables_app
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.cli.ttl import ttl_app
 from pgdoc.cli.upgrade import upgrade_app
+from pgdoc.cli.worker import worker_command
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
 from pgdoc.model.names import check_name
 from pgdoc.model.table_names import is_table_name, titled
@@ -62,6 +63,7 @@ app.add_typer(ttl_app, name="ttl")
 app.command("metrics")(metrics_command)
 app.add_typer(upgrade_app, name="upgrade")
 app.command("grant", cls=PlainCommand)(grant_command)
+app.command("worker", cls=PlainCommand)(worker_command)
 
 _TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0

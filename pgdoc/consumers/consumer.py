@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING
 from pgdoc.consumers.acknowledgements import ConsumerProgress, NotedMailbox
 from pgdoc.consumers.asked import AskedCheckpoints
 from pgdoc.consumers.claims import busy
+from pgdoc.consumers.consumer_feed import ConsumerFeed
 from pgdoc.consumers.filling import Filling
 from pgdoc.consumers.owned_slot import OwnedSlot
 from pgdoc.consumers.ownership import Ownership
-from pgdoc.consumers.reported import Reading, Reported
+from pgdoc.consumers.reported import Reported
 from pgdoc.consumers.saving import save_progress
 from pgdoc.consumers.sharing import HubShare
 from pgdoc.consumers.slots import find_cluster
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.life import Existence
     from pgdoc.consumers.claims import Claim
     from pgdoc.consumers.takeover import StartPoint
-    from pgdoc.model.positions import Ids, RawPosition
+    from pgdoc.model.positions import RawPosition
     from pgdoc.model.tokens import ResumeToken, SnapshotState
     from pgdoc.streams.hub import Hub
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
@@ -64,7 +65,7 @@ _STANDBY_S = 0.5
 _LEAVE_S = 2.0
 
 
-class Consumer:
+class Consumer(ConsumerFeed):
     """A durable consumer that a stream has open.
 
     Args:
@@ -141,34 +142,6 @@ class Consumer:
     def has_ended(self) -> bool:
         """Whether the thread has ended."""
         return self._ready.done() and not self._thread.is_alive()
-
-    @property
-    def ids(self) -> Ids:
-        """What the stream's tokens carry."""
-        return self._cluster.ids
-
-    @property
-    def live_position(self) -> RawPosition:
-        """See `Feed`: the mailbox knows how far the stream has come, unless the hub feeds it."""
-        return self._share.live_position
-
-    @property
-    def wal_end(self) -> int:
-        """The highest LSN that the server has reported."""
-        return self._reported.wal_end(self._owned)
-
-    @property
-    def reading(self) -> Reading:
-        """See `Feed`."""
-        return self._reported.reading(self._owned, self.mode)
-
-    def acknowledge(self, mark: Mark) -> None:
-        """Note that everything up to `mark` is acknowledged; the server learns it within a second."""
-        self._progress.acknowledge(mark)
-
-    def pass_over(self, given: Mark, mark: Mark) -> None:
-        """Acknowledge up to `mark` once everything up to `given` is acknowledged."""
-        self._progress.pass_over(given, mark)
 
     def abandon(self) -> None:
         """Let the thread end soon; takes no lock, because the garbage collector may call it while one is held."""
@@ -320,7 +293,7 @@ class Consumer:
     def _read(self, owned: OwnedSlot) -> None:
         """Feed the stream until it ends, the hub sends it back, or a mailbox that was full for long has room again."""
         while not self._ends:
-            burst = self._filling.read(owned, _READ_S)
+            burst = self._filling.read(owned, owned.patience_s(_READ_S))
             if not self._filling.put(burst, owned):
                 break
             self._progress.watermark = burst.watermark
@@ -350,10 +323,12 @@ class Consumer:
         """Keep the slot while the hub feeds the stream, until the hub sends the consumer back or the stream ends."""
         owned.stop_reading()
         while not self._ends and self._share.is_feeding and owned.may_rest:
-            self._share.wait(owned.session, _READ_S)
+            self._share.wait(owned.session, owned.patience_s(_READ_S))
             # A watermark of the hub counts what it has put: `NotedMailbox` has noted that before.
             self._progress.watermark = max(self._progress.watermark, self._share.watermark)
             owned.heartbeat()
+            if owned.lacks_called:
+                self._share.ask()
             self._noted.closes_at = owned.is_owned_until
 
     def _leave_hub(self) -> None:

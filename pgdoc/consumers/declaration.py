@@ -52,17 +52,16 @@ def declare_consumer(source: Source, name: str, selection: Selection, *, snapsho
         HistoryLost: it exists, but its slot is lost, and no history reaches back to its position.
         InvalidResumeToken: it is inside a snapshot, and `snapshot` is false or the selection is another one.
     """
-    ownership = Ownership(source, name)
-    try:
+    with contextlib.closing(Ownership(source, name)) as ownership:
         if _stands(ownership, source, selection, snapshot=snapshot):
             return Declaration.EXISTS
         if not ownership.own():
             return Declaration.IN_WORK
-        return _declare(ownership, source, selection, snapshot=snapshot)
-    finally:
-        with contextlib.suppress(PgdocError):  # the claim ends with its session
-            ownership.give_up()
-        ownership.close()
+        try:
+            return _declare(ownership, source, selection, snapshot=snapshot)
+        finally:
+            with contextlib.suppress(PgdocError):  # the claim ends with its session
+                ownership.give_up()
 
 
 def _stands(ownership: Ownership, source: Source, selection: Selection, *, snapshot: bool) -> bool:
@@ -92,8 +91,12 @@ def _declare(ownership: Ownership, source: Source, selection: Selection, *, snap
     cluster = find_cluster(source, purpose=ownership.purpose)
     ownership.check_cluster(cluster)
     stage = SnapshotStage.START if snapshot else SnapshotStage.NONE
-    Takeover(source, ownership, cluster, selection.names, recreate=False, snapshot=stage).enter(None)
-    return Declaration.EXISTS if exists else Declaration.MADE
+    takeover = Takeover(source, ownership, cluster, selection.names, recreate=False, snapshot=stage)
+    if row is not None and exists:
+        takeover.mend(row)
+        return Declaration.EXISTS
+    takeover.enter(None)
+    return Declaration.MADE
 
 
 def _check_same(name: str, row: ConsumerRow, source: Source, selection: Selection, *, snapshot: bool) -> None:
@@ -107,7 +110,7 @@ def _check_same(name: str, row: ConsumerRow, source: Source, selection: Selectio
 
 def unfinished_snapshot(name: str) -> InvalidResumeToken:
     """Make the error for a consumer whose snapshot is not finished, and is not asked for."""
-    return InvalidResumeToken(f'consumer "{name}" has not finished its snapshot: pass snapshot=True')
+    return InvalidResumeToken(f'consumer "{name}" has not finished its snapshot: open it with snapshot=True')
 
 
 def still_in_work(name: str, waited_s: float) -> ConsumerBusy:

@@ -66,7 +66,7 @@ class Filling:
         self._subscription.mailbox.call_when_room(room.set)
         owned.heartbeat()
         while not self._ends() and time.monotonic() < deadline:
-            if room.wait(_HEARTBEAT_S):
+            if room.wait(owned.patience_s(_HEARTBEAT_S)):
                 return True
             owned.heartbeat()
         return False

@@ -14,25 +14,21 @@
 7. While nothing reads the slot, because the hub feeds the stream (see `sharing`) or its mailbox is full, what is
    acknowledged is stored within a second, and the ownership's session advances the slot from time to time: an advance
    reads the WAL since the slot's `restart_lsn` again, if quickly. An owner whose session ends notices it.
+8. When another session waits for the consumer, what is acknowledged is stored at once (see `calls`).
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.change import Burst
-from pgdoc.changes.registry import TableAdded
+from pgdoc.consumers.calls import Calls
 from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership
 from pgdoc.consumers.saving import SAVE_LIMIT_S, save_progress
-from pgdoc.consumers.slots import open_copy, open_slot
+from pgdoc.consumers.slot_reading import SlotReading
 from pgdoc.errors import PgdocError
-from pgdoc.model.positions import Lsn
-from pgdoc.replication.detours import find_poison, open_detour, unreadable, wants_any
 from pgdoc.replication.reading import Reading, reading_of
-from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
-from pgdoc.replication.session import read_burst
+from pgdoc.replication.routes import STRAIGHT
 from pgdoc.runtime.deadline import deadline_scope
 
 if TYPE_CHECKING:
@@ -40,10 +36,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.router import Selection
     from pgdoc.consumers.acknowledgements import ConsumerProgress
     from pgdoc.consumers.takeover import StartPoint
-    from pgdoc.replication.session import ReplicationSession
     from pgdoc.replication.source import Cluster, Source
-
-logger = logging.getLogger("pgdoc.consumer")
 
 _STATUS_S = 0.5
 _REOPEN_S = 5.0
@@ -62,7 +55,7 @@ _IDLE_SAVE_BYTES = 16 << 20
 """How far the watermark of a quiet consumer moves between two saves."""
 
 
-class OwnedSlot:
+class OwnedSlot(SlotReading):
     """Reads a consumer's slot under the claim of one takeover, until its sessions are lost or given up.
 
     The consumer's thread calls everything here; other threads call only `wake` and `wal_end`.
@@ -97,6 +90,7 @@ class OwnedSlot:
         self.received: list[Change] = []
         self._next_heartbeat = self._next_status = 0.0
         ownership.check_cluster(cluster)
+        self._calls = Calls(ownership)
         _, self._flushed_at_start = ownership.wal_end()
         self._session = self._open(start.read_from)
         self.is_reading = self.is_in_place = True
@@ -107,35 +101,6 @@ class OwnedSlot:
         self._next_reopen = self._next_advance = 0.0
         self._reader_pid = self._session.reader.pid
         self._confirmed, self._acknowledged = progress.confirmable(), progress.latest.position
-
-    def _open(self, at: int) -> ReplicationSession:
-        ownership = self._ownership
-        session = open_slot(
-            self._source,
-            ownership.slot,
-            at,
-            ownership.make_standby_check(),
-            cluster=self._cluster,
-            purpose=ownership.purpose,
-        )
-        if session.has_wrong_plugin and ownership.needs_pgoutput(self._selection.names, at):
-            session.reader.close()  # a table was changed since the takeover chose
-            raise TableAdded("wal2json loses values of a table", needs_pgoutput=True)
-        return session
-
-    def _open_copy(self, route: Route) -> ReplicationSession:
-        ownership = self._ownership
-        ownership.stay_unhurried()
-        return open_copy(
-            self._source,
-            ownership.slot,
-            self._progress.watermark,
-            ownership.make_standby_check(),
-            route=route,
-            names=self._selection.names,
-            cluster=self._cluster,
-            purpose=ownership.purpose,
-        )
 
     @property
     def wal_end(self) -> int:
@@ -151,87 +116,6 @@ class OwnedSlot:
     def has_caught_up(self) -> bool:
         """Whether the watermark has reached the end that the WAL had when the slot was opened."""
         return self._progress.watermark >= self._flushed_at_start
-
-    def read(self, timeout_s: float) -> Burst:
-        """Read the next burst; ask the server how far the WAL goes while catching up and nothing arrives.
-
-        Raises:
-            TableAdded: the slot has to be read through pgoutput.
-            UnreadableChange: the consumer wants a change that can't be read, and was not told to pass it.
-        """
-        try:
-            if self._session.is_used_up:  # the decoder may have read further than what was returned
-                self._go_on_at(self._progress.watermark)
-            burst, has_frames = read_burst(self._session, timeout_s)
-        except TableAdded as exc:
-            if exc.needs_pgoutput:  # only a takeover changes the plugin of a slot
-                raise
-            self._read_again()
-            return Burst([], self._progress.watermark, None)
-        except UnsentChange as exc:
-            self.received = exc.received
-            watermark = self._go_around(exc)
-            return Burst(exc.received if watermark == exc.until else [], watermark, None)
-        if not has_frames and not self.has_caught_up:
-            self._session.reader.ask()
-        return burst
-
-    def _go_on_at(self, lsn: int) -> None:
-        """Read the slot itself again."""
-        pid, is_its_reader = self._session.reader.pid, self._session.route is STRAIGHT
-        self.stop_reading()
-        with self._ownership.unhurried():
-            if is_its_reader:
-                self._ownership.advance_after(pid, None)
-            self._session = self._open(lsn)
-        self.is_reading = True
-
-    def _read_again(self) -> None:
-        """Read on from the watermark, along the same route."""
-        route = self._session.route
-        if route is STRAIGHT:
-            self._go_on_at(self._progress.watermark)
-            return
-        self.stop_reading()
-        with self._ownership.unhurried():
-            self._session = self._open_copy(route)
-        self.is_reading = True
-
-    def _go_around(self, unsent: UnsentChange) -> int:
-        """Open a detour, or pass the transaction; return the watermark."""
-        watermark = self._progress.watermark
-        self.stop_reading()
-        with self._ownership.unhurried():
-            try:
-                self._session = open_detour(self._open_copy, self._session, unsent)
-            except UnsentChange:
-                poison, route = None, STRAIGHT
-                if self._session.route.part.only is None:
-                    poison, route = find_poison(self._open_copy, self._selection.collections, unsent)
-                if wants_any(self._selection, poison):
-                    self._pass_or_raise(unsent, poison)
-                if poison is None:
-                    watermark = unsent.until
-                    self._session = self._open(watermark)
-                else:
-                    self._session = self._open_copy(route)
-        self.is_reading = True
-        return watermark
-
-    def _pass_or_raise(self, unsent: UnsentChange, poison: frozenset[str] | None) -> None:
-        name = self._ownership.name
-        at = str(Lsn(unsent.place))
-        advice = (
-            f"Run `pgdoc consumers skip {name}`, or call store.skip({name!r}, commit_lsn={at!r}), and open the "
-            "consumer again: it then gets the other changes of that transaction"
-        )
-        if poison is None:
-            advice += " that come before that change; nothing can read the others without wal2json"
-        error = unreadable(unsent, poison, f'consumer "{name}"', advice)
-        if not self._ownership.note_unreadable(error):
-            raise error
-        passed = unreadable(unsent, poison, f'consumer "{name}"', "The table pgdoc.unreadable keeps a record")
-        logger.error('consumer "%s" passes what it was told to skip: %s', name, passed)
 
     def wake(self) -> None:
         """Let a `read` that waits in the consumer's thread return."""
@@ -272,18 +156,18 @@ class OwnedSlot:
     def heartbeat(self) -> None:
         """Keep both sessions alive, and report and store progress when it is due."""
         now = time.monotonic()
+        is_status_due = now >= self._next_status
+        if is_status_due:
+            self._next_status = now + _STATUS_S
         if self.is_reading:
             self._session.reader.report()
-            if now >= self._next_status:
-                self._next_status = now + _STATUS_S
+            if is_status_due:
                 self._send_status()
                 if self._session.route is STRAIGHT and self._session.reader.is_quiet and now >= self._next_reopen:
                     self._reopen_with_news()
-        elif self._ownership.has_word:  # most often, that its session has ended
-            self.save()
-        elif now >= self._next_status:
-            self._next_status = now + _STATUS_S
+        elif is_status_due:
             self._store_acknowledged()
+        self._listen(now, is_status_due=is_status_due)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
             with deadline_scope(SAVE_LIMIT_S):
@@ -291,6 +175,36 @@ class OwnedSlot:
             self.save()
             if not self.is_reading:
                 self._look_after_slot()
+
+    def _listen(self, now: float, *, is_status_due: bool) -> None:
+        """Look at what the owner's session has got, and answer a call if that is due."""
+        reader = self._session.reader
+        looks = is_status_due or reader.is_elsewhere or not self.is_reading
+        if looks and self._ownership.has_word and not self._calls.look() and not self.is_reading:
+            self.save()
+        if reader.is_elsewhere:
+            reader.watch(self._ownership.socket)
+        if self._calls.is_due(now):
+            self._answer(now)
+
+    def _answer(self, now: float) -> None:
+        watermark = self._progress.watermark
+        if self._calls.lacks_wal(watermark) and self.is_reading:
+            self._session.reader.ask()
+        if self._calls.is_worth_saving(now, watermark):
+            began = time.monotonic()
+            self.save(idle_bytes=None)
+            self._calls.note_save(time.monotonic() - began, self._progress.saved.mark.position)
+        self._calls.pause()
+
+    @property
+    def lacks_called(self) -> bool:
+        """Whether a call waits for the reader, the hub's or its own, to read on."""
+        return self._calls.lacks_wal(self._progress.watermark)
+
+    def patience_s(self, longest_s: float) -> float:
+        """Return how long the consumer's thread may wait: less while a call is answered."""
+        return self._calls.patience_s(longest_s)
 
     def _store_acknowledged(self) -> None:
         """Store what was acknowledged since the last time."""
@@ -360,7 +274,7 @@ class OwnedSlot:
         reader.confirm(self._progress.confirmable())
         reader.report_confirmed()
 
-    def save(self, idle_bytes: int = _IDLE_SAVE_BYTES, *, advance: bool = False) -> None:
+    def save(self, idle_bytes: int | None = _IDLE_SAVE_BYTES, *, advance: bool = False) -> None:
         """See `save_progress`."""
         began = time.monotonic()
         save_progress(self._ownership, self._cluster, self._progress, idle_bytes=idle_bytes, advance=advance)

@@ -27,6 +27,7 @@ import psycopg
 
 from pgdoc.consumers.claims import Checkpoint, Claim, ConsumerRow, Owner, RowLockedError
 from pgdoc.consumers.fence import ending_blockers
+from pgdoc.consumers.hearing import Hearing
 from pgdoc.consumers.lease import Lease
 from pgdoc.consumers.questions import Questions
 from pgdoc.consumers.server_errors import map_consumer_error, mapped
@@ -50,7 +51,7 @@ from pgdoc.errors import (
 from pgdoc.model.positions import Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_flush
-from pgdoc.replication.connection import connect, has_word, preflight
+from pgdoc.replication.connection import connect, preflight
 from pgdoc.replication.registry import follow_tables
 from pgdoc.replication.standby import StandbyCheck
 from pgdoc.runtime.deadline import deadline_scope
@@ -72,7 +73,7 @@ _FLUSH_POLL_S = 0.01
 _ADVANCE_LIMIT_S = 70.0
 
 
-class Ownership(Questions, Lease):
+class Ownership(Questions, Hearing, Lease):
     """A session that owns a consumer, or asks for it; used by one thread.
 
     The methods that need the claim raise `ConsumerLost` if another process has taken over.
@@ -308,18 +309,6 @@ class Ownership(Questions, Lease):
             check_flush(deadline)
             self._execute(statement("streams", "flush"))
             time.sleep(_FLUSH_POLL_S)
-
-    @property
-    def socket(self) -> int:
-        """The socket of its session."""
-        with mapped(self._connection, self.name):
-            return self._connection.pgconn.socket
-
-    @property
-    def has_word(self) -> bool:
-        """See `pgdoc.replication.connection.has_word`."""
-        with mapped(self._connection, self.name):
-            return has_word(self._connection)
 
     @property
     def closed(self) -> bool:

@@ -80,6 +80,11 @@ class HubShare:
         """How far the hub's reader has come in time, while it feeds the consumer; else `None`."""
         return self._hub.reading if self._subscription.state is State.LIVE else None
 
+    def ask(self) -> None:
+        """Have the hub ask the server how far its WAL goes, while it feeds the consumer; for any thread."""
+        if self._subscription.state is State.LIVE:
+            self._hub.ask()
+
     def join(self, watermark: int, ids: Ids, plugin: str) -> bool:
         """Hand the consumer over to the hub, if both are near each other; return whether the hub feeds it now.
 

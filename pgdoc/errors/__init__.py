@@ -58,6 +58,8 @@
         ├── ConsumerNotFound             the consumer does not exist
         ├── ConsumerBusy                 the consumer is open elsewhere (`owner_pid`)
         ├── ConsumerLost                 the consumer was taken over or dropped
+        ├── WaitTimeout                  a consumer or stream has not passed an LSN in time; also a TimeoutError
+        │                                (`reached`, `owner_pid`)
         ├── NotAConsumer                 `ack` and `checkpoint` need a stream with a consumer
         ├── UnreadableChange             the server can't send a change (`commit_lsn`, `collections`, `position`)
         ├── ReplicaIdentityChanged       a collection's table is no longer REPLICA IDENTITY FULL
@@ -135,6 +137,7 @@ from pgdoc.errors.streams import (
     StreamClosed,
     StreamError,
     UnreadableChange,
+    WaitTimeout,
 )
 
 __all__ = [
@@ -194,5 +197,6 @@ __all__ = [
     "UpgradePrepared",
     "UpgradeRefused",
     "VersionConflict",
+    "WaitTimeout",
     "WalLevelTooLow",
 ]

@@ -52,6 +52,21 @@ class ConsumerLost(StreamError):  # noqa: N818
     """
 
 
+class WaitTimeout(StreamError, TimeoutError):  # noqa: N818 (the field's names: psycopg_pool.PoolTimeout)
+    """A consumer or stream has not passed an LSN in time: see how far it is, or wait longer.
+
+    Attributes:
+        reached: the LSN that it has passed, as text.
+        owner_pid: the pid of the server process whose session has the consumer open; `None` if nobody has, and for a
+            stream.
+    """
+
+    def __init__(self, message: str, *, reached: str = "", owner_pid: int | None = None) -> None:
+        super().__init__(message)
+        self.reached = reached
+        self.owner_pid = owner_pid
+
+
 class NotAConsumer(StreamError):  # noqa: N818
     """`ack` and `checkpoint` need a stream with a consumer: open it with `watch(consumer=...)`."""
 

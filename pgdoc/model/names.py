@@ -8,7 +8,7 @@ from typing import Any
 from pgdoc.errors import InvalidName
 from pgdoc.model.short_repr import short_repr
 
-__all__ = ["check_consumer", "check_name", "quoted", "without_needless_quotes"]
+__all__ = ["call_channel", "check_consumer", "check_name", "quoted", "without_needless_quotes"]
 
 _NAME = re.compile(r"[^\W\d][\w-]*")
 _NEEDLESS_QUOTES = re.compile(r'"([a-z_][a-z0-9_]*)"')
@@ -34,6 +34,11 @@ def check_consumer(name: Any) -> str:
     if not isinstance(name, str) or _CONSUMER.fullmatch(name) is None:
         raise InvalidName(f"{short_repr(name)} is not a valid consumer name: use 1 to 40 characters of a-z, 0-9 and _")
     return name
+
+
+def call_channel(consumer: str) -> str:
+    """Return the channel on which a consumer's owner listens; see `pgdoc.consumers.calls`."""
+    return f"pgdoc_call_{consumer}"
 
 
 def quoted(schema: str, name: str) -> str:

@@ -69,6 +69,7 @@ class Reader:
         is_quiet: whether it could count as a synchronous standby, so that nothing is confirmed; as of the last time
             that there was something to confirm.
         has_large_buffer: whether a large frame came, for which libpq keeps memory until the connection is closed.
+        is_elsewhere: whether the socket of `watch` had something to read since.
         waited_at: the time of `time.monotonic` at which nothing was left to read.
         clock_ahead_s: how far the server's clock is ahead of this process's; 0 until a keepalive tells.
     """
@@ -98,6 +99,7 @@ class Reader:
         self.wal_end = start
         self.is_quiet = False
         self.has_large_buffer = False
+        self.is_elsewhere = False
         self.waited_at = time.monotonic()
         self.clock_ahead_s = 0.0
         self._clocks: deque[float] = deque(maxlen=_CLOCKS)
@@ -186,6 +188,11 @@ class Reader:
         """Let the next `read` ask the server for the end of its WAL."""
         self._question_due = True
 
+    def watch(self, descriptor: int) -> None:
+        """Let the first `read` return that finds something to read at this socket, and set `is_elsewhere`."""
+        self.is_elsewhere = False
+        self._poll.register(descriptor, select.POLLIN)
+
     def wake(self) -> None:
         """Make a `read` that waits in another thread return; takes no lock."""
         try:
@@ -252,8 +259,11 @@ class Reader:
         for descriptor, _ in self._poll.poll(max(0.0, min(timeout_s, self._interval_s)) * 1000):
             if descriptor == self._pgconn.socket:
                 self._pgconn.consume_input()
-            else:
+            elif descriptor == self._wake_reads.fileno():
                 self._wake_reads.recv(4096)
+            else:
+                self.is_elsewhere = True
+                self._poll.unregister(descriptor)
 
     def _report(self) -> None:
         if self._end is not None:  # nothing can be sent any more, and `read` raises the server's error

@@ -1,4 +1,4 @@
-"""The growing delays between attempts: to reach a server, and to run a transaction."""
+"""The growing delays between attempts: to reach a server, to run a transaction, and to find that something is done."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
-__all__ = ["Backoff", "random_delays"]
+__all__ = ["Backoff", "growing_pause_s", "random_delays"]
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 FIRST_CONFLICT_S = 0.02
 LONGEST_CONFLICT_S = 1.0
+SHORTEST_PAUSE_S = 0.001
 
 
 class Backoff:
@@ -51,3 +52,8 @@ def random_delays(count: int) -> Iterator[float]:
     for _ in range(count):
         yield random.uniform(0, limit_s)  # noqa: S311 (nothing secret)
         limit_s = min(limit_s * 2, LONGEST_CONFLICT_S)
+
+
+def growing_pause_s(waited_s: float, longest_s: float) -> float:
+    """Return how long to pause before the next look, after waiting so long: what takes long is found a quarter late."""
+    return min(max(SHORTEST_PAUSE_S, waited_s / 4), longest_s)

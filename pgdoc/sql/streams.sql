@@ -5,6 +5,33 @@
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
   (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS flushed
 
+-- name: now
+-- On a standby, this fails as a write does, so that the store looks for the primary.
+SELECT CASE WHEN pg_is_in_recovery() THEN pg_notify('pgdoc'::text, ''::text)::text::bigint
+  ELSE (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint END
+
+-- name: awaited
+-- How far a consumer has come, see `find` in consumers.sql, and whether that is a position of this database: a copy or a
+-- restored dump has the rows of its original.
+SELECT CASE WHEN pg_is_in_recovery() THEN pg_notify('pgdoc'::text, ''::text)::text::bigint
+    ELSE (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint END AS inserted,
+  c.place, c.snapshot,
+  c.database_oid = d.oid AND c.system_id = (SELECT system_identifier::text FROM pg_control_system()) AS is_own
+FROM pg_database d LEFT JOIN (
+  SELECT greatest(c.place, p.acknowledged) AS place,
+    CASE WHEN p.acknowledged > c.place THEN p.snapshot ELSE c.snapshot END AS snapshot,
+    CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END AS system_id,
+    CASE WHEN p.acknowledged > c.place THEN p.database_oid ELSE c.database_oid END AS database_oid
+  FROM pgdoc.consumers c LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
+  WHERE c.name = %s::text
+) AS c ON true
+WHERE d.datname = current_database()
+
+-- name: call
+-- Asks the process that has a consumer open to store its progress, see pgdoc.consumers.calls. Not flushed: transactions
+-- that send a notification commit one after the other, in the whole server.
+SELECT pg_notify(%s::text, ''::text) FROM set_config('synchronous_commit', 'off', true)
+
 -- name: timeline
 SELECT ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int
 

@@ -53,6 +53,7 @@ class Delivered:
         self._ending: Change | None = None  # the invalidate: the next event, and the last
         self._last: RawPosition = BEFORE_ALL  # of the last change that was delivered or skipped
         self._delivered_at: RawPosition = BEFORE_ALL  # of the last event
+        self._batch = (BEFORE_ALL, BEFORE_ALL)  # of the first and the last change of the last batch; set before `_last`
         # How far a snapshot had come with it; an event of the snapshot stands for that.
         self._delivered_progress: SnapshotProgress | ChangeEvent | None = None
 
@@ -60,6 +61,16 @@ class Delivered:
     def progress(self) -> SnapshotProgress | None:
         """How far the snapshot that is being delivered has come."""
         return None if self.snapshot is None else self.snapshot.delivered
+
+    @property
+    def processed(self) -> RawPosition:
+        """A position before which the stream's reader has processed every event; any thread may ask.
+
+        The reader comes back for an event after it has processed those before; of a batch, all at once.
+        """
+        last = self._last  # read first
+        first, end = self._batch
+        return first if end == last else last
 
     def start_from(self, position: RawPosition) -> None:
         """Deliver nothing at or before `position`."""

@@ -203,6 +203,7 @@ class Delivery(Delivered):
             found, end = self._rows_in(batch, most)
             if found:
                 position, delivered = batch[end - 1].position, self.delivered + len(found)
+                self._batch = batch[batch.next].position, position
                 self._last = self._delivered_at = position
                 self._delivered_progress = None
                 self.delivered = delivered

@@ -48,6 +48,9 @@ class Feed(Protocol):
     def reading(self) -> Reading:
         """How far the reader that feeds the stream has come in time, as far as that is known."""
 
+    def ask(self) -> None:
+        """Have the reader ask the server at once how far its WAL goes, if it waits for more; for any thread."""
+
     def leave(self) -> None:
         """Stop feeding, and drop what was put."""
 
@@ -98,6 +101,11 @@ class HubFeed:
         """See `Feed`; a catch-up reader's is not known."""
         reading = self._hub.reading
         return reading if self._subscription.state is State.LIVE else Reading(reading.clock_ahead_s)
+
+    def ask(self) -> None:
+        """See `Feed`; a catch-up reader asks by itself."""
+        if self._subscription.state is State.LIVE:
+            self._hub.ask()
 
     def leave(self) -> None:
         """See `Feed`."""

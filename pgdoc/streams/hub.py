@@ -140,6 +140,10 @@ class Hub:
         """See `Reader`."""
         return self._live.is_quiet
 
+    def ask(self) -> None:
+        """See `LiveReader`."""
+        self._live.ask()
+
     def report_soon(self) -> None:
         """See `LiveReader`."""
         self._live.report_soon()

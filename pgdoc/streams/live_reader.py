@@ -88,6 +88,13 @@ class LiveReader:
         if session is not None:
             session.reader.wake()
 
+    def ask(self) -> None:
+        """Have the hub thread ask the server at once how far its WAL goes; for any thread."""
+        session = self._session
+        if session is not None:
+            session.reader.ask()
+            session.reader.wake()
+
     def report_soon(self) -> None:
         """Have the hub thread report at once how far it has read."""
         session = self._session

@@ -21,15 +21,16 @@ from pgdoc.errors import (
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["fact", "halves", "is_conflict", "is_loss", "is_outage", "named", "text_of", "traceback_of"]
+__all__ = ["fact", "halves", "is_loss", "is_outage", "is_read_only", "met_conflict", "named", "text_of", "traceback_of"]
 
-# The server takes no writes: it is a standby, it is out of disk, memory or connections, or it stops.
-_OUTAGE = re.compile(r"25006|53...|57P0[1-5]")
+# The server is out of disk, memory or connections, or it stops.
+_OUTAGE = re.compile(r"53...|57P0[1-5]")
+_READ_ONLY = "25006"
 _LONGEST_ERROR = 10_000
 _LONGEST_TRACEBACK = 30_000
 
 
-def is_conflict(exc: BaseException) -> bool:
+def met_conflict(exc: BaseException) -> bool:
     """Whether the transaction met another one, so that it can succeed at once."""
     if isinstance(exc, psycopg.Error):
         return is_serialization_failure(exc)
@@ -45,8 +46,16 @@ def is_outage(exc: BaseException) -> bool:
     """Whether the server answers, and can do nothing for any event now."""
     if isinstance(exc, PoolExhausted | UpgradePrepared):
         return True
-    sqlstate = exc.sqlstate if isinstance(exc, psycopg.Error | DatabaseError) else None
-    return _OUTAGE.fullmatch(sqlstate or "") is not None
+    return _OUTAGE.fullmatch(_sqlstate_of(exc)) is not None
+
+
+def is_read_only(exc: BaseException) -> bool:
+    """Whether the transaction takes no writes; perhaps the server takes none, for example because it is a standby."""
+    return _sqlstate_of(exc) == _READ_ONLY
+
+
+def _sqlstate_of(exc: BaseException) -> str:
+    return (exc.sqlstate if isinstance(exc, psycopg.Error | DatabaseError) else None) or ""
 
 
 def halves(events: list[ChangeEvent], failed: ChangeEvent | None) -> list[list[ChangeEvent]]:

@@ -92,6 +92,8 @@ def test_streams_and_consumers_through_a_pooler_say_what_is_missing(server: Serv
         for consumer in (None, "mine"):
             with pytest.raises(DirectRouteNeeded, match="replication_conninfo"):
                 store.watch(consumer=consumer)
+        with pytest.raises(DirectRouteNeeded, match="replication_conninfo"):
+            store.create_consumer("mine", "docs")
         with psycopg.connect(pooled, autocommit=True, prepare_threshold=None) as other:
             for _ in range(6):  # no setting of a stream's session was left in the pooler's
                 assert other.execute("SHOW idle_session_timeout").fetchall() == [("0",)]

@@ -159,6 +159,14 @@ def _checkpoint(scene: Scene) -> None:
             stream.checkpoint(event, tx)
 
 
+def _create_consumer(scene: Scene) -> None:
+    assert scene.store.create_consumer("of_deploy", "orders")
+
+
+def _create_consumer_by_command(scene: Scene) -> None:
+    assert scene.cli("consumers", "create", "of_script", "orders") == "Created consumer of_script.\n"
+
+
 def _drop_consumer(scene: Scene) -> None:
     scene.store.drop_consumer("of_nobody")
 
@@ -276,9 +284,13 @@ CALLS: dict[str, Callable[[Scene], object]] = {
     "`stream.ack`": _ack,
     "`stream.checkpoint` in a transaction of the same role": _checkpoint,
     "`store.consumers`": lambda scene: scene.store.consumers(),
+    "`store.create_consumer`": _create_consumer,
     "`store.drop_consumer`": _drop_consumer,
     "`store.recreate_consumer`": _recreate,
     "`store.skip`": _skip,
+    "`store.dead_letters`": lambda scene: scene.store.dead_letters(),
+    "`store.retry_dead_letters`": lambda scene: scene.store.retry_dead_letters(consumer="audit"),
+    "`store.drop_dead_letters`": lambda scene: scene.store.drop_dead_letters(consumer="audit"),
     "`store.history`": lambda scene: scene.store.history(),
     "`store.set_history`": lambda scene: scene.store.set_history(size=1 << 30),
     "`store.status`": lambda scene: scene.store.status(),
@@ -294,7 +306,11 @@ CALLS: dict[str, Callable[[Scene], object]] = {
     "`pgdoc watch`": _watch_in_a_terminal,
     "`pgdoc tables list`": lambda scene: scene.cli("tables", "list"),
     "`pgdoc consumers list`": lambda scene: scene.cli("consumers", "list"),
+    "`pgdoc consumers create`": _create_consumer_by_command,
     "`pgdoc consumers prune`": lambda scene: scene.cli("consumers", "prune", "--older-than", "7d"),
+    "`pgdoc dead-letters list`": lambda scene: scene.cli("dead-letters", "list", "--consumer", "audit"),
+    "`pgdoc dead-letters retry`": lambda scene: scene.cli("dead-letters", "retry", "--all"),
+    "`pgdoc dead-letters drop`": lambda scene: scene.cli("dead-letters", "drop", "--all", "--yes"),
     "`pgdoc metrics --once`": lambda scene: scene.cli("metrics", "--once"),
     "`pgdoc upgrade prepare`": lambda scene: scene.cli("upgrade", "prepare", "--only", "--timeout", "1"),
     "`pgdoc grant`": lambda scene: scene.cli("grant", "pgdoc_nobody_yet", "--as", "writer"),

@@ -169,7 +169,7 @@ def write_poison_again(owner: psycopg.Connection) -> None:
 async def test_without_wal2json_nothing_after_the_poison_can_be_read(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("consumers.owned_slot", "streams.catchup"):
+    for module in ("consumers.slot_reading", "streams.catchup"):
         monkeypatch.setattr(f"pgdoc.{module}.find_poison", lambda *_args, **_options: (None, STRAIGHT))
     async with AsyncStore(dsn, plugin="pgoutput") as store:
         async with store.watch(consumer="orders") as stream, store.watch("orders") as live:
@@ -195,7 +195,7 @@ async def test_a_consumer_passes_no_more_than_the_operator_has_seen(
             assert (ids, error.collections) == (["before"], ("files",))
         await store.skip("all", commit_lsn=error.commit_lsn)
         with monkeypatch.context() as broken:  # without wal2json, the order after the poison would be passed, too
-            broken.setattr("pgdoc.consumers.owned_slot.find_poison", lambda *_args, **_options: (None, STRAIGHT))
+            broken.setattr("pgdoc.consumers.slot_reading.find_poison", lambda *_args, **_options: (None, STRAIGHT))
             async with store.watch(consumer="all") as stream:
                 _, error = await read_to_error(stream)
                 assert error.collections == ()
@@ -227,7 +227,7 @@ async def test_a_detour_for_which_no_slot_is_free_is_tried_ever_more_rarely(
 
     async with AsyncStore(dsn, plugin="wal2json") as store, store.watch("orders", consumer=consumer) as stream:
         monkeypatch.setattr(Backoff, "wait", recorded)
-        monkeypatch.setattr("pgdoc.consumers.owned_slot.open_copy", full_at_first(open_copy))
+        monkeypatch.setattr("pgdoc.consumers.slot_reading.open_copy", full_at_first(open_copy))
         monkeypatch.setattr("pgdoc.streams.live_reader.open_reader", full_at_first(open_reader))
         write_poison(owner, "plain")
         assert await ids_to_end(stream) == ["before", "after"]

@@ -13,9 +13,10 @@ from pgdoc.runtime.primitives import async_sleep
 from tests.integration._async.streams import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from pgdoc import AsyncTransaction, AsyncWorker, ChangeEvent
+    from pgdoc.runtime.primitives import AsyncAct
 
 _numbers = itertools.count(1)
 
@@ -59,7 +60,7 @@ async def running(worker: AsyncWorker) -> AsyncGenerator[AsyncWorker]:
         raise activity.error
 
 
-async def until(condition: Callable[[], Awaitable[Any]]) -> None:
+async def until(condition: AsyncAct[Any]) -> None:
     """Wait until the condition holds."""
     deadline = time.monotonic() + PATIENCE_S
     while not await condition():

@@ -14,9 +14,10 @@ from pgdoc.runtime.primitives import sleep
 from tests.integration._sync.streams import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Awaitable, Callable
+    from collections.abc import Generator, Callable
 
     from pgdoc import Transaction, Worker, ChangeEvent
+    from pgdoc.runtime.primitives import Act
 
 _numbers = itertools.count(1)
 
@@ -60,7 +61,7 @@ def running(worker: Worker) -> Generator[Worker]:
         raise activity.error
 
 
-def until(condition: Callable[[], Awaitable[Any]]) -> None:
+def until(condition: Act[Any]) -> None:
     """Wait until the condition holds."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():

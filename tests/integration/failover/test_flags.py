@@ -48,6 +48,14 @@ def test_a_consumer_s_slot_is_a_failover_slot_unless_the_store_refuses(conninfo:
             assert slots(conninfo)[_SLOT] is is_flagged
 
 
+def test_a_consumer_that_is_created_without_being_opened_has_the_flag_too(conninfo: str) -> None:
+    for failover in ("auto", False):
+        with Store(conninfo, failover=failover) as store:
+            assert store.create_consumer("mail", "orders")
+            assert slots(conninfo)[_SLOT] is (failover == "auto")
+            assert store.drop_consumer("mail")
+
+
 def test_a_slot_that_is_made_again_has_the_flag_too(conninfo: str, server_18: LocalServer) -> None:
     with Store(conninfo) as store:
         with store["orders"].watch(consumer="mail"):
@@ -80,6 +88,8 @@ def test_a_server_without_failover_slots_refuses_the_demand(dsn: str, server: Lo
         for options in ({}, {"consumer": "mail"}):
             with pytest.raises(UnsupportedServer, match="PostgreSQL has since version 17"):
                 store["orders"].watch(**options)  # type: ignore[arg-type]
+        with pytest.raises(UnsupportedServer, match="PostgreSQL has since version 17"):
+            store.create_consumer("mail", "orders")
     with Store(dsn) as store, store["orders"].watch(consumer="mail"):
         store["orders"].insert("a", {})
     with Store(dsn) as store:

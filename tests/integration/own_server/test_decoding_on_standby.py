@@ -100,6 +100,12 @@ def test_a_consumer_has_its_slot_on_the_primary_and_shares_the_walsender_of_the_
         assert count_slots(clusters, "^pgdocb_")[0] == 0, "nobody would drop a bookmark of the primary"
         assert store.recreate_consumer("mine")
         assert store.drop_consumer("mine")
+        assert store.create_consumer("mine", "docs")
+        assert count_slots(clusters, "^pgdoc_") == (1, 0)
+        store["docs"].insert("between", {})
+        with store["docs"].watch(consumer="mine") as stream:
+            assert ids(stream, 1) == ["between"]
+        assert store.drop_consumer("mine")
     assert count_slots(clusters, "^pgdoc_") == (0, 0)
 
 

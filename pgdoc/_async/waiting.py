@@ -1,0 +1,180 @@
+"""Waiting until a durable consumer, or a stream, has passed an LSN."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgdoc.errors import ConsumerNotFound, HistoryLost, PgdocError, StreamClosed, StreamError, WaitTimeout
+from pgdoc.model.names import call_channel
+from pgdoc.model.positions import Lsn
+from pgdoc.runtime.primitives import async_sleep
+from pgdoc.streams.patience import TIMEOUT_S, Patience, check_lsn, check_wal_has, has_processed
+
+if TYPE_CHECKING:
+    from pgdoc._async.admin import AsyncAdmin
+    from pgdoc._async.stream_backend import AsyncStreamBackend
+    from pgdoc.streams.delivery import Delivery
+
+__all__ = ["AsyncConsumerWait", "AsyncStreamWaiting", "fetch_now"]
+
+
+class _Progress(NamedTuple):
+    """What the catalog says about a consumer, and how far the WAL is inserted.
+
+    Attributes:
+        place: everything up to it is acknowledged; see `ConsumerRow`.
+        snapshot: the progress of a snapshot that is not complete.
+    """
+
+    inserted: int
+    place: tuple[int, ...]
+    snapshot: str | None
+
+    def has_passed(self, lsn: int) -> bool:
+        return self.snapshot is None and self.place >= (lsn,)
+
+
+async def fetch_now(backend: AsyncStreamBackend) -> Lsn:
+    """See `AsyncStore.now`."""
+    ((lsn,),) = await backend.fetch("now")
+    return Lsn(lsn)
+
+
+class AsyncConsumerWait:
+    """One wait for a durable consumer that any process may have open; see `pgdoc.consumers.calls`."""
+
+    def __init__(self, backend: AsyncStreamBackend, admin: AsyncAdmin, consumer: str, timeout_s: float | None) -> None:
+        self._backend, self._admin = backend, admin
+        self._name = consumer
+        self._patience = Patience(timeout_s)
+        self._has_flushed = False
+
+    async def until(self, lsn: Lsn | None) -> None:
+        """Return when the consumer has passed `lsn`, by default the present end of the WAL."""
+        found = await self._look(lsn)
+        lsn = Lsn(found.inserted) if lsn is None else lsn
+        lost: PgdocError | None = None
+        while not found.has_passed(lsn):
+            if self._patience.is_over:
+                raise await self._timed_out(lsn, found) from lost
+            try:
+                if self._patience.may_call():
+                    await self._call()
+                await async_sleep(self._patience.pause_s)
+                found, lost = await self._look(lsn), None
+            except PgdocError as exc:
+                if not exc.resumable:
+                    raise
+                lost = exc  # the server restarts, or another one is promoted
+                await async_sleep(self._patience.pause_s)
+
+    async def _look(self, lsn: Lsn | None) -> _Progress:
+        rows = await self._backend.fetch_of_consumers("awaited", self._name, rights="SELECT")
+        ((inserted, place, snapshot, is_own),) = rows
+        if place is None:
+            raise ConsumerNotFound(
+                f'consumer "{self._name}" does not exist: check the name (store.consumers() lists all)'
+            )
+        if lsn is not None:
+            check_wal_has(lsn, inserted)
+        if not is_own:
+            raise HistoryLost(
+                f'consumer "{self._name}" has its position in another database, of which this one is a copy or a '
+                'restored dump: drop the consumer, or open it with on_lost="recreate"'
+            )
+        return _Progress(inserted, tuple(place), snapshot)
+
+    async def _call(self) -> None:
+        if not self._has_flushed:  # and so has something to read beyond the LSN
+            await self._backend.fetch("flush")
+            self._has_flushed = True
+        await self._backend.fetch("call", call_channel(self._name))
+
+    async def _timed_out(self, lsn: Lsn, found: _Progress) -> WaitTimeout:
+        reached = Lsn(found.place[0] if found.place else 0)
+        try:
+            owner_pid = next(
+                (each.owner_pid for each in await self._admin.consumers() if each.name == self._name), None
+            )
+        except PgdocError:
+            owner_pid, reason = None, "who has it open could not be found out"
+        else:
+            reason = (
+                "nobody has it open: start the program that reads it"
+                if owner_pid is None
+                else f"the session with pid {owner_pid} has it open: look into what its handler does, or wait longer"
+            )
+        return WaitTimeout(
+            f'consumer "{self._name}" has not passed {lsn} within {self._patience.timeout_s:g} s, it is at {reached}; '
+            f"{reason}",
+            reached=str(reached),
+            owner_pid=owner_pid,
+        )
+
+
+class AsyncStreamWaiting:
+    """The part of a stream that other tasks wait with."""
+
+    _backend: AsyncStreamBackend
+    _delivery: Delivery
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream delivers no more events."""
+        return self._delivery.closed
+
+    async def wait_for(
+        self,
+        lsn: Lsn | str | None = None,
+        timeout: float | None = TIMEOUT_S,  # noqa: ASYNC109 (the contract's)
+    ) -> None:
+        """Wait until the program that reads this stream has processed everything before `lsn`.
+
+        That is when the stream has delivered every event of the transactions whose commit LSN is lower, and its reader
+        has asked for the next event after them. Call it from another task than the one that reads the stream.
+
+        Args:
+            lsn: from `store.now()`; by default everything that was committed before the call.
+            timeout: seconds to wait; `None` waits as long as the stream is open.
+
+        Raises:
+            WaitTimeout: the reader has not come back in time.
+            StreamClosed: the stream ended before.
+            InvalidInput: `lsn` is not an LSN.
+            InvalidResumeToken: `lsn` lies beyond the end of the server's WAL.
+        """
+        wanted = None if lsn is None else check_lsn("lsn", lsn)
+        patience = Patience(timeout)
+        if self._delivery.feed is None and not self.closed:
+            raise StreamError("the stream is not open: await it, or enter it, first")
+        inserted = await fetch_now(self._backend)
+        wanted = inserted if wanted is None else wanted
+        check_wal_has(wanted, inserted)
+        if has_processed(self._delivery, wanted):
+            return
+        await self._backend.fetch("flush")  # so that the reader finds something beyond `wanted`
+        while not has_processed(self._delivery, wanted):
+            if self.closed:
+                raise StreamClosed(f"the stream ended before it had delivered everything before {wanted}")
+            if patience.is_over:
+                raise self._not_processed(wanted, patience.timeout_s)
+            if self._delivery.feed is not None:
+                self._delivery.feed.ask()
+            await async_sleep(patience.pause_s)
+
+    def _not_processed(self, lsn: Lsn, timeout_s: float | None) -> WaitTimeout:
+        feed = self._delivery.feed
+        reached = Lsn(self._delivery.position(feed)[0] if feed is not None else 0)
+        mode = self._delivery.stats().mode
+        if mode == "standby":
+            reason = "it is a standby: wait for its consumer with store.wait_for()"
+        elif self._delivery.mailbox.buffered:
+            reason = "its reader is behind: look into what it does, or wait longer"
+        elif mode == "live":
+            reason = "its reader has not asked for the next event: another thread or task must read the stream"
+        else:
+            reason = f"its mode is {mode}"
+        return WaitTimeout(
+            f"the stream has not passed {lsn} within {timeout_s:g} s, it is at {reached}; {reason}",
+            reached=str(reached),
+        )
