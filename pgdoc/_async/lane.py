@@ -17,9 +17,9 @@ from pgdoc.changes.events import ChangeEvent
 from pgdoc.errors import ConsumerLost, StoreClosed
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import AsyncFlag, async_cancelled_inside
-from pgdoc.workers.backlog import Backlog
+from pgdoc.workers.backlog import LaneBacklog
 from pgdoc.workers.failures import halves, named, text_of
-from pgdoc.workers.parking import Parked, key_of
+from pgdoc.workers.parking import Parked, parking_key
 from pgdoc.workers.registration import check_result
 from pgdoc.workers.spans import handler_span
 
@@ -95,7 +95,7 @@ class AsyncLane:
         # Shared: each is set by one side, and cleared by the other.
         self.ends = AsyncFlag()
         self.arrived = AsyncFlag()
-        self.backlog = Backlog()
+        self.backlog = LaneBacklog()
         self.has_due = True
         self.is_called_off = False
         self.connection: Any = None
@@ -248,7 +248,7 @@ class AsyncLane:
                 self.figures.failures += 1
             raise
         for event in waiting:
-            self._parked.add(key_of(event))
+            self._parked.add(parking_key(event))
         self.figures.handled += len(free)
         self.figures.parked += len(waiting)
 
@@ -314,7 +314,7 @@ class AsyncLane:
         await self._server.until_served(act, partial(self._rows.is_stored, mark))
         self.figures.dead += 1
         if self.registration.on_dead == "park":
-            self._parked.add(key_of(event))
+            self._parked.add(parking_key(event))
         logger.error(
             "%s gave up on %s after %d attempts: %s; it is a dead letter",
             self.registration.title,

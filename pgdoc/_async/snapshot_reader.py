@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk, delivered_id
 from pgdoc.decoding.registry_rows import table_shape_of
 from pgdoc.errors import PgdocError
-from pgdoc.model.json_codec import decode_short, may_have_long_integers
+from pgdoc.model.json_codec import decode_short, may_have_long_numbers
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.stored_rows import rows_by_id, rows_by_key
 from pgdoc.model.table_names import is_table_name, titled
@@ -146,7 +146,7 @@ class AsyncSnapshotReader:
         documents = rows_by_id(ids, texts, columns)
         up_to = max(documents, default=None) if self._has_more(len(documents), found, most) else None
         chunk = SnapshotChunk(collection, after, documents, up_to, PgSnapshot.parse(text), end, read_at)
-        if texts is not None and not may_have_long_integers(texts):
+        if texts is not None and not may_have_long_numbers(texts):
             chunk.decode_text = decode_short
         return chunk
 
