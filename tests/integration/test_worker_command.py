@@ -54,7 +54,9 @@ async def audit(tx: pgdoc.AsyncTransaction, events: list[pgdoc.ChangeEvent]) -> 
         await asyncio.sleep({pause})
 """
 
-BLOCKING = ASYNC.replace("await asyncio.sleep", "time.sleep")
+BLOCKING = "import pgdoc.cli.worker_process\npgdoc.cli.worker_process._GRACE_S = 1.0\n" + ASYNC.replace(
+    "await asyncio.sleep", "time.sleep"
+)
 
 
 @pytest.fixture
@@ -122,8 +124,7 @@ def test_a_signal_lets_the_batch_end(module: Callable[..., str], dsn: str, text:
 
 @pytest.mark.parametrize(("text", "code"), [(SYNC, 0), (ASYNC, 0), (BLOCKING, 1)], ids=["sync", "async", "blocking"])
 def test_a_batch_that_takes_too_long_is_rolled_back(module: Callable[..., str], dsn: str, text: str, code: int) -> None:
-    grace = "import pgdoc.cli.worker_process\npgdoc.cli.worker_process._GRACE_S = 1.0\n"
-    with running(module(grace + text, pause=3600, timeout=0.5)) as process:
+    with running(module(text, pause=3600, timeout=0.5)) as process:
         insert(dsn, "1")
         assert process.stdout is not None
         assert process.stderr is not None
