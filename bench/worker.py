@@ -36,15 +36,20 @@ logger = logging.getLogger("pgdoc.worker")
 
 
 class Sizes(NamedTuple):
-    """How many changes wait, how many of them to handle one by one, and how many when one is poisonous."""
+    """How many changes wait, how many of them to handle one by one, and how many when one is poisonous.
+
+    Attributes:
+        retries: of the poisonous event.
+    """
 
     changes: int = 20_000
     one_by_one: int = 500
     poisoned: int = 100_000
     rounds: int = 3
+    retries: int = 5
 
 
-QUICK = Sizes(changes=400, one_by_one=20, poisoned=1_000, rounds=1)
+QUICK = Sizes(changes=400, one_by_one=20, poisoned=1_000, rounds=1, retries=1)
 
 
 class Setting(NamedTuple):
@@ -272,16 +277,20 @@ def ratio(rates: list[float], base: list[float] | None) -> float:
 
 
 def measure_poison(sizes: Sizes) -> None:
-    """Print what a poisonous event in the middle costs: the retries of its batch, and those of the event alone."""
+    """Print what a poisonous event in the middle costs: to take its batch apart, and the delays of its retries."""
     print(f"\na poisonous event in the middle of {sizes.poisoned:,}: median of {sizes.rounds} rounds")
-    print(f"{'way':34}{'batch':>7}{'seconds':>10}{'calls':>18}{'dead':>12}")
+    print(f"{'poisonous events':34}{'batch':>7}{'seconds':>10}{'calls':>18}{'dead':>12}")
     with LocalServer(plugin="wal2json") as server:
         with pgdoc.Store(server.conninfo) as store:
             after = sink.fill(server.conninfo, store, sizes.poisoned)
         numbers = itertools.count()
         middle = f"o-{sizes.poisoned // 4}"  # each order has two changes, and the handler refuses the first
         for batch in POISONED_BATCHES:
-            for text, poison, retries in (("none", "o-none", 0), ("no retries", middle, 0), ("5 retries", middle, 5)):
+            for text, poison, retries in (
+                ("none", "o-none", 0),
+                ("one, retries=0", middle, 0),
+                (f"one, retries={sizes.retries}", middle, sizes.retries),
+            ):
                 way = Way(sizes.poisoned, batch, retries=retries)
                 setting = Setting(server.conninfo, after, poison)
                 runs = [by_worker(setting, way, f"poison_{next(numbers)}") for _ in range(sizes.rounds)]
