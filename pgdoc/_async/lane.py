@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,19 +16,25 @@ from pgdoc._async.lane_server import AsyncLaneServer, LaneEnded
 from pgdoc.changes.events import ChangeEvent
 from pgdoc.errors import ConsumerLost, StoreClosed
 from pgdoc.model.tokens import Mark
-from pgdoc.runtime.activities import AsyncFlag
-from pgdoc.workers.backlog import Backlog
-from pgdoc.workers.failures import halves, named
-from pgdoc.workers.parking import Parked, key_of
+from pgdoc.runtime.activities import AsyncFlag, async_cancelled_inside
+from pgdoc.workers.backlog import LaneBacklog
+from pgdoc.workers.failures import halves, named, text_of
+from pgdoc.workers.parking import Parked, parking_key
+from pgdoc.workers.registration import check_result
+from pgdoc.workers.spans import handler_span
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tenacity import RetryCallState
 
     from pgdoc._async.lane_rows import DueLetter
     from pgdoc._async.store import AsyncStore
     from pgdoc._async.transaction import AsyncTransaction
     from pgdoc.consumers.consumer import Consumer
+    from pgdoc.runtime.activities import AsyncActivity
     from pgdoc.workers.figures import HandlerFigures
+    from pgdoc.workers.memory import LaneMemory
     from pgdoc.workers.registration import Registration
 
     T = TypeVar("T")
@@ -40,15 +47,25 @@ FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 60.0
 CAUTIOUS_AFTER = 3
 """After this many beginnings at one position, the lane tries its first events one by one: one may end the process."""
+MOST_LETTER_TRIES = 3
 _IDLE_S = 0.5
+_PREDECESSOR_S = 0.2
 
 
 class ProcessEnded(Exception):  # noqa: N818
     """Each process that tried this event ended while it did."""
 
 
+class RolledBack(Exception):  # noqa: N818 (it is no error)
+    """The handler rolled back at one event of several that share a transaction."""
+
+
 class AsyncLane:
     """Runs one handler, in one thread or task; another thread or task puts events into its backlog.
+
+    Args:
+        memory: of this process about the handler.
+        predecessor: a lane of the handler that was called off, and may still run it.
 
     Attributes:
         registration: the handler and its options.
@@ -59,7 +76,7 @@ class AsyncLane:
         connection: that of the open transaction.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what its consumer knows)
         self,
         store: AsyncStore,
         registration: Registration,
@@ -67,15 +84,18 @@ class AsyncLane:
         figures: HandlerFigures,
         *,
         is_sole: bool,
+        memory: LaneMemory,
+        predecessor: AsyncActivity | None = None,
     ) -> None:
         self._store = store
         self.registration = registration
         self.figures = figures
-        self._rows = AsyncLaneRows(store, registration, consumer, is_sole=is_sole)
+        self._rows = AsyncLaneRows(store, registration, consumer, memory, is_sole=is_sole)
+        self._predecessor = predecessor
         # Shared: each is set by one side, and cleared by the other.
         self.ends = AsyncFlag()
         self.arrived = AsyncFlag()
-        self.backlog = Backlog()
+        self.backlog = LaneBacklog()
         self.has_due = True
         self.is_called_off = False
         self.connection: Any = None
@@ -92,17 +112,19 @@ class AsyncLane:
             ConsumerLost: another process has taken the consumer over.
         """
         try:
+            while self._predecessor is not None and not self._predecessor.is_over:
+                await self._server.pause(_PREDECESSOR_S)
             begun_times = await self._server.until_served(self._rows.begin)
             await self._server.until_served(self._look_for_parked)
-            is_cautious = begun_times > CAUTIOUS_AFTER
+            # A process that ended had taken at most one batch more than it stored.
+            cautious_at = self.registration.batch if begun_times > CAUTIOUS_AFTER else 0
             while not self.ends.is_set():
                 if self.has_due:
                     self.has_due = False
                     await self._retry_letters()
                 batch = self.backlog.take(self.registration.batch)
                 if batch:
-                    await self._handle(batch, is_cautious=is_cautious)
-                    is_cautious = False
+                    cautious_at -= await self._handle(batch, is_cautious=cautious_at > 0)
                 elif not self.has_due:
                     self.arrived.clear()
                     if not self.backlog.waiting:
@@ -112,7 +134,8 @@ class AsyncLane:
         if not self.is_called_off:
             await self._rows.end()
 
-    async def _handle(self, batch: list[ChangeEvent], *, is_cautious: bool) -> None:
+    async def _handle(self, batch: list[ChangeEvent], *, is_cautious: bool) -> int:
+        """Handle a batch; return how many of its events were not processed before."""
         skips_to = self._rows.skips_to
         events = [event for event in batch if mark_after(event).position > skips_to] if skips_to else batch
         if events:
@@ -124,6 +147,7 @@ class AsyncLane:
                 await self._handle_all(events)
         self.done = mark_after(batch[-1])
         self.backlog.done_count += len(batch)  # last: `done` is then known
+        return len(events)
 
     async def _handle_cautiously(self, events: list[ChangeEvent]) -> None:
         """Handle events one by one, each noted before: the process may end at any of them."""
@@ -148,6 +172,8 @@ class AsyncLane:
             of_one = self.registration.attempts
             try:
                 await self._retrying(of_one if len(part) == 1 else attempts)(self._attempt, part)
+            except RolledBack:
+                parts.extendleft(reversed(halves(part, self._failed_event)))
             except Exception as exc:
                 if not self._is_failure(exc):
                     raise
@@ -171,18 +197,19 @@ class AsyncLane:
         """Whether an exception counts against the events: the handler or what it wrote failed."""
         if exc is self._server.raised:
             return True
-        return isinstance(exc, Exception) and not isinstance(exc, LaneEnded | ConsumerLost | StoreClosed)
+        return isinstance(exc, Exception) and not isinstance(exc, LaneEnded | RolledBack | ConsumerLost | StoreClosed)
 
     def _note_failure(self, state: RetryCallState) -> None:
         exc = None if state.outcome is None else state.outcome.exception()
+        if exc is None:
+            return
         (part,) = state.args
         logger.warning(
-            "%s failed on %s, and tries again (attempt %d): %s: %s",
+            "%s failed on %s, and tries again (attempt %d): %s",
             self.registration.title,
             named(part),
             state.attempt_number + 1,
-            type(exc).__name__,
-            exc,
+            text_of(exc),
             exc_info=exc if state.attempt_number == 1 else None,
         )
 
@@ -202,12 +229,14 @@ class AsyncLane:
             if free and not self.registration.takes_tx:
                 await self._call(free)
             is_saved = False
-            async with self._store.transaction() as tx:
+            async with self._transaction(free) as tx:
                 if free and self.registration.takes_tx:
                     await self._call(free, tx)
                 await self._save(tx, mark, waiting)
                 is_saved = True
             if not is_saved:  # the handler raised psycopg.Rollback: it wants no effect
+                if self.registration.takes_one and len(free) > 1:
+                    raise RolledBack
                 async with self._store.transaction() as tx:
                     await self._save(tx, mark, waiting)
             self._rows.note_saved()
@@ -219,7 +248,7 @@ class AsyncLane:
                 self.figures.failures += 1
             raise
         for event in waiting:
-            self._parked.add(key_of(event))
+            self._parked.add(parking_key(event))
         self.figures.handled += len(free)
         self.figures.parked += len(waiting)
 
@@ -227,26 +256,46 @@ class AsyncLane:
         for event in waiting:
             await self._rows.put_letter(tx, event)
         await self._rows.save(tx, mark)
+        self._check_called_off()
+
+    def _check_called_off(self) -> None:
+        """Roll the transaction back if the lane is called off: its end is not reported any more."""
         if self.is_called_off:
             raise LaneEnded
+
+    @asynccontextmanager
+    async def _transaction(self, events: list[ChangeEvent]) -> AsyncIterator[AsyncTransaction]:
+        """Begin a transaction for a call with events, inside the span of that: what it writes carries the context."""
+        with handler_span(self.registration, events if self.registration.takes_tx else []):
+            async with self._store.transaction() as tx:
+                yield tx
 
     async def _call(self, events: list[ChangeEvent], tx: AsyncTransaction | None = None) -> None:
         """Call the handler, and note what it does for those who look whether it hangs."""
         given = () if tx is None else (tx,)
         self.connection = None if tx is None else tx.connection
         began = time.monotonic()
-        self.figures.begin(events)
         try:
-            if self.registration.takes_one:
-                for event in events:
-                    self._failed_event = event
-                    await self.registration.function(*given, event)
-                self._failed_event = None
-            else:
-                await self.registration.function(*given, events)
+            with handler_span(self.registration, [] if tx is not None else events):
+                if self.registration.takes_one:
+                    for event in events:
+                        self._failed_event = event
+                        self.figures.begin([event])
+                        check_result(await self.registration.function(*given, event))
+                    self._failed_event = None
+                else:
+                    self.figures.begin(events)
+                    # A list of its own: the handler may change it.
+                    check_result(await self.registration.function(*given, list(events)))
         except Exception as exc:
             self._server.raised = exc
             raise
+        except BaseException as exc:
+            failure = async_cancelled_inside(exc)
+            if failure is None:
+                raise
+            self._server.raised = failure
+            raise failure from exc
         finally:
             self.connection = None
             self.figures.end(time.monotonic() - began)
@@ -259,24 +308,25 @@ class AsyncLane:
             async with self._store.transaction() as tx:
                 await self._rows.put_letter(tx, event, error, attempts)
                 await self._rows.save(tx, mark)
+                self._check_called_off()
             self._rows.note_saved()
 
         await self._server.until_served(act, partial(self._rows.is_stored, mark))
         self.figures.dead += 1
         if self.registration.on_dead == "park":
-            self._parked.add(key_of(event))
+            self._parked.add(parking_key(event))
         logger.error(
-            "%s gave up on %s after %d attempts: %s: %s; it is a dead letter",
+            "%s gave up on %s after %d attempts: %s; it is a dead letter",
             self.registration.title,
             named([event]),
             attempts,
-            type(error).__name__,
-            error,
+            text_of(error),
         )
 
     async def _retry_letters(self) -> None:
         """Try the letters again that are due, in their order."""
         after = 0
+        await self._server.until_served(self._rows.release)
         while not self.ends.is_set():
             letter = await self._server.until_served(partial(self._rows.next_due, after))
             if letter is None:
@@ -286,16 +336,23 @@ class AsyncLane:
         await self._server.until_served(self._look_for_parked)
 
     async def _retry_letter(self, letter: DueLetter) -> None:
+        if await self._server.until_served(partial(self._rows.note_letter, letter)) > MOST_LETTER_TRIES:
+            error = ProcessEnded(f"{MOST_LETTER_TRIES} processes ended while they tried this letter")
+            logger.error("%s: dead letter %d: %s", self.registration.title, letter.id, error)
+            await self._server.until_served(partial(self._rows.fail_letter, letter, error))
+            return
+
         async def act() -> None:
             event = ChangeEvent.from_json(letter.event or "")
             if not self.registration.takes_tx:
                 await self._call([event])
             is_removed = False
-            async with self._store.transaction() as tx:
+            async with self._transaction([event]) as tx:
                 # First: a letter that somebody has dropped has no effect any more.
                 is_there = await self._rows.remove_letter(tx, letter)
                 if is_there and self.registration.takes_tx:
                     await self._call([event], tx)
+                self._check_called_off()
                 is_removed = True
             if not is_removed:  # the handler raised psycopg.Rollback: it wants no effect
                 async with self._store.transaction() as tx:
@@ -306,7 +363,8 @@ class AsyncLane:
         except Exception as exc:
             if not self._is_failure(exc):
                 raise
-            logger.warning("%s failed on dead letter %d again: %s", self.registration.title, letter.id, exc)
+            self._check_called_off()
+            logger.warning("%s failed on dead letter %d again: %s", self.registration.title, letter.id, text_of(exc))
             await self._server.until_served(partial(self._rows.fail_letter, letter, exc))
         else:
             self.figures.handled += 1

@@ -9,7 +9,7 @@ import psycopg
 from pgdoc._async.checkpoint import checkpoint
 from pgdoc.consumers.handlers import begin_handler
 from pgdoc.database.errors import map_error
-from pgdoc.errors import ConsumerLost, PgdocError
+from pgdoc.errors import ConsumerLost
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.primitives import async_call
 from pgdoc.sql import statement
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pgdoc._async.transaction import AsyncTransaction
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
+    from pgdoc.workers.memory import LaneMemory
     from pgdoc.workers.registration import Registration
 
 __all__ = ["AsyncLaneRows", "DueLetter", "mark_after"]
@@ -53,8 +54,11 @@ class AsyncLaneRows:
         skips_to: events up to this position are processed already.
     """
 
-    def __init__(self, store: AsyncStore, registration: Registration, consumer: Consumer, *, is_sole: bool) -> None:
+    def __init__(
+        self, store: AsyncStore, registration: Registration, consumer: Consumer, memory: LaneMemory, *, is_sole: bool
+    ) -> None:
         self._store = store
+        self._memory = memory
         self._registration = registration
         self._consumer = consumer
         self._is_sole = is_sole
@@ -71,9 +75,10 @@ class AsyncLaneRows:
             raise self.lost()
         source = await self._store._streams.source_of_consumers()  # noqa: SLF001 (one package)
         at = tuple(consumer.begun_at)
-        row = await async_call(begin_handler, source, consumer.name, claim, self._registration.name, at)
+        again = self._memory.has_begun
+        row = await async_call(begin_handler, source, consumer.name, claim, self._registration.name, at, again=again)
+        self._memory.has_begun = True
         self.skips_to, self._last = row.place, list(row.place)
-        await self._fetch("release", parks=self._registration.on_dead == "park")
         return row.begun_times
 
     async def end(self) -> None:
@@ -112,11 +117,18 @@ class AsyncLaneRows:
         return tuple(stored) >= mark.position
 
     async def note_try(self, event: ChangeEvent) -> int:
-        """Note that an event is tried alone; return how often it was."""
-        place = [int(number) for number in mark_after(event).position]
-        rows = await self._fetch("note_try", place=place)
+        """Note that an event is tried alone; return how many processes have tried it in a row."""
+        return await self._note_try([int(number) for number in mark_after(event).position])
+
+    async def note_letter(self, letter: DueLetter) -> int:
+        """Note that a letter is tried again; return how many processes have tried it in a row."""
+        return await self._note_try([0, letter.id])  # no event is at 0
+
+    async def _note_try(self, place: list[int]) -> int:
+        rows = await self._fetch("note_try", place=place, more=int(self._memory.tried != place))
         if not rows:
             raise self.lost()
+        self._memory.tried = place
         return int(rows[0][0])
 
     async def put_letter(
@@ -135,7 +147,7 @@ class AsyncLaneRows:
         }
         try:
             text: str | None = event.to_json().decode()
-        except PgdocError:  # the row can't be decoded: the token says which it is
+        except Exception:  # noqa: BLE001 (the row can't be decoded, or the handler changed it: the token says which)
             text = None
         if text is not None:
             try:
@@ -187,6 +199,7 @@ class AsyncLaneRows:
             collection=letter.collection,
             document_id=letter.document_id,
         )
+        self._memory.tried = []
 
     def lost(self) -> ConsumerLost:
         """Return the error for a handler that this process may not run any more."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,19 +17,25 @@ from pgdoc._sync.lane_server import LaneServer, LaneEnded
 from pgdoc.changes.events import ChangeEvent
 from pgdoc.errors import ConsumerLost, StoreClosed
 from pgdoc.model.tokens import Mark
-from pgdoc.runtime.activities import Flag
-from pgdoc.workers.backlog import Backlog
-from pgdoc.workers.failures import halves, named
-from pgdoc.workers.parking import Parked, key_of
+from pgdoc.runtime.activities import Flag, cancelled_inside
+from pgdoc.workers.backlog import LaneBacklog
+from pgdoc.workers.failures import halves, named, text_of
+from pgdoc.workers.parking import Parked, parking_key
+from pgdoc.workers.registration import check_result
+from pgdoc.workers.spans import handler_span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tenacity import RetryCallState
 
     from pgdoc._sync.lane_rows import DueLetter
     from pgdoc._sync.store import Store
     from pgdoc._sync.transaction import Transaction
     from pgdoc.consumers.consumer import Consumer
+    from pgdoc.runtime.activities import Activity
     from pgdoc.workers.figures import HandlerFigures
+    from pgdoc.workers.memory import LaneMemory
     from pgdoc.workers.registration import Registration
 
     T = TypeVar("T")
@@ -41,15 +48,25 @@ FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 60.0
 CAUTIOUS_AFTER = 3
 """After this many beginnings at one position, the lane tries its first events one by one: one may end the process."""
+MOST_LETTER_TRIES = 3
 _IDLE_S = 0.5
+_PREDECESSOR_S = 0.2
 
 
 class ProcessEnded(Exception):  # noqa: N818
     """Each process that tried this event ended while it did."""
 
 
+class RolledBack(Exception):  # noqa: N818 (it is no error)
+    """The handler rolled back at one event of several that share a transaction."""
+
+
 class Lane:
     """Runs one handler, in one thread or task; another thread or task puts events into its backlog.
+
+    Args:
+        memory: of this process about the handler.
+        predecessor: a lane of the handler that was called off, and may still run it.
 
     Attributes:
         registration: the handler and its options.
@@ -60,7 +77,7 @@ class Lane:
         connection: that of the open transaction.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what its consumer knows)
         self,
         store: Store,
         registration: Registration,
@@ -68,15 +85,18 @@ class Lane:
         figures: HandlerFigures,
         *,
         is_sole: bool,
+        memory: LaneMemory,
+        predecessor: Activity | None = None,
     ) -> None:
         self._store = store
         self.registration = registration
         self.figures = figures
-        self._rows = LaneRows(store, registration, consumer, is_sole=is_sole)
+        self._rows = LaneRows(store, registration, consumer, memory, is_sole=is_sole)
+        self._predecessor = predecessor
         # Shared: each is set by one side, and cleared by the other.
         self.ends = Flag()
         self.arrived = Flag()
-        self.backlog = Backlog()
+        self.backlog = LaneBacklog()
         self.has_due = True
         self.is_called_off = False
         self.connection: Any = None
@@ -93,17 +113,19 @@ class Lane:
             ConsumerLost: another process has taken the consumer over.
         """
         try:
+            while self._predecessor is not None and not self._predecessor.is_over:
+                self._server.pause(_PREDECESSOR_S)
             begun_times = self._server.until_served(self._rows.begin)
             self._server.until_served(self._look_for_parked)
-            is_cautious = begun_times > CAUTIOUS_AFTER
+            # A process that ended had taken at most one batch more than it stored.
+            cautious_at = self.registration.batch if begun_times > CAUTIOUS_AFTER else 0
             while not self.ends.is_set():
                 if self.has_due:
                     self.has_due = False
                     self._retry_letters()
                 batch = self.backlog.take(self.registration.batch)
                 if batch:
-                    self._handle(batch, is_cautious=is_cautious)
-                    is_cautious = False
+                    cautious_at -= self._handle(batch, is_cautious=cautious_at > 0)
                 elif not self.has_due:
                     self.arrived.clear()
                     if not self.backlog.waiting:
@@ -113,7 +135,8 @@ class Lane:
         if not self.is_called_off:
             self._rows.end()
 
-    def _handle(self, batch: list[ChangeEvent], *, is_cautious: bool) -> None:
+    def _handle(self, batch: list[ChangeEvent], *, is_cautious: bool) -> int:
+        """Handle a batch; return how many of its events were not processed before."""
         skips_to = self._rows.skips_to
         events = [event for event in batch if mark_after(event).position > skips_to] if skips_to else batch
         if events:
@@ -125,6 +148,7 @@ class Lane:
                 self._handle_all(events)
         self.done = mark_after(batch[-1])
         self.backlog.done_count += len(batch)  # last: `done` is then known
+        return len(events)
 
     def _handle_cautiously(self, events: list[ChangeEvent]) -> None:
         """Handle events one by one, each noted before: the process may end at any of them."""
@@ -147,6 +171,8 @@ class Lane:
             of_one = self.registration.attempts
             try:
                 self._retrying(of_one if len(part) == 1 else attempts)(self._attempt, part)
+            except RolledBack:
+                parts.extendleft(reversed(halves(part, self._failed_event)))
             except Exception as exc:
                 if not self._is_failure(exc):
                     raise
@@ -170,18 +196,19 @@ class Lane:
         """Whether an exception counts against the events: the handler or what it wrote failed."""
         if exc is self._server.raised:
             return True
-        return isinstance(exc, Exception) and not isinstance(exc, LaneEnded | ConsumerLost | StoreClosed)
+        return isinstance(exc, Exception) and not isinstance(exc, LaneEnded | RolledBack | ConsumerLost | StoreClosed)
 
     def _note_failure(self, state: RetryCallState) -> None:
         exc = None if state.outcome is None else state.outcome.exception()
+        if exc is None:
+            return
         (part,) = state.args
         logger.warning(
-            "%s failed on %s, and tries again (attempt %d): %s: %s",
+            "%s failed on %s, and tries again (attempt %d): %s",
             self.registration.title,
             named(part),
             state.attempt_number + 1,
-            type(exc).__name__,
-            exc,
+            text_of(exc),
             exc_info=exc if state.attempt_number == 1 else None,
         )
 
@@ -201,12 +228,14 @@ class Lane:
             if free and not self.registration.takes_tx:
                 self._call(free)
             is_saved = False
-            with self._store.transaction() as tx:
+            with self._transaction(free) as tx:
                 if free and self.registration.takes_tx:
                     self._call(free, tx)
                 self._save(tx, mark, waiting)
                 is_saved = True
             if not is_saved:  # the handler raised psycopg.Rollback: it wants no effect
+                if self.registration.takes_one and len(free) > 1:
+                    raise RolledBack
                 with self._store.transaction() as tx:
                     self._save(tx, mark, waiting)
             self._rows.note_saved()
@@ -218,7 +247,7 @@ class Lane:
                 self.figures.failures += 1
             raise
         for event in waiting:
-            self._parked.add(key_of(event))
+            self._parked.add(parking_key(event))
         self.figures.handled += len(free)
         self.figures.parked += len(waiting)
 
@@ -226,26 +255,46 @@ class Lane:
         for event in waiting:
             self._rows.put_letter(tx, event)
         self._rows.save(tx, mark)
+        self._check_called_off()
+
+    def _check_called_off(self) -> None:
+        """Roll the transaction back if the lane is called off: its end is not reported any more."""
         if self.is_called_off:
             raise LaneEnded
+
+    @contextmanager
+    def _transaction(self, events: list[ChangeEvent]) -> Iterator[Transaction]:
+        """Begin a transaction for a call with events, inside the span of that: what it writes carries the context."""
+        with handler_span(self.registration, events if self.registration.takes_tx else []):
+            with self._store.transaction() as tx:
+                yield tx
 
     def _call(self, events: list[ChangeEvent], tx: Transaction | None = None) -> None:
         """Call the handler, and note what it does for those who look whether it hangs."""
         given = () if tx is None else (tx,)
         self.connection = None if tx is None else tx.connection
         began = time.monotonic()
-        self.figures.begin(events)
         try:
-            if self.registration.takes_one:
-                for event in events:
-                    self._failed_event = event
-                    self.registration.function(*given, event)
-                self._failed_event = None
-            else:
-                self.registration.function(*given, events)
+            with handler_span(self.registration, [] if tx is not None else events):
+                if self.registration.takes_one:
+                    for event in events:
+                        self._failed_event = event
+                        self.figures.begin([event])
+                        check_result(self.registration.function(*given, event))
+                    self._failed_event = None
+                else:
+                    self.figures.begin(events)
+                    # A list of its own: the handler may change it.
+                    check_result(self.registration.function(*given, list(events)))
         except Exception as exc:
             self._server.raised = exc
             raise
+        except BaseException as exc:
+            failure = cancelled_inside(exc)
+            if failure is None:
+                raise
+            self._server.raised = failure
+            raise failure from exc
         finally:
             self.connection = None
             self.figures.end(time.monotonic() - began)
@@ -258,24 +307,25 @@ class Lane:
             with self._store.transaction() as tx:
                 self._rows.put_letter(tx, event, error, attempts)
                 self._rows.save(tx, mark)
+                self._check_called_off()
             self._rows.note_saved()
 
         self._server.until_served(act, partial(self._rows.is_stored, mark))
         self.figures.dead += 1
         if self.registration.on_dead == "park":
-            self._parked.add(key_of(event))
+            self._parked.add(parking_key(event))
         logger.error(
-            "%s gave up on %s after %d attempts: %s: %s; it is a dead letter",
+            "%s gave up on %s after %d attempts: %s; it is a dead letter",
             self.registration.title,
             named([event]),
             attempts,
-            type(error).__name__,
-            error,
+            text_of(error),
         )
 
     def _retry_letters(self) -> None:
         """Try the letters again that are due, in their order."""
         after = 0
+        self._server.until_served(self._rows.release)
         while not self.ends.is_set():
             letter = self._server.until_served(partial(self._rows.next_due, after))
             if letter is None:
@@ -285,16 +335,23 @@ class Lane:
         self._server.until_served(self._look_for_parked)
 
     def _retry_letter(self, letter: DueLetter) -> None:
+        if self._server.until_served(partial(self._rows.note_letter, letter)) > MOST_LETTER_TRIES:
+            error = ProcessEnded(f"{MOST_LETTER_TRIES} processes ended while they tried this letter")
+            logger.error("%s: dead letter %d: %s", self.registration.title, letter.id, error)
+            self._server.until_served(partial(self._rows.fail_letter, letter, error))
+            return
+
         def act() -> None:
             event = ChangeEvent.from_json(letter.event or "")
             if not self.registration.takes_tx:
                 self._call([event])
             is_removed = False
-            with self._store.transaction() as tx:
+            with self._transaction([event]) as tx:
                 # First: a letter that somebody has dropped has no effect any more.
                 is_there = self._rows.remove_letter(tx, letter)
                 if is_there and self.registration.takes_tx:
                     self._call([event], tx)
+                self._check_called_off()
                 is_removed = True
             if not is_removed:  # the handler raised psycopg.Rollback: it wants no effect
                 with self._store.transaction() as tx:
@@ -305,7 +362,8 @@ class Lane:
         except Exception as exc:
             if not self._is_failure(exc):
                 raise
-            logger.warning("%s failed on dead letter %d again: %s", self.registration.title, letter.id, exc)
+            self._check_called_off()
+            logger.warning("%s failed on dead letter %d again: %s", self.registration.title, letter.id, text_of(exc))
             self._server.until_served(partial(self._rows.fail_letter, letter, exc))
         else:
             self.figures.handled += 1

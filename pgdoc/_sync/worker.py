@@ -219,6 +219,8 @@ class Worker:
             raise ValueError("the worker has no handlers: decorate functions with @worker.on(...)")
         self._is_running = True
         self._consumers = self._make_consumers()
+        for each in self._consumers:
+            each.count()
         try:
             with catch_signals(self.stop):
                 self._run()
@@ -234,8 +236,10 @@ class Worker:
         ]
 
     def _run(self) -> None:
-        running = [(each, Activity(f"pgdoc-worker-{each.name}", each.run)) for each in self._consumers]
+        running: list[tuple[WorkerConsumer, Activity]] = []
         try:
+            for each in self._consumers:
+                running.append((each, Activity(f"pgdoc-worker-{each.name}", each.run)))  # noqa: PERF401 (may fail)
             while not self._stop_count and not any(activity.is_over for _, activity in running):
                 sleep(POLL_S)
                 for each, _ in running:
@@ -247,15 +251,21 @@ class Worker:
                 raise activity.error
 
     def _end(self, running: list[tuple[WorkerConsumer, Activity]]) -> None:
-        deadline, is_hurried = time.monotonic() + self.shutdown_timeout, self._stop_count > 1
-        for each, _ in running:
-            each.stop(deadline)
-        while not all(activity.is_over for _, activity in running) and time.monotonic() < deadline + _GRACE_S:
-            if self._stop_count > 1 and not is_hurried:
-                is_hurried, deadline = True, time.monotonic()
-                for each, _ in running:
-                    each.stop(deadline)
-            sleep(POLL_S)
+        deadline = self._stop_all(running, time.monotonic() + (0.0 if self._stop_count > 1 else self.shutdown_timeout))
+        is_hurried = self._stop_count > 1
+        try:
+            while not all(activity.is_over for _, activity in running) and time.monotonic() < deadline + _GRACE_S:
+                sleep(POLL_S)
+                if self._stop_count > 1 and not is_hurried:
+                    is_hurried, deadline = True, self._stop_all(running, time.monotonic())
+        except BaseException:  # the run is interrupted while it ends
+            self._stop_all(running, time.monotonic())
+            raise
         for each, activity in running:
             if not activity.is_over:
-                logger.error('consumer "%s" of the worker did not close in time', each.name)
+                logger.error('consumer "%s" of the worker did not end in time; its thread or task goes on', each.name)
+
+    def _stop_all(self, running: list[tuple[WorkerConsumer, Activity]], deadline: float) -> float:
+        for each, _ in running:
+            each.stop(deadline)
+        return deadline

@@ -13,13 +13,17 @@ from pgdoc._sync.checkpoint import checkpoint
 from pgdoc._sync.lane import Lane
 from pgdoc._sync.lane_rows import mark_after
 from pgdoc.database.errors import map_error
-from pgdoc.errors import ConsumerLost, PgdocError, StreamClosed
+from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
+from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
+from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.activities import Activity, Flag
 from pgdoc.sql import statement
-from pgdoc.workers.failures import is_loss, is_outage, named
+from pgdoc.workers.failures import is_loss, is_outage, named, text_of
 from pgdoc.workers.figures import HandlerFigures
+from pgdoc.workers.measures import count_handlers
+from pgdoc.workers.memory import LaneMemory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,10 +41,12 @@ logger = logging.getLogger("pgdoc.worker")
 READ_S = 0.2
 CHECKPOINT_S = 0.5
 LETTERS_S = 2.0
+PARKED_S = 30.0
 REPORT_S = 60.0
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 60.0
 _ROOM_POLL_S = 0.05
+_CALLED_OFF_S = 1.0
 
 
 class _Reopen(Exception):  # noqa: N818 (it is no error)
@@ -74,6 +80,8 @@ class WorkerConsumer:
         self._store, self.name, self.registrations = store, name, registrations
         self._hang_after_s, self._shutdown_s = hang_after_s, shutdown_s
         self.figures = [HandlerFigures(name, each.name) for each in registrations]
+        self._memories = [LaneMemory() for _ in registrations]
+        self._called_off: dict[str, Activity] = {}  # by handler: the last lane that did not end in time
         self._stops = Flag()
         self._deadline: float | None = None  # when every lane must have ended
         # Of the stream that is open.
@@ -81,7 +89,7 @@ class WorkerConsumer:
         self._detached: list[Lane] = []  # hanging, with a backlog that is full: they get nothing more
         self._read = Mark()  # everything up to it was put into the lanes that want it
         self._checkpointed = Mark()
-        self._next_checkpoint = self._next_letters = 0.0
+        self._next_checkpoint = self._next_letters = self._next_parked = 0.0
 
     @property
     def is_sole(self) -> bool:
@@ -103,6 +111,11 @@ class WorkerConsumer:
             "snapshot": any(each.snapshot for each in self.registrations),
         }
 
+    def count(self) -> None:
+        """Have metrics count what the handlers do, until this object is freed."""
+        source = self._store._streams.hub.source  # noqa: SLF001 (one package)
+        count_handlers(self, source_labels(source.conninfo, source.schema), self.figures)
+
     def stop(self, deadline: float) -> None:
         """Let every handler end its batch, until the deadline on the monotonic clock."""
         self._deadline = deadline
@@ -121,7 +134,7 @@ class WorkerConsumer:
             if figures.reported_at < began or now - figures.reported_at > REPORT_S:
                 figures.reported_at = now
                 logger.warning(
-                    'handler "%s" of consumer "%s" has been running for %.0f s on %s',
+                    'handler "%s" of consumer "%s" has been running for %d s on %s',
                     figures.handler,
                     self.name,
                     now - began,
@@ -146,7 +159,9 @@ class WorkerConsumer:
                 continue
             except (PgdocError, psycopg.Error) as exc:
                 error = exc if isinstance(exc, PgdocError) else map_error(exc, f'consumer "{self.name}"')
-                has_run = has_run or bool(self._read.position)
+                has_run = has_run or self._read.position > BEFORE_ALL
+                if isinstance(error, StoreClosed):
+                    raise error from exc
                 if not has_run and not error.resumable and not isinstance(error, ConsumerLost):
                     raise error from exc
                 level = logging.WARNING if error.resumable or isinstance(error, ConsumerLost) else logging.ERROR
@@ -166,10 +181,10 @@ class WorkerConsumer:
         """Open the consumer, and handle its events until it ends, or the worker stops."""
         options = self.options()
         names = options.pop("names")
-        self._detached = []
-        for figures in self.figures:
-            figures.state = "standby"
+        self._lanes, self._detached = [], []
         with self._store.watch(*names, consumer=self.name, auto_ack=False, **options) as stream:
+            for figures in self.figures:
+                figures.state = "standby"
             try:
                 consumer = self._owned(stream)
                 if consumer is not None:
@@ -177,25 +192,40 @@ class WorkerConsumer:
                     self._read_on(stream, consumer)
             finally:
                 self._end_lanes()
+                for figures in self.figures:
+                    figures.state = "closed"
             if consumer is not None and not self.is_sole:
                 self._checkpoint(consumer)
 
     def _owned(self, stream: ChangeStream) -> Consumer | None:
         """Stand by until this process owns the consumer; `None` if the worker stops before."""
         consumer = stream._consumer  # noqa: SLF001 (one package)
+        is_told = False
         while consumer is not None and consumer.claim is None:
             if self._stops.is_set():
                 return None
+            if not is_told:
+                is_told = True
+                logger.info('consumer "%s" of the worker stands by: another process has it open', self.name)
             if consumer.has_ended:
                 stream.next(timeout=0)  # raises what ended it
             self._stops.wait(READ_S)
         return consumer
 
     def _begin_lanes(self, consumer: Consumer) -> None:
+        described = "; ".join(each.described for each in self.registrations)
+        logger.info('consumer "%s" of the worker is open, and runs %s', self.name, described)
         self._read = self._checkpointed = Mark(tuple(consumer.begun_at))
-        self._lanes = []
-        for registration, figures in zip(self.registrations, self.figures, strict=True):
-            lane = Lane(self._store, registration, consumer, figures, is_sole=self.is_sole)
+        for registration, figures, memory in zip(self.registrations, self.figures, self._memories, strict=True):
+            lane = Lane(
+                self._store,
+                registration,
+                consumer,
+                figures,
+                is_sole=self.is_sole,
+                memory=memory,
+                predecessor=self._called_off.get(registration.name),
+            )
             figures.state = "idle"
             self._lanes.append((lane, Activity(f"pgdoc-{self.name}-{registration.name}", lane.run)))
 
@@ -228,15 +258,21 @@ class WorkerConsumer:
                 lane.arrived.set()
 
     def _wait_for_room(self, lane: Lane, activity: Activity) -> bool:
-        """Wait until a lane has room; return `False` if it hangs: it gets nothing more, and does not hold up others."""
+        """Wait until a lane has room; return `False` if it hangs, or fails again and again.
+
+        It then gets nothing more, and does not hold up others.
+        """
         lane.arrived.set()
+        lane.figures.waiting = lane.backlog.waiting
+        full_since = time.monotonic()
         while not lane.backlog.has_room:
             if activity.is_over or self._stops.is_set():
                 raise _Interrupted  # `_read` stays: not every lane has got what it wants
             current = lane.figures.current
-            if not self.is_sole and current is not None and time.monotonic() - current[0] > self._hang_after_s:
+            since = full_since if current is None else min(full_since, current[0])
+            if not self.is_sole and time.monotonic() - since > self._hang_after_s:
                 logger.warning(
-                    "%s hangs with %d events behind: the others go on, and it catches up afterwards",
+                    "%s makes no progress with %d events behind: the others go on, and it catches up afterwards",
                     lane.registration.title,
                     lane.backlog.waiting,
                 )
@@ -270,7 +306,10 @@ class WorkerConsumer:
             self._checkpoint(consumer)
         if now >= self._next_letters:
             self._next_letters = now + LETTERS_S
-            due = {name for (name,) in self._fetch("have_due", self.name)}
+            looks_at_parked = now >= self._next_parked
+            if looks_at_parked:
+                self._next_parked = now + PARKED_S
+            due = {name for (name,) in self._fetch("have_due", self.name, looks_at_parked)}
             for lane, _ in self._lanes:
                 if lane.registration.name in due:
                     lane.has_due = True
@@ -307,18 +346,21 @@ class WorkerConsumer:
         lanes, latest = self._lanes, time.monotonic() + self._shutdown_s
         for lane, _ in lanes:
             _end(lane)
-        for lane, activity in lanes:
+        for _, activity in lanes:
             while not activity.is_over and time.monotonic() < (self._deadline or latest):  # `stop` may set it meanwhile
                 activity.wait(_ROOM_POLL_S)
-            if not activity.is_over:
-                logger.error("%s did not end in time: its batch is rolled back", lane.registration.title)
-                lane.is_called_off = True
-                activity.call_off(lane.connection)
-                activity.wait(1.0)
-            lane.figures.state = "closed"
+        late = [(lane, activity) for lane, activity in lanes if not activity.is_over]
+        for lane, activity in late:
+            logger.error("%s did not end in time: its batch is rolled back", lane.registration.title)
+            lane.is_called_off = True
+            activity.call_off(lane.connection)
+            self._called_off[lane.registration.name] = activity
+        latest = time.monotonic() + _CALLED_OFF_S
+        for _, activity in late:
+            activity.wait(max(0.0, latest - time.monotonic()))
         for lane, activity in lanes:
             if activity.error is not None and not isinstance(activity.error, ConsumerLost):
-                logger.warning("%s ended: %s", lane.registration.title, activity.error)
+                logger.warning("%s ended: %s", lane.registration.title, text_of(activity.error))
 
 
 def _end(lane: Lane) -> None:

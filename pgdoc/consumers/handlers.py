@@ -33,9 +33,12 @@ class HandlerRow(NamedTuple):
     begun_times: int
 
 
-def begin_handler(source: Source, consumer: str, claim: Claim, handler: str, at: tuple[int, ...]) -> HandlerRow:
+def begin_handler(  # noqa: PLR0913 (the columns of its row)
+    source: Source, consumer: str, claim: Claim, handler: str, at: tuple[int, ...], *, again: bool = False
+) -> HandlerRow:
     """Let this process run a handler of a consumer that it owns, and stands `at` a position.
 
+    A process that begins `again` is not counted once more.
     A transaction in which a former owner runs the handler is ended after a second: its process may be paused.
 
     Raises:
@@ -43,7 +46,7 @@ def begin_handler(source: Source, consumer: str, claim: Claim, handler: str, at:
         ServerUnreachable: the server is away, or the former owner's transaction did not end.
     """
     params = {"name": consumer, "handler": handler, "epoch": claim.epoch, "holder": claim.holder}
-    params |= {"at": [int(number) for number in at]}
+    params |= {"at": [int(number) for number in at], "more": 0 if again else 1}
     purpose = f"consumer {consumer}"
     with connect(source.conninfo, replication=False, purpose=purpose) as connection:
         try:

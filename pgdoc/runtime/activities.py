@@ -22,7 +22,9 @@ __all__ = [
     "AsyncActivity",
     "AsyncFlag",
     "Flag",
+    "async_cancelled_inside",
     "async_catch_signals",
+    "cancelled_inside",
     "catch_signals",
 ]
 
@@ -114,6 +116,17 @@ class AsyncActivity:
         """Cancel the task; its transaction rolls back."""
         del connection
         self._task.cancel()
+
+
+def cancelled_inside(exc: BaseException) -> Exception | None:
+    """Return an error for a cancellation that nobody asked of this thread: something that it awaited was cancelled."""
+    return RuntimeError("what it awaited was cancelled") if isinstance(exc, asyncio.CancelledError) else None
+
+
+def async_cancelled_inside(exc: BaseException) -> Exception | None:
+    """See `cancelled_inside`; a task that is being cancelled was asked."""
+    task = asyncio.current_task()
+    return None if task is None or task.cancelling() else cancelled_inside(exc)
 
 
 @contextlib.contextmanager

@@ -8,12 +8,12 @@ FROM pgdoc.consumers c WHERE c.name = %(name)s AND c.epoch = %(epoch)s AND c.hol
 ON CONFLICT (consumer, handler) DO UPDATE
 SET epoch = excluded.epoch, holder = excluded.holder,
   begun_place = greatest(h.place, excluded.begun_place),
-  begun_times = CASE WHEN h.begun_place = greatest(h.place, excluded.begun_place) THEN h.begun_times + 1 ELSE 1 END
+  begun_times = CASE WHEN h.begun_place = greatest(h.place, excluded.begun_place) THEN h.begun_times + %(more)s ELSE 1 END
 WHERE h.epoch < excluded.epoch OR h.epoch = excluded.epoch AND h.holder = excluded.holder
 RETURNING place, begun_times
 
 -- name: end
-UPDATE pgdoc.handlers SET begun_times = 0
+UPDATE pgdoc.handlers SET begun_times = 0, tried_times = 0
 WHERE consumer = %(name)s AND handler = %(handler)s AND epoch = %(epoch)s AND holder = %(holder)s
 RETURNING true
 
@@ -38,7 +38,7 @@ WHERE h.consumer = %(name)s AND h.handler = %(handler)s AND h.epoch = %(epoch)s 
 
 -- name: note_try
 UPDATE pgdoc.handlers SET tried_place = %(place)s::bigint[],
-  tried_times = CASE WHEN tried_place = %(place)s::bigint[] THEN tried_times + 1 ELSE 1 END
+  tried_times = CASE WHEN tried_place = %(place)s::bigint[] THEN tried_times + %(more)s ELSE 1 END
 WHERE consumer = %(name)s AND handler = %(handler)s AND epoch = %(epoch)s AND holder = %(holder)s
 RETURNING tried_times
 
@@ -73,7 +73,8 @@ WHERE p.consumer = %(name)s AND p.handler = %(handler)s AND p.state = 'parked'
 RETURNING true
 
 -- name: have_due
-SELECT DISTINCT handler FROM pgdoc.dead_letters WHERE consumer = %s AND state = 'due'
+-- The handlers with letters that are due, or that wait and perhaps for nothing: somebody may have deleted dead ones.
+SELECT DISTINCT handler FROM pgdoc.dead_letters WHERE consumer = %s AND (state = 'due' OR %s AND state = 'parked')
 
 -- name: next_due
 SELECT id, collection, document_id, token, event::text, attempts FROM pgdoc.dead_letters
@@ -103,6 +104,9 @@ WITH failed AS (
   SET state = 'dead', error = %(error)s, traceback = %(traceback)s, attempts = attempts + 1, tried_at = clock_timestamp()
   WHERE id = %(id)s AND state = 'due'
   RETURNING id
+), forgotten AS (  -- its process has not ended
+  UPDATE pgdoc.handlers SET tried_times = 0
+  WHERE consumer = %(name)s AND handler = %(handler)s AND epoch = %(epoch)s AND holder = %(holder)s
 )
 UPDATE pgdoc.dead_letters AS p SET state = 'parked'
 FROM failed

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.model.values import Encoder
 
-__all__ = ["Registration", "async_check_handler", "check_handler"]
+__all__ = ["Registration", "async_check_handler", "check_handler", "check_result"]
 
 _SIGNATURES: Final = (["tx", "events"], ["tx", "event"], ["events"], ["event"])
 _ON_DEAD: Final = ("continue", "park")
 _LONGEST_NAME: Final = 200
+_LOOKS: Final = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +128,8 @@ class Registration:
 
 
 def check_handler(function: object) -> None:
-    """Refuse what `Worker` can't call: a coroutine would never run."""
-    if not callable(function) or inspect.iscoroutinefunction(function):
+    """Refuse what `Worker` can't call: a coroutine or a generator would never run."""
+    if not callable(function) or any(look(function) for look in _LOOKS):
         raise TypeError(
             f"a handler must be a function, got {short_repr(function)}; AsyncWorker takes coroutine functions"
         )
@@ -160,3 +161,13 @@ def _taken(function: Callable[..., Any]) -> list[str]:
 def _name_of(function: Callable[..., Any]) -> str:
     name: str = getattr(function, "__qualname__", type(function).__qualname__)
     return name.rpartition("<locals>.")[2]
+
+
+def check_result(result: object) -> None:
+    """Refuse what a handler returned, if that is work which nobody will do."""
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"the handler returned {type(result).__name__}, which nothing runs: AsyncWorker awaits coroutine functions"
+        )
