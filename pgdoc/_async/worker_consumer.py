@@ -16,7 +16,7 @@ from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
-from pgdoc.runtime.activities import AsyncActivity, AsyncFlag
+from pgdoc.runtime.activities import AsyncActivity, AsyncFlag, Caution
 from pgdoc.sql import statement
 from pgdoc.workers.failures import is_loss, is_outage, named, text_of
 from pgdoc.workers.figures import HandlerFigures
@@ -60,12 +60,13 @@ class AsyncWorkerConsumer:
     Args:
         hang_after_s: how long a call may take until its handler does not hold up the others any more.
         shutdown_s: how long a lane may take to end.
+        caution: of all handlers of the worker.
 
     Attributes:
         figures: of its handlers.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what its worker knows)
         self,
         store: AsyncStore,
         name: str,
@@ -73,10 +74,12 @@ class AsyncWorkerConsumer:
         *,
         hang_after_s: float,
         shutdown_s: float,
+        caution: Caution | None = None,
     ) -> None:
         self._store, self.name, self.registrations = store, name, registrations
         self._hang_after_s, self._shutdown_s = hang_after_s, shutdown_s
         self.figures = [HandlerFigures(name, each.name) for each in registrations]
+        self._caution = caution or Caution()
         self._memories = [LaneMemory() for _ in registrations]
         self._called_off: dict[str, AsyncActivity] = {}  # by handler: the last lane that did not end in time
         self._stops = AsyncFlag()
@@ -208,6 +211,7 @@ class AsyncWorkerConsumer:
                 figures,
                 is_sole=self.is_sole,
                 memory=memory,
+                caution=self._caution,
                 predecessor=self._called_off.get(registration.name),
             )
             figures.state = "idle"
