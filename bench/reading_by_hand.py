@@ -24,7 +24,7 @@ from pgdoc.changes.diff import diff
 from pgdoc.changes.events import ChangeEvent, from_change
 from pgdoc.changes.row_images import columns_of, other_columns, time_of
 from pgdoc.decoding.frames import PAYLOAD
-from pgdoc.model.documents import Document, moment_of
+from pgdoc.model.documents import Document, Origin, document_of_image, moment_of
 from pgdoc.model.json_codec import decode
 from pgdoc.model.tokens import token_at, token_text
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Step = Callable[[Change], object]
 
 CHANGES = 400
+ORIGIN = Origin("orders", other_columns)
 
 
 def main() -> int:
@@ -308,7 +309,7 @@ def steps(updates: list[Change]) -> dict[str, Compared]:
 
 
 def _document(image: Any) -> Document:
-    return Document.from_image(image["id"], image["data"], image[""], other_columns, "orders", None)
+    return document_of_image(image["id"], image["data"], image[""], ORIGIN)
 
 
 if __name__ == "__main__":

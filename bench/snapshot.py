@@ -5,8 +5,13 @@
 DOCUMENTS is 1,000,000 by default, of 200 bytes each. The COPY returns all columns of the collection in any order. Its
 rows are split, escapes are undone, and the data is loaded with orjson; "COPY, only received" drops each block as it
 comes, and `rows()` also makes the version and the times Python values. "COPY, merged by hand" makes an object of each
-row, in the order of the ids, unless a change has replaced the row: the least that any snapshot between changes does. A
-stream's events are read up to the id and the data; "as JSON" only takes `to_json()`.
+row, in the order of the ids, unless a change has replaced the row: the least that any snapshot between changes does.
+"COPY, to events by hand" makes what the contract of a stream says, and nothing else: an iterator that notes each event
+as the last one, which an interrupt does not lose and a token or `ack` may ask for; an event that knows its number, for
+its token; a document with version and times, made on first access; its data, decoded on first access and once, after a
+search for the numbers that orjson would round; and errors that name the document. It reads one COPY in one transaction,
+which a large table would keep open for long, and holds a connection. A stream's events are read up to the id and the
+data; "as JSON" only takes `to_json()`.
 
 The writers are two processes that each update a document every ten milliseconds.
 """
@@ -15,12 +20,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import multiprocessing
 import random
 import statistics
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 import psycopg
@@ -31,6 +37,8 @@ from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from psycopg.abc import Buffer
 
 DOCUMENTS = 1_000_000
 ROUNDS = 3
@@ -43,6 +51,8 @@ INSERT INTO docs.orders (id, data) SELECT 'o-' || lpad(n::text, 7, '0'), jsonb_b
   'status', 'new', 'total', n * 1.25, 'customer', jsonb_build_object('name', md5(n::text), 'city', 'Reykjav\xc3\xadk'),
   'note', repeat('x', 60)) FROM generate_series(0, %s) n
 """
+DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
+LONG = b"0" * 19
 REFERENCE = "COPY, rows split, data loaded"
 
 
@@ -61,6 +71,7 @@ def main() -> int:
             "COPY, only received": lambda: copy(server.conninfo, loads=False),
             "COPY, psycopg's rows()": lambda: copy_rows(server.conninfo),
             "COPY, merged by hand": lambda: copy_merged(server.conninfo),
+            "COPY, to events by hand": lambda: copy_to_events(server.conninfo),
             "snapshot": lambda: read(store, documents),
             "snapshot, in batches": lambda: read_batches(store, documents),
             "snapshot, as JSON": lambda: read_json(store, documents),
@@ -119,6 +130,75 @@ def copy_merged(conninfo: str) -> int:
     return len(ids)
 
 
+class DocumentByHand:
+    """A document that decodes its data on first access."""
+
+    __slots__ = ("_columns", "_data", "_text", "id")
+
+    def __init__(self, document_id: str, text: bytes, columns: list[bytes]) -> None:
+        self.id, self._text, self._columns = document_id, text, columns
+        self._data: dict[str, Any] | None = None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        if self._data is None:
+            try:
+                has_long = self._text.translate(DIGITS_ALIKE).find(LONG) >= 0
+                data: dict[str, Any] = json.loads(self._text) if has_long else orjson.loads(self._text)
+            except ValueError as exc:
+                raise pgdoc.UnreadableDocument(f"document {self.id!r}") from exc
+            self._data = data
+        return self._data
+
+
+class EventByHand:
+    """An event that makes its document on first access."""
+
+    __slots__ = ("_columns", "_document", "_text", "document_id", "event_type", "number")
+
+    def __init__(self, number: int, document_id: str, text: bytes, columns: list[bytes]) -> None:
+        self.event_type, self.number, self.document_id = "snapshot", number, document_id
+        self._text, self._columns = text, columns
+        self._document: DocumentByHand | None = None
+
+    @property
+    def full_document(self) -> DocumentByHand:
+        if self._document is None:
+            self._document = DocumentByHand(self.document_id, self._text, self._columns)
+        return self._document
+
+
+class StreamByHand:
+    """Notes how far it has come with each event."""
+
+    def __init__(self, blocks: Iterator[Buffer]) -> None:
+        self._blocks, self.delivered = blocks, 0
+        self.last: EventByHand | None = None
+        self.replaced: set[str] = set()  # by changes that came meanwhile; here none
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> EventByHand:
+        while True:
+            row = bytes(next(self._blocks))
+            key, data, *columns = (row.replace(b"\\\\", b"\\") if b"\\" in row else row).split(b"\t")
+            document_id = key.decode()
+            if document_id not in self.replaced:
+                self.last = event = EventByHand(self.delivered + 1, document_id, data, columns)
+                self.delivered += 1
+                return event
+
+
+def copy_to_events(conninfo: str) -> int:
+    ids: set[str | None] = set()
+    with psycopg.connect(conninfo) as connection, connection.cursor() as cursor, cursor.copy(ORDERED) as blocks:
+        for event in StreamByHand(iter(blocks)):
+            if event.event_type == "snapshot":
+                ids.add(use(event))
+    return len(ids)
+
+
 def copy_rows(conninfo: str) -> int:
     count = 0
     with psycopg.connect(conninfo) as connection, connection.cursor() as cursor, cursor.copy(COPY) as blocks:
@@ -171,7 +251,7 @@ async def read_async(conninfo: str, documents: int) -> int:
     return len(ids)
 
 
-def use(event: pgdoc.ChangeEvent) -> str | None:
+def use(event: pgdoc.ChangeEvent | EventByHand) -> str | None:
     if event.full_document:
         event.full_document.data["number"]
     return event.document_id

@@ -184,7 +184,7 @@ async def in_loop(setting: Setting, way: Way, name: str) -> Run:
                 create_sinks(plain, way, name)
         running = asyncio.create_task(worker.run())
         deadline = time.monotonic() + TIMEOUT_S
-        while not running.done() and is_busy(worker.status(), way, deadline):
+        while not running.done() and is_busy(worker.status(), way, deadline):  # noqa: ASYNC110 (nothing tells of it)
             await asyncio.sleep(POLL_S)
         run = finished(began, worker.status())
         worker.stop()

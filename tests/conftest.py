@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.fix_leftovers",
     "tests.fixtures.fix_server",
     "tests.fixtures.fix_plugin",
+    "tests.fixtures.fix_primary",
     "tests.fixtures.fix_pgbouncer",
     "tests.fixtures.fix_clusters",
     "tests.fixtures.fix_schema",

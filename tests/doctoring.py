@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 
+FAILOVER = ["failover"]
+
+
 def findings(
     dsn: str, finding_id: str, *, only: Collection[str] = (), schema: str = "docs", about: str | None = None
 ) -> list[Finding]:
@@ -74,3 +77,9 @@ def standby(dsn: str, name: str, slot: str = "") -> Iterator[psycopg.Connection]
             streaming = "SELECT FROM pg_stat_replication WHERE application_name = %s AND state = 'streaming'"
             wait_until(lambda: bool(watching.execute(streaming, [name]).fetchall()))
         yield connection
+
+
+def mends_failover(connection: psycopg.Connection, dsn: str, finding_id: str, about: str | None = None) -> None:
+    for each in findings(dsn, finding_id, only=FAILOVER, about=about):
+        mend(connection, dsn, each)
+    wait_until(lambda: not left(dsn, finding_id, only=FAILOVER, about=about))

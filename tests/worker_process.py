@@ -189,7 +189,9 @@ def run_until(
 def main() -> None:
     """Run the plan of the command line."""
     given: dict[str, Any] = json.loads(sys.argv[1])
-    plan = Plan(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    plan = Plan(  # type: ignore[arg-type]  # as `asdict` returned it
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    )
     _set_up(plan)
     if plan.is_async:
         asyncio.run(_run_async(plan))

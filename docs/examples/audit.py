@@ -1,37 +1,31 @@
 """Keep an audit log: who changed what, when, and from what to what, with every change exactly once.
 
-    python audit.py [CONNINFO]
+    python audit.py, or: pgdoc worker audit:worker
 
-CONNINFO defaults to PGDOC_DSN. The program writes to the collection `audit`. You can kill it at any moment and start it
+PGDOC_DSN names the database. The worker writes to the collection `audit`. You can kill it at any moment and start it
 again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 from typing import Any
 
 import pgdoc
 
 AUDIT = "audit"
 
-
-def watch(store: pgdoc.Store) -> pgdoc.ChangeStream:
-    """Watch every present and future collection except the log itself."""
-    return store.watch(consumer=AUDIT, where={"collection": {"$ne": AUDIT}})
+worker = pgdoc.Worker(pgdoc.Store(os.environ.get("PGDOC_DSN", "")))
 
 
-def record(store: pgdoc.Store, stream: pgdoc.ChangeStream, events: list[pgdoc.ChangeEvent]) -> None:
-    """Write an entry for each event. The entries and the consumer's position commit together, or none of them does."""
-    with store.transaction() as tx:
-        try:
-            tx[AUDIT].insert_many((pgdoc.new_id(), {**facts(event), **contents(event)}) for event in events)
-        except (pgdoc.UnreadableDocument, pgdoc.InvalidDocument):  # no data may stop the log
-            for event in events:
-                record_one(tx, event)
-        stream.checkpoint(events[-1], tx)
+@worker.on(consumer=AUDIT, where={"collection": {"$ne": AUDIT}}, retries=None)
+def record(tx: pgdoc.Transaction, events: list[pgdoc.ChangeEvent]) -> None:
+    """Write an entry for each event of every present and future collection except the log itself."""
+    try:
+        tx[AUDIT].insert_many((pgdoc.new_id(), {**facts(event), **contents(event)}) for event in events)
+    except (pgdoc.UnreadableDocument, pgdoc.InvalidDocument):  # no data may stop the log
+        for event in events:
+            record_one(tx, event)
 
 
 def record_one(tx: pgdoc.Transaction, event: pgdoc.ChangeEvent) -> None:
@@ -67,14 +61,6 @@ def contents(event: pgdoc.ChangeEvent) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Record every change until interrupted."""
-    conninfo = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("PGDOC_DSN", "")
-    with pgdoc.Store(conninfo) as store, watch(store) as stream:
-        for events in stream.batches():
-            record(store, stream, events)
-
-
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        main()
+    with worker.store:
+        worker.run()

@@ -3,9 +3,9 @@
 The application calls `open_account`, `deposit`, `withdraw` and `replay`. The projection keeps the collection `balances`
 for searching and sorting. Run it with
 
-    python event_sourcing.py [CONNINFO] [--rebuild]
+    python event_sourcing.py [--rebuild], or: pgdoc worker event_sourcing:worker
 
-CONNINFO defaults to PGDOC_DSN. You can kill the projection at any moment and start it again.
+PGDOC_DSN names the database. You can kill the projection at any moment and start it again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EVENTS, BALANCES = "account_events", "balances"
+
+worker = pgdoc.Worker(pgdoc.Store(os.environ.get("PGDOC_DSN", "")))
 
 
 class RefusedError(Exception):
@@ -95,12 +97,11 @@ def withdraw(store: pgdoc.Store, account_id: str, amount: int) -> Account:
     return append(store, account_id, event, lambda account: 0 < amount <= account.balance)
 
 
-def project(store: pgdoc.Store, stream: pgdoc.ChangeStream, events: list[pgdoc.ChangeEvent]) -> None:
-    """Apply events to their balances. These and the consumer's position commit together, or none of them does."""
-    with store.transaction() as tx:
-        for event in events:
-            apply(tx[BALANCES], event)
-        stream.checkpoint(events[-1], tx)
+@worker.on(EVENTS, consumer=BALANCES, snapshot=True, retries=None)  # none may be left out: the next ones build on it
+def project(tx: pgdoc.Transaction, events: list[pgdoc.ChangeEvent]) -> None:
+    """Apply events to their balances."""
+    for event in events:
+        apply(tx[BALANCES], event)
 
 
 def apply(balances: pgdoc.Collection, event: pgdoc.ChangeEvent) -> None:
@@ -126,17 +127,7 @@ def prepare(store: pgdoc.Store, *, rebuild: bool = False) -> None:
         store.create_collection(BALANCES).delete_many({})
 
 
-def main() -> None:
-    """Keep the projection up to date until interrupted."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--rebuild"]
-    conninfo = arguments[0] if arguments else os.environ.get("PGDOC_DSN", "")
-    with pgdoc.Store(conninfo) as store:
-        prepare(store, rebuild="--rebuild" in sys.argv)
-        with store[EVENTS].watch(consumer=BALANCES, snapshot=True) as stream:
-            for events in stream.batches():
-                project(store, stream, events)
-
-
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        main()
+    with worker.store as store:
+        prepare(store, rebuild="--rebuild" in sys.argv)
+        worker.run()

@@ -59,7 +59,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgdoc.forget_handlers IS 'deletes the positions of the handlers of a consumer that does not go on from its own';
 CREATE TRIGGER pgdoc_forget_handlers AFTER UPDATE ON pgdoc.consumers FOR EACH ROW
-WHEN (NEW.recreated <> OLD.recreated OR NEW.place < OLD.place OR NEW.system_id <> OLD.system_id OR NEW.database_oid <> OLD.database_oid)
+WHEN (NEW.recreated OPERATOR(pg_catalog.<>) OLD.recreated OR NEW.place OPERATOR(pg_catalog.<) OLD.place
+  OR NEW.system_id OPERATOR(pg_catalog.<>) OLD.system_id OR NEW.database_oid OPERATOR(pg_catalog.<>) OLD.database_oid)
 EXECUTE FUNCTION pgdoc.forget_handlers();
 
 -- Members of pg_monitor execute it with the rights of the catalog's owner: the table contains documents.

@@ -22,6 +22,7 @@ from pgdoc.streams.status import ConsumerStatus, History, Status, plugin_reason
 if TYPE_CHECKING:
     from pgdoc._async.stream_backend import AsyncStreamBackend
     from pgdoc.changes.router import Selection
+    from pgdoc.replication.source import Source
     from pgdoc.streams.options import StreamOptions
 
 __all__ = ["AsyncAdmin"]
@@ -66,12 +67,17 @@ class AsyncAdmin:
         """See `AsyncStore.drop_consumer`."""
         if unused_for is not None and (not isinstance(unused_for, timedelta) or unused_for < timedelta()):
             raise ValueError(f"unused_for must be a timedelta of at least 0, got {unused_for!r}")
-        return await async_call(drop_consumer, await self._backend.source_of_consumers(), name, unused_for)
+        return await async_call(drop_consumer, await self._source_of(name), name, unused_for)
 
     async def recreate_consumer(self, name: str, *, snapshot: bool) -> Lsn:
         """See `AsyncStore.recreate_consumer`."""
-        source = await self._backend.source_of_consumers()
+        source = await self._source_of(name)
         return await async_call(partial(recreate_consumer, source, name, snapshot=snapshot))
+
+    async def _source_of(self, consumer: str) -> Source:
+        """Return the server that has the consumer, if it has a catalog; a takeover would report something else."""
+        await self._backend.knows(consumer)
+        return await self._backend.source_of_consumers()
 
     async def skip(self, consumer: str, commit_lsn: Lsn | str) -> None:
         """See `AsyncStore.skip`."""
@@ -120,7 +126,7 @@ class AsyncAdmin:
         """See `AsyncStore.status`. A reader is opened to find out whether streams work."""
         source = self._source
         (row,) = await self._fetch("status", source.schema)
-        server_version, database, catalog, collections, follows_ddl, loses_values, tables = row
+        server_version, database, catalog, collections, follows_ddl, loses_values, tables, is_frozen = row
         plugin, refusal, problem = source.plugin, None, None
         try:
             start = await async_call(try_reader, source)
@@ -143,6 +149,7 @@ class AsyncAdmin:
             ),
             follows_ddl=follows_ddl,
             problem=problem,
+            is_frozen=is_frozen,
         )
 
 

@@ -218,6 +218,8 @@ class AsyncWorker:
             raise ValueError("the worker has no handlers: decorate functions with @worker.on(...)")
         self._is_running = True
         self._consumers = self._make_consumers()
+        for each in self._consumers:
+            each.count()
         try:
             with async_catch_signals(self.stop):
                 await self._run()

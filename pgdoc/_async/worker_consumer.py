@@ -16,10 +16,12 @@ from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
+from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.activities import AsyncActivity, AsyncFlag, Caution
 from pgdoc.sql import statement
 from pgdoc.workers.failures import is_loss, is_outage, named, text_of
 from pgdoc.workers.figures import HandlerFigures
+from pgdoc.workers.measures import count_handlers
 from pgdoc.workers.memory import LaneMemory
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class AsyncWorkerConsumer:
         # Of the stream that is open.
         self._lanes: list[tuple[AsyncLane, AsyncActivity]] = []
         self._detached: list[AsyncLane] = []  # hanging, with a backlog that is full: they get nothing more
+        self._waits_since: float | None = None  # when one of those had caught up with what it has
         self._read = Mark()  # everything up to it was put into the lanes that want it
         self._checkpointed = Mark()
         self._next_checkpoint = self._next_letters = self._next_parked = 0.0
@@ -111,6 +114,11 @@ class AsyncWorkerConsumer:
             "snapshot": any(each.snapshot for each in self.registrations),
         }
 
+    def count(self) -> None:
+        """Have metrics count what the handlers do, until this object is freed."""
+        source = self._store._streams.hub.source  # noqa: SLF001 (one package)
+        count_handlers(self, source_labels(source.conninfo, source.schema), self.figures)
+
     def stop(self, deadline: float) -> None:
         """Let every handler end its batch, until the deadline on the monotonic clock."""
         self._deadline = deadline
@@ -129,7 +137,7 @@ class AsyncWorkerConsumer:
             if figures.reported_at < began or now - figures.reported_at > REPORT_S:
                 figures.reported_at = now
                 logger.warning(
-                    'handler "%s" of consumer "%s" has been running for %.0f s on %s',
+                    'handler "%s" of consumer "%s" has been running for %d s on %s',
                     figures.handler,
                     self.name,
                     now - began,
@@ -176,10 +184,10 @@ class AsyncWorkerConsumer:
         """Open the consumer, and handle its events until it ends, or the worker stops."""
         options = self.options()
         names = options.pop("names")
-        self._lanes, self._detached = [], []
-        for figures in self.figures:
-            figures.state = "standby"
+        self._lanes, self._detached, self._waits_since = [], [], None
         async with self._store.watch(*names, consumer=self.name, auto_ack=False, **options) as stream:
+            for figures in self.figures:
+                figures.state = "standby"
             try:
                 consumer = await self._owned(stream)
                 if consumer is not None:
@@ -187,21 +195,29 @@ class AsyncWorkerConsumer:
                     await self._read_on(stream, consumer)
             finally:
                 await self._end_lanes()
+                for figures in self.figures:
+                    figures.state = "closed"
             if consumer is not None and not self.is_sole:
                 await self._checkpoint(consumer)
 
     async def _owned(self, stream: AsyncChangeStream) -> Consumer | None:
         """Stand by until this process owns the consumer; `None` if the worker stops before."""
         consumer = stream._consumer  # noqa: SLF001 (one package)
+        is_told = False
         while consumer is not None and consumer.claim is None:
             if self._stops.is_set():
                 return None
+            if not is_told:
+                is_told = True
+                logger.info('consumer "%s" of the worker stands by: another process has it open', self.name)
             if consumer.has_ended:
                 await stream.next(timeout=0)  # raises what ended it
             await self._stops.wait(READ_S)
         return consumer
 
     async def _begin_lanes(self, consumer: Consumer) -> None:
+        described = "; ".join(each.described for each in self.registrations)
+        logger.info('consumer "%s" of the worker is open, and runs %s', self.name, described)
         self._read = self._checkpointed = Mark(tuple(consumer.begun_at))
         for registration, figures, memory in zip(self.registrations, self.figures, self._memories, strict=True):
             lane = AsyncLane(
@@ -251,6 +267,7 @@ class AsyncWorkerConsumer:
         It then gets nothing more, and does not hold up others.
         """
         lane.arrived.set()
+        lane.figures.waiting = lane.backlog.waiting
         full_since = time.monotonic()
         while not lane.backlog.has_room:
             if activity.is_over or self._stops.is_set():
@@ -274,8 +291,18 @@ class AsyncWorkerConsumer:
             if activity.is_over and not self._stops.is_set():
                 raise activity.error or ConsumerLost(f"{lane.registration.title} ended")
             lane.figures.waiting = lane.backlog.waiting
-        if any(lane.backlog.is_done for lane in self._detached):
+        if not any(lane.backlog.is_done for lane in self._detached):
+            self._waits_since = None
+            return
+        # To open the consumer again ends the calls that hang: they get as long as others may fall behind.
+        now = time.monotonic()
+        self._waits_since = now if self._waits_since is None else self._waits_since
+        if now - self._waits_since > self._hang_after_s or not any(self._hangs(lane) for lane, _ in self._lanes):
             raise _Reopen
+
+    def _hangs(self, lane: AsyncLane) -> bool:
+        current = lane.figures.current
+        return current is not None and time.monotonic() - current[0] > self._hang_after_s
 
     async def _look_around(self, consumer: Consumer) -> None:
         """Do what is due from time to time; what the server does not take now is due again later."""
@@ -329,11 +356,12 @@ class AsyncWorkerConsumer:
             await self._stops.wait(_ROOM_POLL_S)
 
     async def _end_lanes(self) -> None:
-        """Let the lanes end their batches; call off those that do not end in time."""
-        lanes, latest = self._lanes, time.monotonic() + self._shutdown_s
+        """Let the lanes end their batches; call off those that hang, or do not end in time."""
+        lanes, now = self._lanes, time.monotonic()
         for lane, _ in lanes:
             _end(lane)
-        for _, activity in lanes:
+        for lane, activity in lanes:
+            latest = now if self._hangs(lane) else now + self._shutdown_s
             while not activity.is_over and time.monotonic() < (self._deadline or latest):  # `stop` may set it meanwhile
                 await activity.wait(_ROOM_POLL_S)
         late = [(lane, activity) for lane, activity in lanes if not activity.is_over]
@@ -346,7 +374,6 @@ class AsyncWorkerConsumer:
         for _, activity in late:
             await activity.wait(max(0.0, latest - time.monotonic()))
         for lane, activity in lanes:
-            lane.figures.state = "closed"
             if activity.error is not None and not isinstance(activity.error, ConsumerLost):
                 logger.warning("%s ended: %s", lane.registration.title, text_of(activity.error))
 

@@ -23,6 +23,7 @@ from pgdoc.streams.status import ConsumerStatus, History, Status, plugin_reason
 if TYPE_CHECKING:
     from pgdoc._sync.stream_backend import StreamBackend
     from pgdoc.changes.router import Selection
+    from pgdoc.replication.source import Source
     from pgdoc.streams.options import StreamOptions
 
 __all__ = ["Admin"]
@@ -67,12 +68,17 @@ class Admin:
         """See `Store.drop_consumer`."""
         if unused_for is not None and (not isinstance(unused_for, timedelta) or unused_for < timedelta()):
             raise ValueError(f"unused_for must be a timedelta of at least 0, got {unused_for!r}")
-        return call(drop_consumer, self._backend.source_of_consumers(), name, unused_for)
+        return call(drop_consumer, self._source_of(name), name, unused_for)
 
     def recreate_consumer(self, name: str, *, snapshot: bool) -> Lsn:
         """See `Store.recreate_consumer`."""
-        source = self._backend.source_of_consumers()
+        source = self._source_of(name)
         return call(partial(recreate_consumer, source, name, snapshot=snapshot))
+
+    def _source_of(self, consumer: str) -> Source:
+        """Return the server that has the consumer, if it has a catalog; a takeover would report something else."""
+        self._backend.knows(consumer)
+        return self._backend.source_of_consumers()
 
     def skip(self, consumer: str, commit_lsn: Lsn | str) -> None:
         """See `Store.skip`."""
@@ -121,7 +127,7 @@ class Admin:
         """See `Store.status`. A reader is opened to find out whether streams work."""
         source = self._source
         (row,) = self._fetch("status", source.schema)
-        server_version, database, catalog, collections, follows_ddl, loses_values, tables = row
+        server_version, database, catalog, collections, follows_ddl, loses_values, tables, is_frozen = row
         plugin, refusal, problem = source.plugin, None, None
         try:
             start = call(try_reader, source)
@@ -144,6 +150,7 @@ class Admin:
             ),
             follows_ddl=follows_ddl,
             problem=problem,
+            is_frozen=is_frozen,
         )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,12 +18,15 @@ from pgdoc.changes.events import ChangeEvent
 from pgdoc.errors import ConsumerLost, StoreClosed
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import Flag, cancelled_inside
-from pgdoc.workers.backlog import Backlog
+from pgdoc.workers.backlog import LaneBacklog
 from pgdoc.workers.failures import halves, named, text_of
-from pgdoc.workers.parking import Parked, key_of
+from pgdoc.workers.parking import Parked, parking_key
 from pgdoc.workers.registration import check_result
+from pgdoc.workers.spans import handler_span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tenacity import RetryCallState
 
     from pgdoc._sync.lane_rows import DueLetter
@@ -98,7 +102,7 @@ class Lane:
         # Shared: each is set by one side, and cleared by the other.
         self.ends = Flag()
         self.arrived = Flag()
-        self.backlog = Backlog()
+        self.backlog = LaneBacklog()
         self.has_due = True
         self.is_called_off = False
         self.connection: Any = None
@@ -248,7 +252,7 @@ class Lane:
             if free and not self.registration.takes_tx:
                 self._call(free)
             is_saved = False
-            with self._store.transaction() as tx:
+            with self._transaction(free) as tx:
                 if free and self.registration.takes_tx:
                     self._call(free, tx)
                 self._save(tx, mark, waiting)
@@ -267,7 +271,7 @@ class Lane:
                 self.figures.failures += 1
             raise
         for event in waiting:
-            self._parked.add(key_of(event))
+            self._parked.add(parking_key(event))
         self.figures.handled += len(free)
         self.figures.parked += len(waiting)
 
@@ -282,21 +286,30 @@ class Lane:
         if self.is_called_off:
             raise LaneEnded
 
+    @contextmanager
+    def _transaction(self, events: list[ChangeEvent]) -> Iterator[Transaction]:
+        """Begin a transaction for a call with events, inside the span of that: what it writes carries the context."""
+        with handler_span(self.registration, events if self.registration.takes_tx else []):
+            with self._store.transaction() as tx:
+                yield tx
+
     def _call(self, events: list[ChangeEvent], tx: Transaction | None = None) -> None:
         """Call the handler, and note what it does for those who look whether it hangs."""
         given = () if tx is None else (tx,)
         self.connection = None if tx is None else tx.connection
         began = time.monotonic()
-        self.figures.begin(events)
         try:
-            if self.registration.takes_one:
-                for event in events:
-                    self._failed_event = event
-                    check_result(self.registration.function(*given, event))
-                self._failed_event = None
-            else:
-                # A list of its own: the handler may change it.
-                check_result(self.registration.function(*given, list(events)))
+            with handler_span(self.registration, [] if tx is not None else events):
+                if self.registration.takes_one:
+                    for event in events:
+                        self._failed_event = event
+                        self.figures.begin([event])
+                        check_result(self.registration.function(*given, event))
+                    self._failed_event = None
+                else:
+                    self.figures.begin(events)
+                    # A list of its own: the handler may change it.
+                    check_result(self.registration.function(*given, list(events)))
         except Exception as exc:
             self._server.raised = exc
             raise
@@ -324,7 +337,7 @@ class Lane:
         self._server.until_served(act, partial(self._rows.is_stored, mark))
         self.figures.dead += 1
         if self.registration.on_dead == "park":
-            self._parked.add(key_of(event))
+            self._parked.add(parking_key(event))
         logger.error(
             "%s gave up on %s after %d attempts: %s; it is a dead letter",
             self.registration.title,
@@ -357,7 +370,7 @@ class Lane:
             if not self.registration.takes_tx:
                 self._call([event])
             is_removed = False
-            with self._store.transaction() as tx:
+            with self._transaction([event]) as tx:
                 # First: a letter that somebody has dropped has no effect any more.
                 is_there = self._rows.remove_letter(tx, letter)
                 if is_there and self.registration.takes_tx:

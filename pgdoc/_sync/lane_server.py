@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg
 
 from pgdoc.errors import CommitUnknown, ConsumerLost, PgdocError, StoreClosed
-from pgdoc.workers.failures import is_conflict, is_loss, is_outage, is_read_only, text_of
+from pgdoc.workers.failures import is_loss, is_outage, is_read_only, met_conflict, text_of
 
 if TYPE_CHECKING:
     from pgdoc._sync.store import Store
@@ -73,7 +73,7 @@ class LaneServer:
                     raise
                 is_unknown = is_unknown or (is_own and isinstance(exc, CommitUnknown))
                 losses += is_loss(exc)
-                if is_conflict(exc) and conflicts < MOST_CONFLICTS:
+                if met_conflict(exc) and conflicts < MOST_CONFLICTS:
                     conflicts += 1
                     self.pause(random.uniform(0, CONFLICT_DELAY_S))  # noqa: S311 (nothing secret)
                 elif losses > MOST_LOSSES or not self._is_excused(exc):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk, delivered_id
 from pgdoc.decoding.registry_rows import table_shape_of
 from pgdoc.errors import PgdocError
+from pgdoc.model.json_codec import decode_short, may_have_long_numbers
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.stored_rows import rows_by_id, rows_by_key
 from pgdoc.model.table_names import is_table_name, titled
@@ -140,12 +141,15 @@ class SnapshotReader:
         rows = self._backend.read_part(collection, CHUNK_BYTES, CHUNK_BYTES, after, most, limit_s=_READ_LIMIT_S)
         if not rows:
             return None
-        ((hides_rows, text, end, read_at, found, *columns),) = rows
+        ((hides_rows, text, end, read_at, found, ids, texts, columns),) = rows
         if hides_rows:
             raise hidden_documents(f'collection "{self._backend.hub.source.schema}.{collection}"')
-        documents = rows_by_id(*columns)
+        documents = rows_by_id(ids, texts, columns)
         up_to = max(documents, default=None) if self._has_more(len(documents), found, most) else None
-        return SnapshotChunk(collection, after, documents, up_to, PgSnapshot.parse(text), end, read_at)
+        chunk = SnapshotChunk(collection, after, documents, up_to, PgSnapshot.parse(text), end, read_at)
+        if texts is not None and not may_have_long_numbers(texts):
+            chunk.decode_text = decode_short
+        return chunk
 
     def _read_watched(self, table: str, after: str) -> SnapshotChunk | None:
         """Read a chunk of a watched table; `None` if there is no such table."""

@@ -219,6 +219,8 @@ class Worker:
             raise ValueError("the worker has no handlers: decorate functions with @worker.on(...)")
         self._is_running = True
         self._consumers = self._make_consumers()
+        for each in self._consumers:
+            each.count()
         try:
             with catch_signals(self.stop):
                 self._run()

@@ -246,7 +246,7 @@ def _read_directly(event: ReadEvent, form: _Form) -> dict[str, Any] | None:
 
 
 def _read_of_snapshot(state: dict[str, Any], form: _Form) -> dict[str, Any] | None:
-    part, row, document_id = state["_part"], state["_row"], state["document_id"]
+    part, (number, row), document_id = state["_part"], state["_numbered_row"], state["document_id"]
     if part.shape is not None or not isinstance(row, bytes):  # of a table, or a change has put a document there
         return None
     text, version, *times = parts_of_stored(row)
@@ -255,7 +255,7 @@ def _read_of_snapshot(state: dict[str, Any], form: _Form) -> dict[str, Any] | No
     if text is None or created_at is None or updated_at is None:
         return None
     try:
-        data = form.text(text, place.decode_text or json_codec.decode)
+        data = form.text(text, part.origin.decode_text)
     except UnreadableDocument:
         return None
     return {
@@ -271,7 +271,7 @@ def _read_of_snapshot(state: dict[str, Any], form: _Form) -> dict[str, Any] | No
         },
         "full_document_before_change": None,
         "update_description": None,
-        "resume_token": token_text(place.position, place.ids, part.progress(state["_number"], document_id)),
+        "resume_token": token_text(place.position, place.ids, part.progress(number, document_id)),
         "timestamp": part.read_at.isoformat(),
         "transaction_id": 0,
         "metadata": {},

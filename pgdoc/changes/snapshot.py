@@ -30,6 +30,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.decoding.records import CollectionChange
 from pgdoc.errors import HistoryLost, InvalidResumeToken
+from pgdoc.model.documents import Origin
+from pgdoc.model.json_codec import decode
+from pgdoc.model.stored_rows import columns_of_stored
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import SnapshotProgress
 
@@ -84,6 +87,7 @@ class SnapshotChunk:
         up_to: the last id that the chunk covers; `None` if it covers all that remains of the collection.
         end_lsn: the end of the WAL after the statement.
         order, shape: those of a watched table.
+        decode_text: decodes the documents of a collection, in a stream that has no decoder of its own.
         is_in_order: whether the documents are as the statement returned them, sorted.
     """
 
@@ -96,6 +100,7 @@ class SnapshotChunk:
     read_at: datetime
     order: KeyOrder | None = None
     shape: TableShape | None = None
+    decode_text: JsonDecoder = decode
     is_in_order: bool = True
 
     def covers(self, document_id: str) -> bool:
@@ -111,7 +116,7 @@ class Place(NamedTuple):
     Attributes:
         position: where the stream is.
         ids: what its tokens carry.
-        decode_text: decodes its data.
+        decode_text: its own decoder, if it has one.
     """
 
     position: RawPosition
@@ -141,6 +146,7 @@ class DuePart:
         count: the number of documents.
         before, after: the progress before the first of them, and that after the last.
         shape: that of a watched table.
+        origin: that of the documents of a collection.
     """
 
     collection: str
@@ -149,7 +155,8 @@ class DuePart:
     count: int
     before: SnapshotProgress
     after: SnapshotProgress
-    shape: TableShape | None = None
+    shape: TableShape | None
+    origin: Origin
 
     def progress(self, number: int, document_id: str) -> SnapshotProgress:
         """Return the progress once the first `number` documents are delivered, of which this is the last."""
@@ -243,7 +250,8 @@ class Snapshot:
             document_id="" if is_last else progress_id(chunk.collection, chunk.up_to or ""),
             delivered=before.delivered + len(keys),
         )
-        part = DuePart(chunk.collection, chunk.read_at, place, len(keys), before, after, chunk.shape)
+        origin = Origin(chunk.collection, columns_of_stored, place.decode_text or chunk.decode_text)
+        part = DuePart(chunk.collection, chunk.read_at, place, len(keys), before, after, chunk.shape, origin)
         due = DueChunk(part, keys, [chunk.documents[key] for key in keys])
         # Nothing but plain assignments from here on: see the module.
         self.due, self.next, self._waiting = due, 0, None

@@ -8,7 +8,8 @@ import orjson
 
 from pgdoc.changes.table_rows import image_of_row
 from pgdoc.model import json_codec
-from pgdoc.model.stored_rows import document_of
+from pgdoc.model.documents import Document, document_of_image
+from pgdoc.model.stored_rows import WIDTH
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import Mark, token_at
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pgdoc.changes.row_images import ReadEvent
     from pgdoc.changes.snapshot import DuePart
     from pgdoc.decoding.records import TableShape
-    from pgdoc.model.documents import Document
     from pgdoc.model.tokens import ResumeToken, SnapshotProgress
 
 __all__ = ["OF_SNAPSHOT", "mark_of", "texts_of_row"]
@@ -35,16 +35,20 @@ def _part_of(event: ReadEvent) -> DuePart:
 
 
 def _progress_of(event: ReadEvent) -> SnapshotProgress:
-    return _part_of(event).progress(event._number, event.document_id)  # noqa: SLF001
+    number, _ = event._numbered_row  # noqa: SLF001
+    return _part_of(event).progress(number, event.document_id)
 
 
 def _full_document(event: ReadEvent) -> Document:
     state = event.__dict__
-    part: DuePart = state["_part"]
-    if part.shape is not None and not isinstance(state["_row"], TableRow):
-        text, columns = texts_of_row(state["_row"], part.shape)
-        return TableRow.of(state["document_id"], text, part.collection, part.place.decode_text, columns)
-    return document_of(state["document_id"], state["_row"], part.collection, part.place.decode_text)
+    (_, row), part = state["_numbered_row"], state["_part"]
+    if row.__class__ is not bytes:  # a change has put a document in the row's place
+        document: Document = row
+        return document
+    if part.shape is None:
+        return document_of_image(state["document_id"], row[WIDTH:] or None, row, part.origin)
+    text, columns = texts_of_row(row, part.shape)
+    return TableRow.of(state["document_id"], text, part.collection, part.place.decode_text, columns)
 
 
 def texts_of_row(row: bytes, shape: TableShape) -> tuple[bytes | str, bytes | str | None]:

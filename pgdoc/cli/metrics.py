@@ -72,8 +72,7 @@ def _serve(exposition: "Exposition", host: str, port: int) -> None:
     try:
         server = exposition.listen(host, port)
     except OSError as exc:
-        found = f"can't listen on {host}, port {port}: {exc.strerror or exc}"
-        typer.echo(f"pgdoc: {printable(found)}; choose another --port or --host", err=True)
+        typer.echo(f"pgdoc: {printable(exc.strerror or str(exc))}", err=True)
         raise typer.Exit(1) from exc
     with server:
         typer.echo(f"The metrics are at {server.url}. Ctrl-C stops.", err=True)

@@ -209,16 +209,18 @@ class ConsumerProgress:
             lsn = self._outstanding.confirmable(goes_on_at)
         return lsn if latest.snapshot is SnapshotStage.NONE else min(lsn, latest.position[0])
 
-    def to_save(self, idle_bytes: int) -> SavedProgress:
+    def to_save(self, idle_bytes: int | None) -> SavedProgress:
         """Return what the catalog should store now.
 
-        That is the end of what needs no acknowledgement, once it is `idle_bytes` ahead of the last mark, so that a
-        quiet consumer moves on, too: the watermark, or the oldest outstanding transaction.
+        With nothing outstanding, that is the watermark once it is `idle_bytes` ahead of the last mark, so that a quiet
+        consumer moves on, too. `None` is for another session that waits (see `calls`): the mark then is the end of what
+        needs no acknowledgement, which can be the oldest outstanding transaction.
         """
         mark = max(self.latest, self.saved.mark, key=lambda mark: mark.position)
         with self._lock:
             waiting_since, lsn = self._outstanding.waiting_since, self._outstanding.confirmable(self.watermark)
-        if mark.snapshot is SnapshotStage.NONE and lsn > mark.position[0] + idle_bytes:
+        counts = mark.snapshot is SnapshotStage.NONE and (idle_bytes is None or waiting_since is None)
+        if counts and lsn > mark.position[0] + (idle_bytes or 0):
             mark = Mark(before_commits_at(lsn))
         return SavedProgress(mark, waiting_since)
 

@@ -91,8 +91,12 @@ def _declare(ownership: Ownership, source: Source, selection: Selection, *, snap
     cluster = find_cluster(source, purpose=ownership.purpose)
     ownership.check_cluster(cluster)
     stage = SnapshotStage.START if snapshot else SnapshotStage.NONE
-    Takeover(source, ownership, cluster, selection.names, recreate=False, snapshot=stage).enter(None)
-    return Declaration.EXISTS if exists else Declaration.MADE
+    takeover = Takeover(source, ownership, cluster, selection.names, recreate=False, snapshot=stage)
+    if row is not None and exists:
+        takeover.mend(row)
+        return Declaration.EXISTS
+    takeover.enter(None)
+    return Declaration.MADE
 
 
 def _check_same(name: str, row: ConsumerRow, source: Source, selection: Selection, *, snapshot: bool) -> None:
@@ -106,7 +110,7 @@ def _check_same(name: str, row: ConsumerRow, source: Source, selection: Selectio
 
 def unfinished_snapshot(name: str) -> InvalidResumeToken:
     """Make the error for a consumer whose snapshot is not finished, and is not asked for."""
-    return InvalidResumeToken(f'consumer "{name}" has not finished its snapshot: pass snapshot=True')
+    return InvalidResumeToken(f'consumer "{name}" has not finished its snapshot: open it with snapshot=True')
 
 
 def still_in_work(name: str, waited_s: float) -> ConsumerBusy:

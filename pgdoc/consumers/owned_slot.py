@@ -179,10 +179,11 @@ class OwnedSlot(SlotReading):
     def _listen(self, now: float, *, is_status_due: bool) -> None:
         """Look at what the owner's session has got, and answer a call if that is due."""
         reader = self._session.reader
-        if (is_status_due or reader.is_elsewhere or not self.is_reading) and self._ownership.has_word:
-            reader.is_elsewhere = False
-            if not self._calls.look() and not self.is_reading:
-                self.save()
+        looks = is_status_due or reader.is_elsewhere or not self.is_reading
+        if looks and self._ownership.has_word and not self._calls.look() and not self.is_reading:
+            self.save()
+        if reader.is_elsewhere:
+            reader.watch(self._ownership.socket)
         if self._calls.is_due(now):
             self._answer(now)
 
@@ -192,7 +193,7 @@ class OwnedSlot(SlotReading):
             self._session.reader.ask()
         if self._calls.is_worth_saving(now, watermark):
             began = time.monotonic()
-            self.save(idle_bytes=1)
+            self.save(idle_bytes=None)
             self._calls.note_save(time.monotonic() - began, self._progress.saved.mark.position)
         self._calls.pause()
 
@@ -273,7 +274,7 @@ class OwnedSlot(SlotReading):
         reader.confirm(self._progress.confirmable())
         reader.report_confirmed()
 
-    def save(self, idle_bytes: int = _IDLE_SAVE_BYTES, *, advance: bool = False) -> None:
+    def save(self, idle_bytes: int | None = _IDLE_SAVE_BYTES, *, advance: bool = False) -> None:
         """See `save_progress`."""
         began = time.monotonic()
         save_progress(self._ownership, self._cluster, self._progress, idle_bytes=idle_bytes, advance=advance)

@@ -17,13 +17,13 @@ SAVE_LIMIT_S: Final = 10.0
 
 
 def save_progress(
-    ownership: Ownership, cluster: Cluster, progress: ConsumerProgress, *, idle_bytes: int, advance: bool
+    ownership: Ownership, cluster: Cluster, progress: ConsumerProgress, *, idle_bytes: int | None, advance: bool
 ) -> None:
     """Take note of the last checkpoint, and store the consumer's progress if it is news.
 
     Any session of the consumer may store: the claim decides. `idle_bytes` is how far the watermark of a quiet consumer
-    moves between two saves; 0 stores in any case. `advance` also confirms to the slot, because nothing reads it at
-    present.
+    moves between two saves, see `to_save`; 0 stores in any case. `advance` also confirms to the slot, because nothing
+    reads it at present.
     """
     ownership.check_cluster(cluster)
     with deadline_scope(SAVE_LIMIT_S):
@@ -34,7 +34,7 @@ def save_progress(
             progress.checkpointed = ownership.mark_of(safe)
     confirmable = progress.confirmable()
     news = progress.to_save(idle_bytes)
-    if (news != progress.saved or not idle_bytes) and ownership.save(*news, cluster):
+    if (news != progress.saved or idle_bytes == 0) and ownership.save(*news, cluster):
         progress.saved = news
         if advance:
             ownership.advance(confirmable)

@@ -32,6 +32,7 @@ from pgdoc.replication.checks import check_exact, check_position, check_publishe
 
 if TYPE_CHECKING:
     from pgdoc.consumers.asked import AskedCheckpoints
+    from pgdoc.consumers.claims import ConsumerRow
     from pgdoc.consumers.ownership import Ownership
     from pgdoc.consumers.slots import ConsumerSlot
     from pgdoc.model.positions import RawPosition
@@ -121,6 +122,13 @@ class Takeover:
         row = ownership.find() or row  # A checkpoint may have been committed meanwhile.
         start = self._find_slot(token_at(row.position or BEFORE_ALL, row.ids), None)
         return start if start.anew else start._replace(snapshot=row.snapshot)
+
+    def mend(self, row: ConsumerRow) -> None:
+        """Make sure that the slot of a stored consumer has everything after its position.
+
+        The claim is not stored where checkpoints check it: a transaction that holds a former owner's may still commit.
+        """
+        self._find_slot(token_at(row.position or BEFORE_ALL, row.ids), None)
 
     def go_on(self, after: ResumeToken, needed_from: int) -> StartPoint:
         """Go on after a lost connection, or after the reader was closed because the mailbox was full.

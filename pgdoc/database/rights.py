@@ -6,8 +6,8 @@ import shlex
 from typing import Final, NamedTuple
 
 import psycopg
-from psycopg import sql
 
+from pgdoc.database.quoting import identifier
 from pgdoc.errors import CollectionNotFound
 
 __all__ = ["CONSUMER_TABLES", "STREAMER_TABLES", "Caller", "granting_command", "identifier", "may_not_create"]
@@ -120,8 +120,3 @@ def granting_command(role: str, purpose: str, schema: str = _DEFAULT_SCHEMA) -> 
     """Return the command that prints what a role needs for a purpose, for a message."""
     option = "" if schema == _DEFAULT_SCHEMA else f" --schema {schema}"
     return f"`pgdoc grant {shlex.quote(role)} --as {purpose}{option}`"
-
-
-def identifier(*names: str) -> str:
-    """Return a name as SQL."""
-    return sql.Identifier(*names).as_string(None)

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping  # noqa: TC003 (a named tuple's fields are looked up)
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model.json_codec import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from pgdoc.model.json_codec import JsonDecoder
 
-__all__ = ["EPOCH", "Document", "data_text", "decode_stored", "moment_of", "projection_of", "to_be_decoded_by"]
+__all__ = [
+    "EPOCH",
+    "Document",
+    "Origin",
+    "data_text",
+    "decode_stored",
+    "document_of_image",
+    "moment_of",
+    "projection_of",
+    "to_be_decoded_by",
+]
 
 
 _ABSENT: Final = object()
 EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """What PostgreSQL's binary times count microseconds from."""
+
+
+class Origin(NamedTuple):
+    """What the documents of a stream share if they are of one collection.
+
+    Attributes:
+        columns: reads from an image of a row, or what is left of it, what is neither id nor data.
+        decode_text: decodes the data.
+    """
+
+    collection: str
+    columns: Callable[[Any, str], Mapping[str, Any]]
+    decode_text: JsonDecoder = decode
 
 
 def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = None) -> Any:
@@ -33,7 +55,8 @@ def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = No
 
 
 def _read_data(text: bytes | str | None, state: dict[str, Any]) -> Any:
-    return decode_stored(text, state.get("_decode"))
+    origin: Origin | None = state.get("_origin")
+    return decode_stored(text, origin.decode_text if origin is not None else state.get("_decode"))
 
 
 @lru_cache(maxsize=256)
@@ -74,7 +97,7 @@ class _Unread:
                 return state[self._name]
             if "_rest" not in state:
                 raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
-            kept = state["_columns"](state["_rest"], state["_collection"])[self._name]
+            kept = _columns_of(state)[self._name]
         try:
             value = state.setdefault(self._name, self._read(kept, state))
         except UnreadableDocument as exc:
@@ -83,8 +106,14 @@ class _Unread:
         return value
 
 
+def _columns_of(state: dict[str, Any]) -> Mapping[str, Any]:
+    origin: Origin = state["_origin"]
+    return origin.columns(state["_rest"], origin.collection)
+
+
 def _named(document: Document, exc: UnreadableDocument) -> UnreadableDocument:
-    collection = document.__dict__.get("_collection")
+    origin: Origin | None = document.__dict__.get("_origin")
+    collection = document.__dict__.get("_collection") if origin is None else origin.collection
     where = "" if collection is None else f' of collection "{collection}"'
     return UnreadableDocument(f"document {document.id!r}{where}: {exc}", collection=collection, document_id=document.id)
 
@@ -142,34 +171,14 @@ class Document:
             document.__dict__["_projection"] = projection
         return document
 
-    @classmethod
-    def from_image(  # noqa: PLR0913, PLR0917
-        cls,
-        id: str,  # noqa: A002 (the name of the field)
-        data_text: bytes | str | None,
-        rest: Any,
-        columns: Callable[[Any, str], Mapping[str, Any]],
-        collection: str,
-        decode_text: JsonDecoder | None,
-    ) -> Document:
-        """Make a document from an image of its row. `columns(rest, collection)` reads what is neither id nor data."""
-        document = object.__new__(cls)
-        state = {
-            "id": id,
-            "_data": data_text,
-            "_rest": rest,
-            "_columns": columns,
-            "_collection": collection,
-        }
-        if decode_text is not None:
-            state["_decode"] = decode_text
-        _set_state(document, state)  # half the time of changing the dict that Python makes
-        return document
-
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        if "_rest" in state:  # it has a function of the decoder
-            columns = state.pop("_columns")(state.pop("_rest"), state["_collection"])
+        if "_origin" in state:  # it has a function of the plugin
+            columns, origin = _columns_of(state), state.pop("_origin")
+            del state["_rest"]
+            state["_collection"] = origin.collection
+            if origin.decode_text is not decode:
+                state["_decode"] = origin.decode_text
             for name in ("version", "created_at", "updated_at"):
                 if name not in state:
                     state[f"_{name}"] = columns[name]
@@ -203,20 +212,31 @@ def _shown(document: Document, name: str) -> str:
 _set_state = Document.__dict__["__dict__"].__set__
 
 
+def document_of_image(document_id: str, data_text: bytes | str | None, rest: Any, origin: Origin) -> Document:
+    """Make a document from an image of its row; `rest` is what `origin` reads the other columns from."""
+    document = object.__new__(Document)
+    # Half the time of changing the dict that Python makes. A dict of up to five keys, which the decoded data makes of
+    # these four, takes half the time of a larger one.
+    _set_state(document, {"id": document_id, "_data": data_text, "_rest": rest, "_origin": origin})
+    return document
+
+
 def _read_version(version: int, _state: dict[str, Any]) -> int:
     return version
 
 
 class _UnreadData(_Unread):
-    """The data. Its usual case, a text for `decode`, takes half the time of the general one beside the decoding."""
+    """The data. Its usual case, a text, takes half the time of the general one beside the decoding."""
 
     def __get__(self, document: Document | None, owner: type[Document]) -> Any:
         if document is not None:
             state = document.__dict__
             text = state.get("_data")
-            if text is not None and "_decode" not in state:
+            if text is not None:
+                origin: Origin | None = state.get("_origin")
+                decode_text = state.get("_decode", decode) if origin is None else origin.decode_text
                 try:
-                    data = state.setdefault("data", decode(text))
+                    data = state.setdefault("data", decode_text(text))
                 except UnreadableDocument as exc:
                     raise _named(document, exc) from exc
                 state.pop("_data", None)
@@ -248,5 +268,9 @@ def to_be_decoded_by(decode_text: JsonDecoder, document: Document) -> Document:
     """Return a copy whose data is decoded by another function, unless it was accessed."""
     copy = object.__new__(document.__class__)
     copy.__dict__.update(document.__dict__)
-    copy.__dict__["_decode"] = decode_text
+    origin: Origin | None = copy.__dict__.get("_origin")
+    if origin is None:
+        copy.__dict__["_decode"] = decode_text
+    else:
+        copy.__dict__["_origin"] = origin._replace(decode_text=decode_text)
     return copy

@@ -36,8 +36,10 @@ __all__ = [
     "decode_as_written",
     "decode_comparable",
     "decode_decimals",
+    "decode_short",
     "encode",
     "encode_value",
+    "may_have_long_numbers",
 ]
 
 JsonDecoder: TypeAlias = Callable[[bytes | str], Any]
@@ -70,6 +72,9 @@ _MORE_THAN_64_BITS: Final = b"0" * 20
 
 
 _LESS_THAN_64_BITS: Final = b"-" + b"0" * 19
+
+
+_LONG_NUMBERS: Final = (*(before + _MORE_THAN_64_BITS for before in (b" ", b"[", b".")), _LESS_THAN_64_BITS)
 
 
 _DIGITS_AND_POINT_ALIKE: Final = bytes.maketrans(b"123456789.", b"0000000000")
@@ -323,10 +328,25 @@ def decode(text: bytes | str) -> Any:
     # `in` would first try its operand as an integer, which fails and takes longer than the search
     if digits.find(_19_DIGITS) >= 0 and (digits.find(_MORE_THAN_64_BITS) >= 0 or digits.find(_LESS_THAN_64_BITS) >= 0):
         return _decode_exactly(raw, TO_FLOATS)
+    return decode_short(raw)
+
+
+def decode_short(text: bytes | str) -> Any:
+    """Decode a text as `decode` does, in half the time, if `may_have_long_numbers` has returned `False` for it."""
     try:
-        return orjson.loads(raw)
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return _decode_exactly(raw, TO_FLOATS)
+        return _decode_exactly(text.encode() if isinstance(text, str) else text, TO_FLOATS)
+
+
+def may_have_long_numbers(texts: bytes) -> bool:
+    """Return whether one of many objects may have a number that orjson reads as another: one of 20 digits or more.
+
+    To search all texts at once takes a fifth of the time of searching each. Among many strings, one is often a digest
+    with as many digits, after a quote. Digits of a number in `jsonb` come after a space, a bracket, a point or a minus.
+    """
+    digits = texts.translate(_DIGITS_ALIKE)
+    return any(digits.find(long) >= 0 for long in _LONG_NUMBERS)
 
 
 def decode_decimals(text: bytes | str) -> Any:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import lru_cache
 from struct import Struct
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import orjson
 
-from pgdoc.model.documents import EPOCH, Document
+from pgdoc.model.documents import EPOCH
 
-if TYPE_CHECKING:
-    from pgdoc.model.json_codec import JsonDecoder
-
-__all__ = ["StoredRow", "document_of", "iso_of_binary", "parts_of_stored", "rows_by_id", "rows_by_key"]
+__all__ = ["WIDTH", "StoredRow", "columns_of_stored", "iso_of_binary", "parts_of_stored", "rows_by_id", "rows_by_key"]
 
 StoredRow: TypeAlias = bytes
 """Version, created_at and updated_at in binary form, then the data as JSON text, empty if the server can't print it.
@@ -23,7 +20,9 @@ One object without references: the garbage collector would look through 10,000 t
 """
 
 _COLUMNS: Final = Struct(">qqq")
-_WIDTH: Final = _COLUMNS.size
+WIDTH: Final = _COLUMNS.size
+"""Where the data of a stored row begins."""
+
 _SEPARATOR: Final = b"\0"
 
 
@@ -31,8 +30,8 @@ def rows_by_id(ids: bytes | None, texts: bytes | None, columns: bytes | None) ->
     """Take apart what `part` of `streams.sql` returns; all are `None` if there is no row."""
     if ids is None or texts is None or columns is None:
         return {}
-    texts_at = zip(range(0, len(columns), _WIDTH), texts.split(_SEPARATOR), strict=True)
-    rows = [columns[at : at + _WIDTH] + text for at, text in texts_at]
+    texts_at = zip(range(0, len(columns), WIDTH), texts.split(_SEPARATOR), strict=True)
+    rows = [columns[at : at + WIDTH] + text for at, text in texts_at]
     return dict(zip(ids.decode().split("\0"), rows, strict=True))
 
 
@@ -46,21 +45,13 @@ def rows_by_key(ids: bytes | None, rows: bytes | None, *, is_composite: bool) ->
     return dict(zip(keys, rows.split(_SEPARATOR), strict=True))
 
 
-def document_of(
-    document_id: str, row: StoredRow | Document, collection: str, decode_text: JsonDecoder | None
-) -> Document:
-    """Make the document of a row; return one that a change has put in the row's place."""
-    if isinstance(row, Document):
-        return row
-    return Document.from_image(document_id, row[_WIDTH:] or None, row, _columns_of, collection, decode_text)
-
-
 def parts_of_stored(row: StoredRow) -> tuple[bytes | None, int, int, int]:
     """Return the JSON text, the version, and the two times in PostgreSQL's binary form."""
-    return row[_WIDTH:] or None, *_COLUMNS.unpack_from(row)
+    return row[WIDTH:] or None, *_COLUMNS.unpack_from(row)
 
 
-def _columns_of(row: StoredRow, _collection: str) -> dict[str, int]:
+def columns_of_stored(row: StoredRow, _collection: str) -> dict[str, int]:
+    """Return what is neither the id nor the data, for `Origin.columns`."""
     _, version, created_at, updated_at = parts_of_stored(row)
     return {"version": version, "created_at": created_at, "updated_at": updated_at}
 

@@ -69,7 +69,7 @@ class Reader:
         is_quiet: whether it could count as a synchronous standby, so that nothing is confirmed; as of the last time
             that there was something to confirm.
         has_large_buffer: whether a large frame came, for which libpq keeps memory until the connection is closed.
-        is_elsewhere: whether a socket of `watch` had something to read; the owner of the reader resets it.
+        is_elsewhere: whether the socket of `watch` had something to read since.
         waited_at: the time of `time.monotonic` at which nothing was left to read.
         clock_ahead_s: how far the server's clock is ahead of this process's; 0 until a keepalive tells.
     """
@@ -189,7 +189,8 @@ class Reader:
         self._question_due = True
 
     def watch(self, descriptor: int) -> None:
-        """Let `read` return when this socket has something to read, too, and note it in `is_elsewhere`."""
+        """Let the first `read` return that finds something to read at this socket, and set `is_elsewhere`."""
+        self.is_elsewhere = False
         self._poll.register(descriptor, select.POLLIN)
 
     def wake(self) -> None:
@@ -262,6 +263,7 @@ class Reader:
                 self._wake_reads.recv(4096)
             else:
                 self.is_elsewhere = True
+                self._poll.unregister(descriptor)
 
     def _report(self) -> None:
         if self._end is not None:  # nothing can be sent any more, and `read` raises the server's error

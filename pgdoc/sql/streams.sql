@@ -176,7 +176,7 @@ RETURNING true
 -- name: status
 SELECT current_setting('server_version'), current_database(), (SELECT version_num FROM pgdoc.alembic_version),
   (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl(), pgdoc.loses_values(),
-  (SELECT count(*) FROM pgdoc.registry WHERE kind = 'table' AND until IS NULL)
+  (SELECT count(*) FROM pgdoc.registry WHERE kind = 'table' AND until IS NULL), pgdoc.is_frozen('pgdoc.registry')
 
 -- name: knows
 -- A consumer whose creation was interrupted has no position; the next process creates it.

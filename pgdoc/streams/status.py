@@ -95,6 +95,8 @@ class Status:
         plugin_reason: why that plugin, in words.
         follows_ddl: whether streams get events for collections that SQL drops and renames.
         problem: why streams don't work, and what to do; `None` if they work.
+        is_frozen: whether the database takes no writes, because `pgdoc upgrade prepare` prepares it for an upgrade of
+            PostgreSQL.
     """
 
     server_version: str
@@ -107,6 +109,7 @@ class Status:
     plugin_reason: str
     follows_ddl: bool
     problem: str | None
+    is_frozen: bool
 
 
 def plugin_reason(

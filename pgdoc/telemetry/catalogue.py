@@ -13,6 +13,7 @@ __all__ = ["BY_NAME", "METRICS", "Half", "Metric", "MetricKind"]
 
 _STORE = ("database", "schema")
 _STREAM = ("database", "schema", "stream", "consumer")  # its collections; its consumer's name, or empty
+_HANDLER = ("database", "schema", "consumer", "handler")
 _READER = ("database", "schema", "reader")
 
 _GAUGE, _COUNTER = MetricKind.GAUGE, MetricKind.COUNTER
@@ -124,6 +125,73 @@ METRICS: tuple[Metric, ...] = (
         "seconds",
         _STORE,
         "How long calls have waited for a connection of the store's pool.",
+        _PROCESS,
+    ),
+    Metric(
+        "pgdoc_handler_events_total",
+        _COUNTER,
+        "",
+        _HANDLER,
+        "Events that the handler of a worker has handled, those that were tried again after they failed included.",
+        _PROCESS,
+    ),
+    Metric("pgdoc_handler_calls_total", _COUNTER, "", _HANDLER, "How often the handler was called.", _PROCESS),
+    Metric(
+        "pgdoc_handler_failures_total",
+        _COUNTER,
+        "",
+        _HANDLER,
+        "Attempts that failed, and counted against the events: an exception, but no conflict, and no server that is "
+        "away.",
+        _PROCESS,
+    ),
+    Metric(
+        "pgdoc_handler_dead_letters_total",
+        _COUNTER,
+        "",
+        _HANDLER,
+        "Events on which the handler gave up, so that they became dead letters.",
+        _PROCESS,
+    ),
+    Metric(
+        "pgdoc_handler_parked_events_total",
+        _COUNTER,
+        "",
+        _HANDLER,
+        "Events that were parked behind a dead letter of their document.",
+        _PROCESS,
+    ),
+    Metric(
+        "pgdoc_handler_busy_seconds_total",
+        _COUNTER,
+        "seconds",
+        _HANDLER,
+        "How long the calls of the handler took, failed ones included. A rate near 1 means that it can't do more.",
+        _PROCESS,
+    ),
+    Metric(
+        "pgdoc_handler_running_seconds",
+        _GAUGE,
+        "seconds",
+        _HANDLER,
+        "How long the current call of the handler has been running; 0 while there is none. The highest of the handlers "
+        "with these labels.",
+        _PROCESS,
+    ),
+    Metric(
+        "pgdoc_handler_waiting_events",
+        _GAUGE,
+        "",
+        _HANDLER,
+        "Events that wait for the handler in the memory of the process.",
+        _PROCESS,
+    ),
+    Metric(
+        "pgdoc_handler_state",
+        _GAUGE,
+        "",
+        (*_HANDLER, "state"),
+        "Handlers in this state: standby, idle, running, backing_off or waiting_for_server.",
         _PROCESS,
     ),
     *SERVER_METRICS,

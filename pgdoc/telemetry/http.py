@@ -40,9 +40,13 @@ class MetricsServer(ThreadingHTTPServer):
         self.registry = registry
         self._free = threading.BoundedSemaphore(_MOST_REQUESTS)
         self._asking: dict[Any, None] = {}  # the connections whose requests are not complete, the oldest first
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        self.address_family, _, _, _, address = found[0]
-        super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            self.address_family, _, _, _, address = found[0]
+            super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
+        except OSError as exc:
+            text = f"can't listen on {host}, port {port}: {exc.strerror or exc}; choose another port or host"
+            raise OSError(exc.errno, text) from exc
         shown = f"[{address[0]}]" if self.address_family == socket.AF_INET6 else address[0]
         self.url = f"http://{shown}:{self.server_port}/metrics"
 

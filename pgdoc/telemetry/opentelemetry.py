@@ -10,7 +10,8 @@ from pgdoc.model.metadata import carry_trace
 from pgdoc.telemetry.catalogue import MetricKind
 from pgdoc.telemetry.missing import needing
 from pgdoc.telemetry.process import PROCESS_METRICS, Gathering
-from pgdoc.telemetry.tracing import current_trace
+from pgdoc.telemetry.tracing import current_trace, span_of_handler
+from pgdoc.workers.spans import trace_handlers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,11 +32,12 @@ class Instrumentation:
         self.is_on = True
 
     def close(self) -> None:
-        """Report no more metrics, and write no more trace context; a second call does nothing."""
+        """Report no more metrics, make no more spans, and write no more trace context; a second call does nothing."""
         with _lock:
             if self.is_on:
                 self.is_on = False
                 carry_trace(None)
+                trace_handlers(None)
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +55,8 @@ def instrument(meter_provider: MeterProvider | None = None) -> Instrumentation:
 
     The metrics are observable instruments: they are worked out when a reader of the SDK collects them. From now on
     document calls and transactions that are made inside a span add its `traceparent` and `tracestate` to their
-    metadata. The instrumentation stays on until it is closed; while it is on, another call returns the same.
+    metadata, and each call of a worker's handler runs inside a span. The instrumentation stays on until it is closed;
+    while it is on, another call returns the same.
 
     Args:
         meter_provider: where to report metrics; `None` for the global one.
@@ -69,6 +72,7 @@ def instrument(meter_provider: MeterProvider | None = None) -> Instrumentation:
             return _present
         _present = made = Instrumentation()
         carry_trace(current_trace)
+        trace_handlers(span_of_handler)
         meter = metrics.get_meter("pgdoc", meter_provider=meter_provider)
         gathering = Gathering()
         for metric in PROCESS_METRICS:

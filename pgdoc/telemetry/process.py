@@ -19,8 +19,8 @@ Values = dict["Labels", float]
 
 _TOGETHER_S = 1.0
 
-_HIGHEST = ("pgdoc_stream_lag_bytes", "pgdoc_stream_lag_seconds")
-"""The metrics of which the highest counts where several streams have the same labels. Others are added up."""
+_HIGHEST = ("pgdoc_stream_lag_bytes", "pgdoc_stream_lag_seconds", "pgdoc_handler_running_seconds")
+"""The metrics of which the highest counts where several have the same labels. Others are added up."""
 
 PROCESS_METRICS: tuple[Metric, ...] = tuple(metric for metric in METRICS if metric.half is Half.PROCESS)
 

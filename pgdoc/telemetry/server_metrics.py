@@ -33,8 +33,9 @@ SERVER_METRICS: Final = (
     _metric("pgdoc_scrape_seconds", "How long it took to ask the database."),
     _metric(
         "pgdoc_scrape_ok",
-        "1 if this part could be read: server, sessions (of other roles), slots, consumers or dead_letters. 0 if the role "
-        "lacks a right or the statement failed; the log of `pgdoc metrics` says why. The metrics of that part are absent then.",
+        "1 if this part could be read: server, sessions (of other roles), slots, consumers or dead_letters. 0 if the "
+        "role lacks a right or the statement failed; the log of `pgdoc metrics` says why. The metrics of that part are "
+        "absent then.",
         "part",
     ),
     _metric(

@@ -7,18 +7,21 @@ parent of a span, and text that is not of the W3C's form is ignored.
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.changes.events import ChangeEvent
 from pgdoc.telemetry.missing import needing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from opentelemetry.trace import Link, Span, Tracer
 
-__all__ = ["current_trace", "link", "links", "process_span"]
+    from pgdoc.workers.registration import Registration
+
+__all__ = ["current_trace", "link", "links", "process_span", "span_of_handler"]
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _MEMBER = re.compile(
@@ -26,6 +29,7 @@ _MEMBER = re.compile(
     r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 )
 _LONGEST_STATE, _MOST_MEMBERS = 512, 32
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _MOST_LINKS = 128  # the SDK's limit, beyond which it drops the first
 
 
@@ -95,11 +99,29 @@ def process_span(
     Raises:
         MissingExtra: opentelemetry-api is not installed.
     """
+    with _span(events, consumer, tracer) as span:
+        yield span
+
+
+def span_of_handler(registration: Registration, events: list[ChangeEvent]) -> AbstractContextManager[Span]:
+    """Return the span of a call of a worker's handler; in a transaction that several calls share, that of all."""
+    given = events[0] if registration.takes_one and len(events) == 1 else events
+    return _span(given, registration.consumer, None, {"pgdoc.handler": registration.name})
+
+
+@contextmanager
+def _span(
+    events: ChangeEvent | Iterable[ChangeEvent],
+    consumer: str | None,
+    tracer: Tracer | None,
+    more: Mapping[str, str] = _NOTHING,
+) -> Iterator[Span]:
     with needing("opentelemetry-api"):
         from opentelemetry import trace  # noqa: PLC0415 (optional)
     batch = [events] if isinstance(events, ChangeEvent) else list(events)
     names = sorted({event.collection for event in batch})
     attributes: dict[str, str | int] = {
+        **more,
         "messaging.system": "pgdoc",
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["Backlog"]
+__all__ = ["LaneBacklog"]
 
 _EVENTS = 10_000
 _BYTES = 64 << 20
 _OF_SNAPSHOT = 1000  # the size that is assumed for a row that a snapshot read: it is a part of a larger text
 
 
-class Backlog:
+class LaneBacklog:
     """The events that wait for one handler, in order.
 
     One thread puts and another takes. Each writes its own counts, in one assignment, and reads those of the other, so

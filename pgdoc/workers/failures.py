@@ -21,7 +21,7 @@ from pgdoc.errors import (
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["fact", "halves", "is_conflict", "is_loss", "is_outage", "is_read_only", "named", "text_of", "traceback_of"]
+__all__ = ["fact", "halves", "is_loss", "is_outage", "is_read_only", "met_conflict", "named", "text_of", "traceback_of"]
 
 # The server is out of disk, memory or connections, or it stops.
 _OUTAGE = re.compile(r"53...|57P0[1-5]")
@@ -30,7 +30,7 @@ _LONGEST_ERROR = 10_000
 _LONGEST_TRACEBACK = 30_000
 
 
-def is_conflict(exc: BaseException) -> bool:
+def met_conflict(exc: BaseException) -> bool:
     """Whether the transaction met another one, so that it can succeed at once."""
     if isinstance(exc, psycopg.Error):
         return is_serialization_failure(exc)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["Parked", "key_of"]
+__all__ = ["Parked", "parking_key"]
 
 Key: TypeAlias = tuple[str, str | None]
 """A collection and a document id; `None` for an event of the whole collection."""
@@ -52,7 +52,7 @@ class Parked:
         waiting: list[ChangeEvent] = []
         ahead = Parked(self._keys)  # an event that waits makes later ones wait, too
         for event in events:
-            key = key_of(event)
+            key = parking_key(event)
             if ahead.holds(key):
                 waiting.append(event)
                 ahead.add(key)
@@ -61,6 +61,6 @@ class Parked:
         return free, waiting
 
 
-def key_of(event: ChangeEvent) -> Key:
+def parking_key(event: ChangeEvent) -> Key:
     """Return what an event is about; an unreadable one may be about any document."""
     return event.collection, fact(event, "document_id")

@@ -63,6 +63,7 @@ NOT_RUN = {
     ): _WHOLE_SERVER,
     ("docs/how-to/run-in-production.md", "ALTER SYSTEM SET wal_level = 'logical';"): _WHOLE_SERVER,
     ("docs/reference/cli.md", "CREATE ROLE watcher LOGIN;"): _ROLES,
+    ("docs/reference/roles.md", "GRANT SELECT ON pgdoc.dead_letters TO support;"): _ROLES,
     (
         "docs/reference/server.md",
         "ALTER SYSTEM SET wal_level = 'logical';  -- restart the server afterwards",

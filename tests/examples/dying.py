@@ -2,8 +2,8 @@
 
     python -m tests.examples.dying PROGRAM STEP COUNT ...
 
-The steps are those of a loop with an effect in the database: `before` its transaction, inside it before the
-`checkpoint`, inside it before the `commit`, and `after` the commit.
+The steps are those of a loop, or of a worker's handler, with an effect in the database: `before` its transaction,
+inside it before the `checkpoint`, inside it before the `commit`, and `after` the commit.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pgdoc
+from pgdoc._sync.lane_rows import LaneRows
 from tests.examples.programs import EXAMPLES
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Death:
 def await_death(death: Death) -> None:
     """Call `death.passes` at each step. Batches have two events at most, so that there are many steps."""
     transaction, checkpoint = pgdoc.Store.transaction, pgdoc.ChangeStream.checkpoint
-    batches = pgdoc.ChangeStream.batches
+    batches, save, on = pgdoc.ChangeStream.batches, LaneRows.save, pgdoc.Worker.on
 
     @contextlib.contextmanager
     def dying_transaction(store: pgdoc.Store, *arguments: Any) -> Iterator[pgdoc.Transaction]:
@@ -53,9 +54,18 @@ def await_death(death: Death) -> None:
         death.passes("checkpoint")
         checkpoint(stream, event, tx)
 
+    def dying_save(rows: LaneRows, *arguments: Any) -> None:
+        death.passes("checkpoint")
+        save(rows, *arguments)
+
+    def on_small_batches(worker: pgdoc.Worker, *names: str, **options: Any) -> Any:
+        return on(worker, *names, **options, batch=2)
+
     pgdoc.Store.transaction = dying_transaction  # type: ignore[method-assign,assignment]
     pgdoc.ChangeStream.checkpoint = dying_checkpoint  # type: ignore[method-assign,assignment]
     pgdoc.ChangeStream.batches = lambda stream, **_: batches(stream, 2)  # type: ignore[method-assign]
+    LaneRows.save = dying_save  # type: ignore[method-assign]
+    pgdoc.Worker.on = on_small_batches  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Entry = tuple[Any, ...]
+EXCEPT_THE_LOG = {"collection": {"$ne": audit.AUDIT}}
 DEEP = "[" * 253 + "]" * 253
 
 
 @pytest.fixture
-def store(dsn: str) -> Iterator[pgdoc.Store]:
+def store(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[pgdoc.Store]:
     """A store on a database whose audit consumer exists."""
+    monkeypatch.setenv("PGDOC_DSN", dsn)  # for the program
     with pgdoc.Store(dsn) as store:
         store.create_collection("orders")
         store.create_collection("stock")
         store.create_collection(audit.AUDIT)
-        with audit.watch(store):
-            pass
+        store.create_consumer(audit.AUDIT, where=EXCEPT_THE_LOG)
         yield store
         drop_consumer(store, audit.AUDIT)
 
@@ -116,48 +117,55 @@ def same(one: list[Entry], other: list[Entry]) -> bool:
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
-def finish(dsn: str, store: pgdoc.Store, history: History) -> None:
+def finish(store: pgdoc.Store, history: History) -> None:
     """Let the program record everything, and compare the log with the history."""
-    with running("audit.py", dsn) as process:
+    with running("audit.py") as process:
         wait_until(lambda: store[audit.AUDIT].count() >= len(history.entries), process)
         history.go_on()
         wait_until(lambda: store[audit.AUDIT].count() >= len(history.entries), process)
     assert same(written(store), history.entries)
 
 
-def test_killed_at_every_step_in_turn(dsn: str, store: pgdoc.Store, sql: psycopg.Connection) -> None:
+def test_killed_at_every_step_in_turn(store: pgdoc.Store, sql: psycopg.Connection) -> None:
     history = History(store, sql)
     for step, count in itertools.product(STEPS, (1, 4)):
         history.go_on()
-        command = [sys.executable, "-m", "tests.examples.dying", "audit.py", step, str(count), dsn]
+        command = [sys.executable, "-m", "tests.examples.dying", "audit.py", step, str(count)]
         assert subprocess.run(command, cwd=ROOT, check=False, timeout=PATIENCE_S).returncode == -9
-    finish(dsn, store, history)
+    finish(store, history)
 
 
-def test_killed_at_any_time(dsn: str, store: pgdoc.Store, sql: psycopg.Connection) -> None:
+def test_killed_at_any_time(store: pgdoc.Store, sql: psycopg.Connection) -> None:
     history = History(store, sql)
     for _ in range(8):
-        with running("audit.py", dsn) as process:
+        with running("audit.py") as process:
             before = store[audit.AUDIT].count()
             for _ in range(4):
                 history.go_on()
             wait_until(lambda before=before: store[audit.AUDIT].count() > before, process)  # type: ignore[misc]
             time.sleep(random.uniform(0, 0.05))
             process.kill()
-    finish(dsn, store, history)
+    finish(store, history)
+
+
+def record_next(store: pgdoc.Store, count: int = 1) -> None:
+    """Call the handler as the worker does, with one event at a time."""
+    with store.watch(consumer=audit.AUDIT, where=EXCEPT_THE_LOG) as stream:
+        for event in itertools.islice(stream, count):
+            with store.transaction() as tx:
+                audit.record(tx, [event])
+                stream.checkpoint(event, tx)
 
 
 def record_one(store: pgdoc.Store) -> pgdoc.Document:
-    with audit.watch(store) as stream:
-        audit.record(store, stream, [next(stream)])
+    record_next(store)
     (entry,) = store[audit.AUDIT].find()
     return entry
 
 
 def test_an_entry(store):
     began = store["orders"].insert("o-1", {"total": 5, "of": {"city": "Bern"}})
-    with audit.watch(store) as stream:
-        audit.record(store, stream, [next(stream)])
+    record_next(store)
     store[audit.AUDIT].delete_many({})
     with store.transaction(metadata={"user": "alice"}) as tx:
         changed = tx["orders"].update("o-1", {"$set": {"of.city": "Basel"}, "$unset": {"total": True}})
@@ -192,9 +200,7 @@ def test_data_that_can_not_be_written_down_does_not_stop_the_log(store, sql, dat
 def test_what_becomes_of_collections_is_written_down_and_the_log_itself_is_not(store, sql):
     store.rename_collection("orders", "purchases")
     sql.execute("TRUNCATE stock")
-    with audit.watch(store) as stream:
-        for _ in range(2):
-            audit.record(store, stream, [next(stream)])
+    record_next(store, 2)
     renamed, emptied = store[audit.AUDIT].find(sort="_id")
     assert (renamed["what"], renamed["collection"], renamed["renamed_to"]) == ("rename", "orders", "purchases")
     assert (emptied["what"], emptied["collection"], emptied["document"]) == ("truncate", "stock", None)

@@ -27,7 +27,8 @@ ACCOUNTS = [f"account-{number}" for number in range(6)]
 
 
 @pytest.fixture
-def store(dsn: str) -> Iterator[pgdoc.Store]:
+def store(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[pgdoc.Store]:
+    monkeypatch.setenv("PGDOC_DSN", dsn)  # for the program
     with pgdoc.Store(dsn) as store:
         bank.prepare(store)
         yield store
@@ -149,31 +150,31 @@ def test_many_clients_lose_nothing(dsn, store):
 def test_a_projection_is_killed_at_every_step_in_turn(dsn, store, projection):
     open_accounts(store)
     for step in STEPS:
-        command = [sys.executable, "-m", "tests.examples.dying", "event_sourcing.py", step, "5", dsn]
+        command = [sys.executable, "-m", "tests.examples.dying", "event_sourcing.py", step, "5"]
         with busy(dsn):
             result = subprocess.run(command, cwd=ROOT, check=False, timeout=PATIENCE_S)
         assert result.returncode == -9
     expected = replayed(store)
-    with running("event_sourcing.py", dsn) as process:
+    with running("event_sourcing.py") as process:
         wait_until(lambda: balances(projection) == expected, process)
 
 
 def test_a_projection_is_rebuilt_from_nothing_while_clients_go_on(dsn, store, projection):
     open_accounts(store)
-    with busy(dsn) as done, running("event_sourcing.py", dsn) as process:
+    with busy(dsn) as done, running("event_sourcing.py") as process:
         wait_until(lambda: len(done) > 60 and projection.count() == len(ACCOUNTS), process)
     projection.delete_many({})
     projection.insert("account-of-nobody", asdict(bank.Account()))
     with busy(dsn):
         rebuilding = ["--rebuild"]
         for _ in range(4):
-            with running("event_sourcing.py", dsn, *rebuilding) as process:
+            with running("event_sourcing.py", *rebuilding) as process:
                 wait_until(lambda: projection.get(ACCOUNTS[0]), process)
                 time.sleep(random.uniform(0, 0.2))
                 process.kill()
             rebuilding = []
     expected = replayed(store)
-    with running("event_sourcing.py", dsn) as process:
+    with running("event_sourcing.py") as process:
         wait_until(lambda: balances(projection) == expected, process)
 
 
@@ -181,17 +182,18 @@ def test_a_projection_is_rebuilt_from_nothing_while_clients_go_on(dsn, store, pr
 def test_a_past_that_was_changed_stops_the_projection(store, projection, change):
     with store[bank.EVENTS].watch(consumer=bank.BALANCES, snapshot=True) as stream:
         bank.open_account(store, "account-7", "alice")
-        bank.project(store, stream, [next(stream)])
+        with store.transaction() as tx:
+            bank.project(tx, [next(stream)])
         with store.transaction() as tx:
             tx.connection.execute(change.encode())
-        with pytest.raises(RuntimeError, match="the past was changed"):
-            bank.project(store, stream, [next(stream)])
+        with pytest.raises(RuntimeError, match="the past was changed"), store.transaction() as tx:
+            bank.project(tx, [next(stream)])
     assert balances(projection) == {"account-7": bank.Account(1, "alice")}
 
 
 def test_an_event_that_does_not_follow_stops_the_projection(store, projection):
     with store[bank.EVENTS].watch(consumer=bank.BALANCES, snapshot=True) as stream:
         store[bank.EVENTS].insert("account-7/00000002", {"account": "account-7", "number": 2, "type": "opened"})
-        with pytest.raises(RuntimeError, match="does not follow event 0"):
-            bank.project(store, stream, [next(stream)])
+        with pytest.raises(RuntimeError, match="does not follow event 0"), store.transaction() as tx:
+            bank.project(tx, [next(stream)])
     assert balances(projection) == {}

@@ -302,6 +302,8 @@ def test_two_that_prepare_do_not_undo_what_the_other_has_checked(
     assert 'another `pgdoc upgrade prepare` is at work in database "shop"' in capsys.readouterr().err
     monkeypatch.undo()
     assert not takes_writes(dsn)
+    with Store(dsn) as store:
+        assert store.status().is_frozen
     assert upgrade("prepare", dsn=dsn) == 0
     ask(dsn, f"BEGIN; {statement('upgrade', 'undo_freeze')}; COMMIT")
     assert not takes_writes(dsn)  # it was prepared meanwhile

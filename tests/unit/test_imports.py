@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["_async"] = ALLOWED.keys() - {"server"}
 ALLOWED["_sync"] = ALLOWED["_async"] - {"_async"}
 ALLOWED["__init__"] = ALLOWED["_async"] | {"_async", "_sync"}
-ALLOWED["telemetry"] = {"model", "runtime", "changes", "database", "sql", "streams"}
+ALLOWED["telemetry"] = {"model", "runtime", "changes", "database", "sql", "streams", "workers"}
 ALLOWED["cli"] = {"__init__", "model", "changes", "database", "sql", "server", "telemetry", "upgrades"}
 ALLOWED["__main__"] = {"cli"}
 

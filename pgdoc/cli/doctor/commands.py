@@ -11,6 +11,9 @@ from typing import Final
 
 from psycopg.conninfo import make_conninfo
 
+from pgdoc.database.quoting import identifier as as_identifier
+from pgdoc.database.quoting import literal as as_literal
+
 __all__ = [
     "as_identifier",
     "as_literal",
@@ -26,16 +29,6 @@ __all__ = [
 _PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*")
 
 
-def as_identifier(*names: str) -> str:
-    """Quote names, joined by a dot."""
-    return ".".join(_in_quotes(name, '"') for name in names)
-
-
-def as_literal(text: str) -> str:
-    """Quote a text as a constant of SQL."""
-    return _in_quotes(text, "'")
-
-
 def as_table_literal(schema: str, name: str) -> str:
     """Write a table as a constant of the type regclass, whose text has quotes only where a name needs them."""
     return as_literal(".".join(_plainly(each) for each in (schema, name)))
@@ -43,20 +36,6 @@ def as_table_literal(schema: str, name: str) -> str:
 
 def _plainly(name: str) -> str:
     return name if _PLAIN.fullmatch(name) else '"{}"'.format(name.replace('"', '""'))
-
-
-def _in_quotes(text: str, quote: str) -> str:
-    doubled = text.replace(quote, quote * 2)
-    if text.isprintable() and "\\" not in text:
-        return f"{quote}{doubled}{quote}"
-    escaped = "".join(_escape(sign) for sign in doubled)
-    return f"U&{quote}{escaped}{quote}"
-
-
-def _escape(sign: str) -> str:
-    if sign == "\\":
-        return "\\\\"
-    return sign if sign.isprintable() else f"\\+{ord(sign):06X}"
 
 
 def for_shell(*words: str) -> str:

@@ -32,8 +32,8 @@ def check_dead_letters(on: Examination) -> Iterator[Finding]:
     except psycopg.errors.InsufficientPrivilege:
         yield unseen(
             "dead-letters-unseen",
-            f'the role "{on.role}" may not read the dead letters of workers, which contain documents: let the catalog\'s '
-            "owner grant it",
+            f'the role "{on.role}" may not read the dead letters of workers, which contain documents: let the owner of '
+            "the catalog grant it",
             on.role,
             fix=[f"GRANT SELECT ON {_READ} TO {on.quoted_role}"],
         )
@@ -72,8 +72,8 @@ def _of_handler(row: Any) -> Finding:
     if age > _OLD or row.dead > _MANY:
         return warn(
             "dead-letters-left",
-            f"{handler} could not process {row.dead} event{'' if row.dead == 1 else 's'}, the first {render_delay(age)} "
-            f"ago: `{command}` says why; mend the cause, and then retry or drop them",
+            f"{handler} could not process {row.dead} event{'' if row.dead == 1 else 's'}, the first "
+            f"{render_delay(age)} ago: `{command}` says why; mend the cause, and then retry or drop them",
             row.handler,
             row.dead,
         )

@@ -91,7 +91,7 @@ async def test_it_begins_with_a_snapshot_when_it_is_opened(shared_dsn: str, sche
         assert await store.create_consumer(name, "orders", snapshot=True)
         await store["orders"].insert("2", {})
         assert not await store.create_consumer(name, "orders", snapshot=True)
-        with pytest.raises(InvalidResumeToken, match=f'consumer "{name}" has not finished its snapshot: pass snapshot'):
+        with pytest.raises(InvalidResumeToken, match=f'consumer "{name}" has not finished its snapshot: open it'):
             await store.create_consumer(name, "orders")
         async with store["orders"].watch(consumer=name) as stream:
             with pytest.raises(InvalidResumeToken, match="has not finished its snapshot"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ from pgdoc.errors import (
     ServerUnreachable,
     StoreClosed,
     UnsupportedServer,
+    WalLevelTooLow,
 )
 
 
@@ -39,6 +41,17 @@ async def test_a_database_without_the_catalog_says_what_to_run(bare_dsn: str) ->
             await store["orders"].insert("o-1", {})
         await store.migrate()
         await store["orders"].insert("o-1", {})
+
+
+async def test_a_call_on_a_consumer_names_the_missing_catalog_first(
+    bare_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A takeover would report that the server does not decode."""
+    monkeypatch.setattr("pgdoc.consumers.ownership.preflight", mock.Mock(side_effect=WalLevelTooLow("wal_level")))
+    async with AsyncStore(bare_dsn) as store:
+        for call in (store.drop_consumer, store.recreate_consumer):
+            with pytest.raises(CatalogMissing, match="pgdoc init"):
+                await call("billing")
 
 
 @pytest.mark.parametrize(("revision", "cure"), [("0000", "pgdoc init"), ("9999", "newer pgdoc")])

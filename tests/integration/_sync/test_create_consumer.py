@@ -92,7 +92,7 @@ def test_it_begins_with_a_snapshot_when_it_is_opened(shared_dsn: str, schema: st
         assert store.create_consumer(name, "orders", snapshot=True)
         store["orders"].insert("2", {})
         assert not store.create_consumer(name, "orders", snapshot=True)
-        with pytest.raises(InvalidResumeToken, match=f'consumer "{name}" has not finished its snapshot: pass snapshot'):
+        with pytest.raises(InvalidResumeToken, match=f'consumer "{name}" has not finished its snapshot: open it'):
             store.create_consumer(name, "orders")
         with store["orders"].watch(consumer=name) as stream:
             with pytest.raises(InvalidResumeToken, match="has not finished its snapshot"):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import psycopg
 import pytest
@@ -19,6 +20,7 @@ from pgdoc.errors import (
     ServerUnreachable,
     StoreClosed,
     UnsupportedServer,
+    WalLevelTooLow,
 )
 
 
@@ -40,6 +42,15 @@ def test_a_database_without_the_catalog_says_what_to_run(bare_dsn: str) -> None:
             store["orders"].insert("o-1", {})
         store.migrate()
         store["orders"].insert("o-1", {})
+
+
+def test_a_call_on_a_consumer_names_the_missing_catalog_first(bare_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A takeover would report that the server does not decode."""
+    monkeypatch.setattr("pgdoc.consumers.ownership.preflight", mock.Mock(side_effect=WalLevelTooLow("wal_level")))
+    with Store(bare_dsn) as store:
+        for call in (store.drop_consumer, store.recreate_consumer):
+            with pytest.raises(CatalogMissing, match="pgdoc init"):
+                call("billing")
 
 
 @pytest.mark.parametrize(("revision", "cure"), [("0000", "pgdoc init"), ("9999", "newer pgdoc")])

@@ -317,7 +317,7 @@ def test_a_takeover_may_take_longer_than_the_lease(
 
     monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
     monkeypatch.setattr("pgdoc.consumers.consumer.find_cluster", slow(find_cluster))
-    monkeypatch.setattr("pgdoc.consumers.owned_slot.open_slot", slow(open_slot))
+    monkeypatch.setattr("pgdoc.consumers.slot_reading.open_slot", slow(open_slot))
     with store["orders"].watch(consumer=NAME) as stream:
         insert(store, 1)
         assert ids(take(stream, 1)) == [1]

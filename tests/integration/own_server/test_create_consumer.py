@@ -219,16 +219,21 @@ def test_a_claim_that_may_drop_it_does_not_count_as_an_owner(
     assert store.create_consumer(NAME, "orders")
 
 
-def test_it_waits_for_no_checkpoint_of_a_closed_consumer_and_ends_none(store: Store) -> None:
-    with store["orders"].watch(consumer=NAME) as stream:
-        insert(store, 1)
-        (one,) = take(stream, 1)
-        with store.transaction() as tx:
-            tx["audit"].insert("effect", {})
-            stream.checkpoint(one, tx)
-            stream.close()
-            assert not store.create_consumer(NAME, "orders")
-    assert store["audit"].get("effect") is not None
+def test_it_waits_for_no_checkpoint_of_a_closed_consumer_and_ends_none(store: Store, owner: psycopg.Connection) -> None:
+    with store.watch():  # keeps history
+        for number, loses_slot in enumerate((False, True)):
+            with store["orders"].watch(consumer=NAME) as stream:
+                insert(store, number)
+                (event,) = take(stream, 1)
+                with store.transaction() as tx:
+                    tx["audit"].insert(f"effect {number}", {})
+                    stream.checkpoint(event, tx)
+                    stream.close()
+                    if loses_slot:
+                        drop_slot(owner)
+                    assert not store.create_consumer(NAME, "orders")
+            assert store["audit"].get(f"effect {number}") is not None
+            assert consumer_slots(owner) == [slot(owner)]
     insert(store, 2)
     sees(store, 2)
 

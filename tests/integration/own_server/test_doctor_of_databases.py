@@ -245,7 +245,8 @@ def test_consumers_that_nobody_opens_are_reported(dsn: str, store: Store, owner:
 
 def test_dead_letters_that_nobody_tries_again_are_reported(dsn: str, store: Store, owner: psycopg.Connection) -> None:
     put = (
-        "INSERT INTO pgdoc.dead_letters (consumer, handler, state, event_type, collection, token, changed_at, stored_at) "
+        "INSERT INTO pgdoc.dead_letters "
+        "(consumer, handler, state, event_type, collection, token, changed_at, stored_at) "
         "VALUES (%s, 'of it''s', %s, 'truncate', 'orders', '0/1.1.1', now(), now() - %s::interval)"
     )
     only = ["workers"]

@@ -112,6 +112,29 @@ def test_an_open_consumer_is_owned_and_waits_for_nothing(
     assert found.labels("pgdoc_slot_synced") == []
 
 
+def test_dead_letters_are_counted_by_handler_and_state(
+    dsn: str, store: Store, owner: psycopg.Connection, scrape: Callable[[], Scraped]
+) -> None:
+    put = (
+        "INSERT INTO pgdoc.dead_letters "
+        "(consumer, handler, state, event_type, collection, token, changed_at, stored_at) "
+        "VALUES (%s, 'charge', %s, 'truncate', 'orders', '0/1.1.1', now(), now() - '1 hour'::interval)"
+    )
+    assert scrape().labels("pgdoc_dead_letters") == []
+    store.watch(consumer=NAME).close()
+    for consumer, state in ((NAME, "dead"), (NAME, "dead"), (NAME, "parked"), ("gone", "due")):
+        owner.execute(put, [consumer, state])
+
+    found = scrape()
+    of_charge = LABELS | {"handler": "charge"}
+    assert found.all("pgdoc_dead_letters", **of_charge, state="dead") == [2]
+    assert found.all("pgdoc_dead_letters", **of_charge, state="parked") == [1]
+    assert found.all("pgdoc_dead_letters", schema="", consumer="gone", state="due") == [1]
+    assert min(found.all("pgdoc_dead_letters_oldest_seconds")) >= 3600
+    with serving(dsn, "docs") as scrape_schema:
+        assert {labels["consumer"] for labels in scrape_schema().labels("pgdoc_dead_letters")} == {NAME}
+
+
 def test_a_consumer_that_nobody_has_open_grows_old(store: Store, scrape: Callable[[], Scraped]) -> None:
     store.watch(consumer=NAME).close()
     first = scrape()
@@ -302,7 +325,7 @@ def test_pg_monitor_is_enough(store: Store, owner: psycopg.Connection) -> None:
     )
     with store.watch(consumer=NAME), role(owner, grants=hostile) as conninfo, serving(conninfo) as scrape:
         found = scrape()
-        assert found.all("pgdoc_scrape_ok") == [1, 1, 1, 1]
+        assert found.all("pgdoc_scrape_ok") == [1, 1, 1, 1, 1]
         assert found["pgdoc_consumer_owned"] == 1
         assert found["pgdoc_slot_retained_bytes"] > 0
         assert found["pgdoc_oldest_write_transaction_seconds"] == 0
@@ -316,18 +339,20 @@ def test_a_role_without_rights_says_what_it_could_not_see(
         found = scrape()
         scrape()
         ok = {labels["part"]: found.all("pgdoc_scrape_ok", **labels)[0] for labels in found.labels("pgdoc_scrape_ok")}
-        assert ok == {"server": 1, "slots": 1, "consumers": 0, "sessions": 0}
+        assert ok == {"server": 1, "slots": 1, "consumers": 0, "dead_letters": 0, "sessions": 0}
         assert found.labels("pgdoc_consumer_owned") == []
         assert found.labels("pgdoc_slot_retained_bytes")[0]["schema"] == ""
         assert found.labels("pgdoc_oldest_write_transaction_seconds") == []
         owner.execute("GRANT pg_monitor TO watcher")
-        assert scrape().all("pgdoc_scrape_ok") == [1, 1, 1, 1]
+        assert scrape().all("pgdoc_scrape_ok") == [1, 1, 1, 1, 1]
     said = [record.getMessage() for record in caplog.records if record.name == "pgdoc.metrics"]
     grant = 'run GRANT pg_monitor TO "watcher"'
     assert said == [
         f"the metrics of consumers are missing: permission denied for function consumer_metrics: {grant}",
+        f"the metrics of dead_letters are missing: permission denied for function dead_letter_metrics: {grant}",
         f"the metrics of sessions are missing: the role may not see the sessions of other roles: {grant}",
         "the metrics of consumers are complete again",
+        "the metrics of dead_letters are complete again",
         "the metrics of sessions are complete again",
     ]
 
@@ -351,6 +376,10 @@ def test_members_of_pg_monitor_see_no_id_of_a_document(store: Store, owner: psyc
         assert len(watcher.execute("SELECT * FROM pgdoc.consumer_metrics()").fetchall()) == 1
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             watcher.execute("SELECT * FROM pgdoc.consumers")
+        watcher.rollback()
+        assert watcher.execute("SELECT * FROM pgdoc.dead_letter_metrics()").fetchall() == []
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            watcher.execute("SELECT * FROM pgdoc.dead_letters")
 
 
 def test_a_locked_table_takes_nothing_else_along(

@@ -74,6 +74,15 @@ def test_an_event_has_the_fields_that_it_would_be_made_with() -> None:
         _ = event._images
 
 
+def test_a_document_that_a_change_has_put_in_a_rows_place_is_that_of_the_event() -> None:
+    document = Document("b", {}, 2, EPOCH, EPOCH)
+
+    event = event_of(snapshot_of({"b": document}, "b"), 1)
+
+    assert event.full_document is document
+    assert event.to_dict()["full_document"]["version"] == 2
+
+
 @pytest.mark.parametrize(
     ("up_to", "last"),
     [

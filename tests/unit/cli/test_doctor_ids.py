@@ -42,7 +42,7 @@ def test_every_finding_is_provoked_by_a_test():
     provoked: set[str] = set()
     for path in (ROOT / "tests").rglob("test_doctor*.py"):
         provoked |= set(calls(path, {"finding", "findings"}, position=1))
-        provoked |= set(calls(path, {"mends"}, position=2))
+        provoked |= set(calls(path, {"mends", "mends_failover"}, position=2))
     looped = {"documents-unseen", "consumers-unseen", "role-sees-little", "transactions-unseen", "wal-size"}
     looped |= {"dead-letters-unseen"}
     looped |= {"short-timeout", "role-read-only", "role-exit-on-error", "slot-lost", "other-slot-lost"}

@@ -222,6 +222,25 @@ def test_a_quiet_consumer_saves_its_watermark_when_that_has_moved_far_enough():
     assert progress.to_save(0) == SavedProgress(progress.begun, change.transaction.timestamp)
 
 
+def test_a_consumer_that_is_waited_for_saves_all_that_needs_no_acknowledgement():
+    progress = progress_at(START + 1000)
+    first, second = commit(200, 1).changes[0], commit(300, 2).changes
+    progress.give([first, *second])
+    waiting_since = first.transaction.timestamp
+    assert progress.to_save(None) == SavedProgress(Mark((first[0][0], 0, 0, 0)), waiting_since)
+    progress.acknowledge(Mark(first.position))
+    progress.confirmable()
+    assert progress.to_save(None).mark == Mark((second[0].position[0], 0, 0, 0))
+    progress.acknowledge(Mark(second[0].position))
+    assert progress.to_save(None).mark == Mark(second[0].position)
+    progress.acknowledge(Mark(second[1].position))
+    progress.confirmable()
+    assert progress.to_save(None) == SavedProgress(Mark((START + 1000, 0, 0, 0)), None)
+    progress.acknowledge(Mark((START + 1000, 0, 0, 0, 7), SnapshotProgress(("orders",), "7", "*", 7)))
+    progress.watermark += 1000
+    assert progress.to_save(None).mark.position == (START + 1000, 0, 0, 0, 7)
+
+
 def test_a_mailbox_notes_what_it_took_and_takes_nothing_after_its_time():
     progress, box = ConsumerProgress(), Mailbox(2, 1 << 20)
     noted = NotedMailbox(box, progress)

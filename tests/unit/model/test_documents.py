@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import pickle
 import subprocess
 import sys
@@ -18,11 +19,20 @@ from typing import Any
 import orjson
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id, new_id
-from pgdoc.model.json_codec import MAX_DEPTH, MAX_DIGITS, decode, encode, encode_value
+from pgdoc.model.json_codec import (
+    MAX_DEPTH,
+    MAX_DIGITS,
+    decode,
+    decode_short,
+    encode,
+    encode_value,
+    may_have_long_numbers,
+)
 from tests import json_values
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -43,6 +53,40 @@ def nested(levels: int) -> dict[str, Any]:
 @given(json_values.any_documents)
 def test_data_decodes_to_an_equal_value(data: dict[str, Any]) -> None:
     assert decode(encode(data)) == data
+
+
+def as_printed(*documents: dict[str, Any]) -> list[bytes]:
+    """Return the texts of documents as PostgreSQL prints them."""
+    return [json.dumps(data, ensure_ascii=False).encode() for data in documents]
+
+
+@given(st.lists(json_values.any_documents, max_size=4))
+def test_texts_without_long_numbers_need_no_search_of_their_own(documents: list[dict[str, Any]]) -> None:
+    texts = as_printed(*documents)
+
+    if not may_have_long_numbers(b"\0".join(texts)):
+        assert [decode_short(text) for text in texts] == [decode(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        str(2**64),
+        str(-(2**63) - 1),
+        f"-{10**30}",
+        f"[{2**64}]",
+        f"[1, {2**64}]",
+        f'{{"a": [{{"b": {2**64}}}]}}',
+        f"0.{'0' * 400}1",
+        f"-0.{'0' * 400}1",
+        f"{10**400}.5",
+    ],
+)
+def test_a_long_number_is_found_among_many_texts(text: str) -> None:
+    texts = as_printed(*[{"n": n, "digest": str(10**30 + n), "small": [-n], "large": 2**63 - 1} for n in range(50)])
+
+    assert not may_have_long_numbers(b"\0".join(texts))
+    assert may_have_long_numbers(b"\0".join([*texts, b'{"n": %b}' % text.encode(), *texts]))
 
 
 @given(json_values.floats)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgdoc.errors import UnreadableDocument
-from pgdoc.model.documents import Document
+from pgdoc.model.documents import Document, Origin, document_of_image
 from pgdoc.model.json_codec import encode
-from pgdoc.model.stored_rows import document_of, rows_by_id
+from pgdoc.model.stored_rows import WIDTH, columns_of_stored, rows_by_id
 from tests.json_values import documents, ids
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ INFINITY = (1 << 63) - 1
 
 times = st.datetimes(timezones=st.just(UTC), min_value=datetime(1, 1, 1))  # noqa: DTZ001 (as hypothesis wants it)
 rows = st.tuples(documents, st.integers(1, (1 << 63) - 1), times, times)
+
+
+def document_of(document_id: str, row: StoredRow) -> Document:
+    return document_of_image(document_id, row[WIDTH:] or None, row, Origin("orders", columns_of_stored))
 
 
 def microseconds(moment: datetime) -> int:
@@ -40,7 +44,7 @@ def test_each_row_becomes_its_document(stored: dict[str, Any]) -> None:
         b"".join(columns),
     )
 
-    assert {document_id: document_of(document_id, row, "orders", None) for document_id, row in found.items()} == {
+    assert {document_id: document_of(document_id, row) for document_id, row in found.items()} == {
         document_id: Document(document_id, *row) for document_id, row in stored.items()
     }
 
@@ -59,14 +63,8 @@ def test_no_rows_are_no_documents() -> None:
     ],
 )
 def test_what_can_not_be_read_names_the_document(row: StoredRow, field: str, reason: str) -> None:
-    document = document_of("o-1", row, "orders", None)
+    document = document_of("o-1", row)
 
     assert document.version == 1
     with pytest.raises(UnreadableDocument, match=f"document 'o-1' of collection \"orders\": .*{reason}"):
         getattr(document, field)
-
-
-def test_a_document_that_a_change_has_put_there_is_that_one() -> None:
-    document = Document("o-1", {}, 2, EPOCH, EPOCH)
-
-    assert document_of("o-1", document, "orders", None) is document

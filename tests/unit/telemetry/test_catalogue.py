@@ -41,6 +41,15 @@ def test_the_names_that_the_process_and_the_server_promise():
         "pgdoc_pool_max_connections",
         "pgdoc_pool_waiting_calls",
         "pgdoc_pool_wait_seconds_total",
+        "pgdoc_handler_events_total",
+        "pgdoc_handler_calls_total",
+        "pgdoc_handler_failures_total",
+        "pgdoc_handler_dead_letters_total",
+        "pgdoc_handler_parked_events_total",
+        "pgdoc_handler_busy_seconds_total",
+        "pgdoc_handler_running_seconds",
+        "pgdoc_handler_waiting_events",
+        "pgdoc_handler_state",
     }
     assert {metric.name for metric in METRICS if metric.half is Half.SERVER} >= {
         "pgdoc_consumer_oldest_unacked_seconds",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -94,9 +95,12 @@ def test_serving_ends_with_close_and_a_child_process_does_not_keep_the_port():
         assert again.port == endpoint.port
 
 
-def test_a_port_in_use_is_an_error_that_leaves_no_thread():
-    with telemetry.serve(0) as endpoint, pytest.raises(OSError, match="in use"):
-        telemetry.serve(endpoint.port)
+def test_a_port_in_use_is_an_error_that_names_it_and_leaves_no_thread():
+    with telemetry.serve(0) as endpoint:
+        says = f"can't listen on 127.0.0.1, port {endpoint.port}: Address already in use; choose another"
+        with pytest.raises(OSError, match=says) as found:
+            telemetry.serve(endpoint.port)
+    assert found.value.errno == errno.EADDRINUSE
 
 
 WITHOUT = """
