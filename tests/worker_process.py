@@ -134,6 +134,28 @@ class Ledger:
                     tx["orders"].update(each, {"$set": {"n": number}})
                 self.written.append((each, number))
 
+    def versions(self) -> dict[str, int]:
+        """Return the last `n` of each document."""
+        return dict(self._versions)
+
+    def restore(self, written: list[tuple[str, int]], versions: dict[str, int], store: pgdoc.Store) -> None:
+        """Note after a transaction that failed whether it is stored, once the server tells."""
+        deadline = time.monotonic() + 60
+        document_id, number = self.written[-1] if len(self.written) > len(written) else ("", 0)
+        asked = dict(self._versions)
+        while True:
+            try:
+                found = store["orders"].get(document_id) if document_id else None
+            except pgdoc.PgdocError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            else:
+                break
+        if found is None or found.data["n"] < number:
+            self.written[:] = written
+            asked = versions
+        self._versions = Counter(asked)
+
     def effects(self, handler: str) -> list[tuple[str, int]]:
         """Return the effects of a handler, in their order."""
         rows = self._ask("SELECT document_id, n FROM public.effects WHERE handler = %s ORDER BY id", handler)
@@ -189,9 +211,8 @@ def run_until(
 def main() -> None:
     """Run the plan of the command line."""
     given: dict[str, Any] = json.loads(sys.argv[1])
-    plan = Plan(  # type: ignore[arg-type]  # as `asdict` returned it
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    )
+    options: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    plan = Plan(**options)
     _set_up(plan)
     if plan.is_async:
         asyncio.run(_run_async(plan))
