@@ -17,6 +17,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc import PgdocError, Store
+from tests.fixtures.fix_server import NOT_DURABLE, local_server
 from tests.proxy import Proxy
 from tests.worker_process import CONSUMER, EFFECTS, STEPS, Child, Ledger, Plan, run_until
 
@@ -31,6 +32,13 @@ PLANS = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"]
 SHARES = pytest.mark.parametrize("handlers", [ONE, BOTH], ids=["sole", "shared"])
 # A sole handler has no position besides the consumer's, which its lane stores.
 _ONLY_SHARED = ("before the checkpoint", "before the commit of the checkpoint", "after the checkpoint")
+
+
+@pytest.fixture
+def private_server() -> Iterator[LocalServer]:
+    """A server that also listens on TCP, so that connections to it can be cut."""
+    with local_server(port=0, settings=NOT_DURABLE) as server:
+        yield server
 
 
 @pytest.fixture
@@ -113,6 +121,18 @@ def test_a_dead_letter_that_ends_each_process_is_dead_again(private_dsn: str, st
     assert "3 processes ended while they tried this letter" in str(letter.error)
 
 
+def test_an_event_that_ends_each_process_becomes_a_dead_letter(private_dsn: str, store: Store, ledger: Ledger) -> None:
+    ledger.write(store, [f"o-{n}" for n in range(40)])
+    ended = run_until(
+        lambda: ledger.is_done(*BOTH),
+        lambda _: Plan(private_dsn, BOTH, batch=30, retries=0, deadly=("o-11",), cautious_after=1, takes_one=True),
+    )
+    ledger.check(*BOTH)
+    assert ledger.letters("one") == [("o-11", 1)]
+    assert ledger.letters("two") == []
+    assert 3 <= ended <= 8
+
+
 @PLANS
 def test_poisonous_events_in_the_middle_of_100_000(
     private_dsn: str, store: Store, ledger: Ledger, *, is_async: bool
@@ -133,7 +153,7 @@ def test_poisonous_events_in_the_middle_of_100_000(
 
 @SHARES
 @PLANS
-def test_standbys_that_are_killed_at_random_beside_a_server_that_restarts_lose_and_repeat_nothing(  # noqa: PLR0913
+def test_standbys_that_are_killed_at_random_beside_a_server_that_restarts_lose_and_repeat_nothing(
     private_server: LocalServer,
     private_dsn: str,
     store: Store,
@@ -144,7 +164,7 @@ def test_standbys_that_are_killed_at_random_beside_a_server_that_restarts_lose_a
 ) -> None:
     dice, patience = random.Random(11), time.monotonic() + SECONDS + 200
     address = conninfo_to_dict(private_dsn)
-    with Proxy(str(address["host"]), int(address["port"])) as proxy:
+    with Proxy(str(address["host"]), int(str(address["port"]))) as proxy:
         dsn = make_conninfo(private_dsn, host="127.0.0.1", port=proxy.port)
         plan = Plan(dsn, handlers, is_async, batch=5, retries=5, bad=("o-3",), cautious_after=1000, pause_s=0.02)
         children = [Child(plan) for _ in range(3)]

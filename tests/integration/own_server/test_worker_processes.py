@@ -41,15 +41,3 @@ def test_workers_that_are_killed_at_each_step_lose_and_repeat_nothing(dsn: str, 
     run_until(lambda: ledger.is_done(*BOTH), plan, least=len(steps))
     ledger.check(*BOTH)
     assert ledger.letters("two") == [each for each in ledger.written if each[0] == "o-3"]
-
-
-def test_an_event_that_ends_each_process_becomes_a_dead_letter(dsn: str, store: Store, ledger: Ledger) -> None:
-    ledger.write(store, [f"o-{n}" for n in range(40)])
-    ended = run_until(
-        lambda: ledger.is_done(*BOTH),
-        lambda _: Plan(dsn, BOTH, batch=30, retries=0, deadly=("o-11",), cautious_after=1, takes_one=True),
-    )
-    ledger.check(*BOTH)
-    assert ledger.letters("one") == [("o-11", 1)]
-    assert ledger.letters("two") == []
-    assert 3 <= ended <= 8
