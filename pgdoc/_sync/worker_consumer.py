@@ -40,6 +40,7 @@ logger = logging.getLogger("pgdoc.worker")
 
 READ_S = 0.2
 CHECKPOINT_S = 0.5
+CALLED_S = 0.02  # instead of both, while another session waits for the consumer
 LETTERS_S = 2.0
 PARKED_S = 30.0
 REPORT_S = 60.0
@@ -240,7 +241,7 @@ class WorkerConsumer:
         while not self._stops.is_set():
             self._check_lanes()
             try:
-                events = stream.next_batch(timeout=READ_S)
+                events = stream.next_batch(timeout=CALLED_S if consumer.is_called else READ_S)
             except StreamClosed:  # every collection was dropped, and its last event was delivered
                 self._wait_for_lanes()
                 return
@@ -318,7 +319,8 @@ class WorkerConsumer:
 
     def _do_what_is_due(self, consumer: Consumer) -> None:
         now = time.monotonic()
-        if not self.is_sole and now >= self._next_checkpoint:
+        is_called = consumer.is_called and now >= self._next_checkpoint - CHECKPOINT_S + CALLED_S
+        if not self.is_sole and (is_called or now >= self._next_checkpoint):
             self._next_checkpoint = now + CHECKPOINT_S
             self._checkpoint(consumer)
         if now >= self._next_letters:
