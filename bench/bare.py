@@ -13,7 +13,9 @@ import psycopg
 from pgdoc.decoding.wal2json import wal2json_options
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
+
+    from psycopg.pq.abc import PGconn
 
 
 def changes(conninfo: str, schema: str = "docs", *, source: str | None = None) -> Generator[Any, None, None]:
@@ -34,14 +36,7 @@ def messages(conninfo: str, schema: str = "docs", *, source: str | None = None) 
         schema: The schema whose tables are read.
         source: A slot to copy, so that the stream starts at its position; without it, the stream starts now.
     """
-    connection = psycopg.connect(conninfo, autocommit=True, replication="database")
-    with contextlib.closing(connection):
-        slot = f"bench_{secrets.token_hex(4)}"
-        connection.execute(make_slot(slot, source).encode())
-        listed = ", ".join(f"\"{name}\" '{value}'" for name, value in wal2json_options(schema).items())
-        pgconn = connection.pgconn
-        pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({listed})".encode())
-        pgconn.nonblocking = 1
+    with started(conninfo, schema, source=source) as pgconn:
         readable = select.poll()
         readable.register(pgconn.socket, select.POLLIN)
         yield None
@@ -52,6 +47,20 @@ def messages(conninfo: str, schema: str = "docs", *, source: str | None = None) 
                 pgconn.consume_input()
             elif frame[0] == ord("w"):
                 yield int.from_bytes(frame[1:9], "big"), orjson.loads(frame[25:])
+
+
+@contextlib.contextmanager
+def started(conninfo: str, schema: str = "docs", *, source: str | None = None) -> Iterator[PGconn]:
+    """Connect, and start to receive wal2json's messages. The server does not mind that nothing is confirmed."""
+    connection = psycopg.connect(conninfo, autocommit=True, replication="database", options="-c wal_sender_timeout=0")
+    with contextlib.closing(connection):
+        slot = f"bench_{secrets.token_hex(4)}"
+        connection.execute(make_slot(slot, source).encode())
+        listed = ", ".join(f"\"{name}\" '{value}'" for name, value in wal2json_options(schema).items())
+        pgconn = connection.pgconn
+        pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({listed})".encode())
+        pgconn.nonblocking = 1
+        yield pgconn
 
 
 def make_slot(slot: str, source: str | None) -> str:

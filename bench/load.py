@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 import pgdoc
+from bench import load_by_hand
 from bench.arguments import not_negative, parser_of, positive
 from bench.cpu_by_role import OWN, CpuByRole
 from pgdoc.decoding.plugins import PLUGINS
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 SAMPLE_EVERY_S = 0.02
 LOOK_EVERY_S = 0.5
 GIVE_UP_AFTER_S = 60.0
+GOAL = 0.8
+SENDERS = {"server: walsender", "server: walsender of pgdoc hub docs"}  # each sends everything; others only a part
 WINDOWS = 6
 SCRIPT = """
 \\set seq :seq + 1
@@ -63,6 +66,7 @@ class Plan:
     buffer: int = BUFFER_SIZE
     plugin: str = "wal2json"
     loop: bool = False
+    by_hand: bool = False
 
 
 @dataclass
@@ -123,7 +127,11 @@ def _parse() -> Plan:
     for name in ("streams", "consumers", "rate"):
         parser.add_argument(f"--{name}", type=not_negative, default=getattr(usual, name), help="by default %(default)s")
     parser.add_argument("--plugin", choices=sorted(PLUGINS), default=usual.plugin)
-    parser.add_argument("--loop", action="store_true", help="read in tasks of one event loop instead of threads")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--loop", action="store_true", help="read in tasks of one event loop instead of threads")
+    how.add_argument(
+        "--by-hand", action="store_true", help="read wal2json in threads, without pgdoc: the least it takes"
+    )
     return Plan(**vars(parser.parse_args()))
 
 
@@ -171,12 +179,20 @@ class Result:
         print("every reader got every change once" if self.is_complete else "INCOMPLETE")
 
     def _report_capacity(self) -> None:
-        """Say what the interpreter allows: the threads of the reading process take turns."""
-        used_s = sum(used_s for role, _, used_s in self.cpu if role.startswith(OWN) and "MainThread" not in role)
-        most = self.written / used_s
+        """Say what the interpreter allows, as the threads of the reading process take turns; and what the cores do."""
+        readers_s = sum(used_s for role, _, used_s in self.cpu if role.startswith(OWN) and "MainThread" not in role)
+        walsender_s = sum(used_s for role, _, used_s in self.cpu if role in SENDERS)
+        writers_s = sum(used_s for role, _, used_s in self.cpu if "pgbench" in role)
+        most, goal = self.written / readers_s, GOAL * self.written / walsender_s
         print(
             f"at this cost one reading process takes {most:,.0f} changes/s at most, which are "
             f"{most * len(self.readers):,.0f} events/s, and {most / self.walsender:.0%} of what one walsender sends"
+        )
+        cores = [goal * each / self.written for each in (writers_s, walsender_s, readers_s)]
+        print(
+            f"{GOAL:.0%} of the most that a walsender sends at its cost are {goal:,.0f} changes/s: "
+            "at the cost of all here, {:.1f} cores for the writers, {:.1f} for the walsender, {:.1f} for the "
+            "readers".format(*cores)
         )
 
     def _report_lags(self, kind: str) -> None:
@@ -214,7 +230,7 @@ def run(plan: Plan, server: LocalServer) -> Result:
     """Open the readers, write, and wait until every reader has every change, or nothing comes any more."""
     readers = [Reader(f"stream {n}") for n in range(plan.streams)]
     readers += [Reader(f"consumer {n}") for n in range(plan.consumers)]
-    read = read_on_loop if plan.loop else read_in_threads
+    read = by_hand if plan.by_hand else read_on_loop if plan.loop else read_in_threads
     with (
         read(plan, server.conninfo, readers) as streams,
         contextlib.closing(CpuByRole(server.conninfo, server.pid)) as cpu,
@@ -309,6 +325,13 @@ def read_in_threads(plan: Plan, conninfo: str, readers: list[Reader]) -> Iterato
         yield streams
     for thread in threads:
         thread.join()
+
+
+def by_hand(
+    _plan: Plan, conninfo: str, readers: list[Reader]
+) -> contextlib.AbstractContextManager[list[load_by_hand.Queue]]:
+    """See `bench.load_by_hand`."""
+    return load_by_hand.read_by_hand(conninfo, [(f"loop of a {each.kind}", each.note) for each in readers])
 
 
 def _read(reader: Reader, stream: pgdoc.ChangeStream) -> None:

@@ -162,7 +162,9 @@ class WorkerConsumer:
                 has_run = True
                 continue
             except (PgdocError, psycopg.Error) as exc:
-                error = exc if isinstance(exc, PgdocError) else map_error(exc, f'consumer "{self.name}"')
+                rights = self._store._connections.caller.to_have_workers()  # noqa: SLF001 (one package)
+                subject = f'consumer "{self.name}"'
+                error = exc if isinstance(exc, PgdocError) else map_error(exc, subject, rights=rights)
                 has_run = has_run or self._read.position > BEFORE_ALL
                 if isinstance(error, StoreClosed):
                     raise error from exc

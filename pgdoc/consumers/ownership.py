@@ -305,10 +305,13 @@ class Ownership(Questions, Hearing, Lease):
     def flush(self, to: int) -> None:
         """Wait until the WAL is flushed up to `to`."""
         deadline = time.monotonic() + FLUSH_LIMIT_S
+        if self.wal_end()[1] >= to:
+            return
+        self._execute(statement("streams", "flush"))
         while self.wal_end()[1] < to:
             check_flush(deadline)
-            self._execute(statement("streams", "flush"))
             time.sleep(_FLUSH_POLL_S)
+            self._execute(statement("streams", "flush"))
 
     @property
     def closed(self) -> bool:

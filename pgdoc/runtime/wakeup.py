@@ -1,15 +1,17 @@
-"""`Wakeup`: lets one thread wait for another, even if either is a user's thread. `wake_together`: many at once."""
+"""`Wakeup` and `TaskWaiter`: let a thread or a task wait for another thread. `wake_together`: wakes many at once."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable, Generator
+    from contextvars import Context
 
-__all__ = ["Wakeup", "finish", "wake", "wake_together"]
+__all__ = ["TaskWaiter", "Wakeup", "wake", "wake_together"]
 
 
 class Wakeup:
@@ -34,10 +36,54 @@ class Wakeup:
         return self._unset.acquire(timeout=timeout_s)
 
 
+class TaskWaiter:
+    """What one task waits for, again and again. It may wake without a reason.
+
+    A task takes any object with `_asyncio_future_blocking` for a future: see `asyncio.isfuture`. For a future's result,
+    the loop would make a handle and run it in its next turn, for each task. This one runs the task in the callback that
+    wakes all tasks of the loop, which takes a third less time for each. All of it is for the thread of the loop.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_context", "_step", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._asyncio_future_blocking = False
+        self.loop = loop
+        self._step: Callable[[TaskWaiter], object] | None = None  # of the task that waits
+        self._context: Context
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop of the task, which asks for it so."""
+        return self.loop
+
+    def __await__(self) -> Generator[TaskWaiter]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def add_done_callback(self, step: Callable[[TaskWaiter], object], *, context: Context) -> None:
+        """Note how to run the task, which calls this once it waits."""
+        self._context = context
+        self._step = step
+
+    def wake(self) -> None:
+        """Run the task, if it waits."""
+        step, self._step = self._step, None
+        if step is not None:
+            self._context.run(step, self)
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 (the task keeps it)
+        """Run the task soon; it raises the error by itself, since this returns that nothing else will."""
+        self.loop.call_soon(self.wake)
+        return False
+
+    def result(self) -> None:
+        """Return what waiting returns; the task calls this as it goes on."""
+
+
 class _HeldWakeups(threading.local):
     """What the present thread wakes at the end of `wake_together`; `None` outside it."""
 
-    waiters: list[Wakeup | asyncio.Future[None]] | None = None
+    waiters: list[Wakeup | TaskWaiter] | None = None
 
 
 _held = _HeldWakeups()
@@ -56,47 +102,46 @@ class wake_together:  # noqa: N801 (a context manager, whose callers read better
         held, _held.waiters = _held.waiters, None
         if not held:
             return
-        loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        loops: dict[asyncio.AbstractEventLoop, list[TaskWaiter]] = {}
         threads: list[Wakeup] = []
         last: asyncio.AbstractEventLoop | None = None
-        of_last: list[asyncio.Future[None]] = []
+        of_last: list[TaskWaiter] = []
         for waiter in held:
             if isinstance(waiter, Wakeup):
                 threads.append(waiter)
                 continue
-            loop = waiter.get_loop()
+            loop = waiter.loop
             if loop is not last:  # mostly there is only one
                 last, of_last = loop, loops.setdefault(loop, [])
             of_last.append(waiter)
         for loop, waiters in loops.items():
-            _finish_in(loop, waiters)
+            _run_in(loop, waiters)
         for wakeup in threads:  # last, since each takes the interpreter from this thread
             wakeup.set()
 
 
-def wake(waiter: Wakeup | asyncio.Future[None]) -> None:
-    """Set a wakeup, or give a future its result in its loop, unless it is done; see `wake_together`."""
+def wake(waiter: Wakeup | TaskWaiter) -> None:
+    """Set a wakeup, or run a task in its loop; see `wake_together`."""
     held = _held.waiters
     if held is not None:
         held.append(waiter)
     elif isinstance(waiter, Wakeup):
         waiter.set()
     else:
-        _finish_in(waiter.get_loop(), [waiter])
+        _run_in(waiter.loop, [waiter])
 
 
-def _finish_in(loop: asyncio.AbstractEventLoop, waiters: list[asyncio.Future[None]]) -> None:
+def _run_in(loop: asyncio.AbstractEventLoop, waiters: list[TaskWaiter]) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits any more
-        loop.call_soon_threadsafe(_finish_all, waiters)
+        loop.call_soon_threadsafe(_run_all, waiters)
 
 
-def _finish_all(waiters: list[asyncio.Future[None]]) -> None:
-    for waiter in waiters:
-        if not waiter.done():  # `finish`, inline
-            waiter.set_result(None)
-
-
-def finish(waiter: asyncio.Future[None]) -> None:
-    """Give a future its result, in its loop, unless it is done."""
-    if not waiter.done():
-        waiter.set_result(None)
+def _run_all(waiters: list[TaskWaiter]) -> None:
+    left = iter(waiters)
+    try:
+        for waiter in left:
+            waiter.wake()
+    finally:  # a task that ends with SystemExit or KeyboardInterrupt raises it here
+        others = list(left)
+        if others:
+            asyncio.get_running_loop().call_soon(_run_all, others)

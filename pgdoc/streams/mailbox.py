@@ -22,7 +22,7 @@ from pgdoc.changes.change import bytes_of
 from pgdoc.errors import StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.runtime.fork import FORKED, remember
-from pgdoc.runtime.wakeup import Wakeup, finish, wake
+from pgdoc.runtime.wakeup import TaskWaiter, Wakeup, wake
 from pgdoc.streams.batch import BATCH, Batch, batch_after, empty_batch
 from pgdoc.streams.waiting import Waiting, first_beyond
 
@@ -60,7 +60,7 @@ class _Box:
         self.closed = False
         self._when_room: Callable[[], object] | None = None
         self._is_awaited = False  # whether the stream waits for `_waiter`, or is about to
-        self._waiter: Wakeup | asyncio.Future[None] | None = None
+        self._waiter: Wakeup | TaskWaiter | None = None
         remember(self)
 
     @property
@@ -321,7 +321,7 @@ class AsyncMailbox(_Box):
 
     def __init__(self, size: int, size_bytes: int) -> None:
         super().__init__(size, size_bytes)
-        self._waiter: asyncio.Future[None] | None = None  # bound to the task's loop
+        self._waiter: TaskWaiter | None = None  # bound to the task's loop
         self._without_waiting = 0  # changes taken since the loop had its turn
 
     def after_fork(self) -> None:
@@ -337,13 +337,15 @@ class AsyncMailbox(_Box):
             batch = self._take_now(most)
             self._without_waiting += len(batch)
             if then_wait and not batch:
-                self._waiter = asyncio.get_running_loop().create_future()
+                loop, waiter = asyncio.get_running_loop(), self._waiter
+                if waiter is None or waiter.loop is not loop:
+                    self._waiter = TaskWaiter(loop)
                 self._is_awaited = True
         if self._when_room is not None:
             self._report_room()
         return bool(batch)
 
-    def arrival(self) -> asyncio.Future[None]:
+    def arrival(self) -> TaskWaiter:
         """See `Mailbox.arrival`; canceling it takes nothing.
 
         Not a coroutine, since each one that a wait goes through costs every event.
@@ -351,8 +353,8 @@ class AsyncMailbox(_Box):
         waiter, has_been_busy = self._waiter, self._without_waiting >= BATCH
         self._without_waiting = 0
         if waiter is None or has_been_busy:  # `refill` took nothing, so that other tasks get their turn now
-            waiter = asyncio.get_running_loop().create_future()
-            waiter.get_loop().call_soon(finish, waiter)
+            waiter = TaskWaiter(asyncio.get_running_loop())
+            waiter.loop.call_soon(waiter.wake)
         return waiter
 
     async def take(self, timeout_s: float | None, most: int = BATCH) -> Batch:
@@ -366,7 +368,7 @@ class AsyncMailbox(_Box):
             await self.arrival()
         else:
             arrival = self.arrival()
-            timer = asyncio.get_running_loop().call_later(timeout_s, finish, arrival)
+            timer = asyncio.get_running_loop().call_later(timeout_s, arrival.wake)
             try:
                 await arrival
             finally:

@@ -7,11 +7,12 @@ import contextlib
 import signal
 import threading
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgdoc.runtime.wakeup import Wakeup, wake, wake_together
+from pgdoc.runtime.wakeup import TaskWaiter, Wakeup, wake, wake_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,42 +93,137 @@ def loop() -> Iterator[CountingLoop]:
         yield made
 
 
+async def wait_for(waiter: TaskWaiter) -> str:
+    await waiter
+    return "woken"
+
+
+def waiting(loop: asyncio.AbstractEventLoop, number: int) -> tuple[list[TaskWaiter], list[asyncio.Task[str]]]:
+    """Return waiters, and the tasks that wait for them."""
+    waiters = [TaskWaiter(loop) for _ in range(number)]
+    tasks = [loop.create_task(wait_for(each)) for each in waiters]
+    loop.run_until_complete(asyncio.sleep(0))
+    return waiters, tasks
+
+
 def test_waiters_that_are_woken_together_call_their_loop_once(loop: CountingLoop) -> None:
-    futures, wakeup = [loop.create_future() for _ in range(100)], Wakeup()
+    (waiters, tasks), wakeup = waiting(loop, 100), Wakeup()
 
     with wake_together():
-        for waiter in futures:
+        for waiter in waiters:
             wake(waiter)
         wake(wakeup)
         assert not wakeup.wait(0)
 
     assert wakeup.wait(0)
-    assert loop.run_until_complete(asyncio.gather(*futures)) == [None] * 100
     assert loop.calls == 1
+    assert loop.run_until_complete(asyncio.gather(*tasks)) == ["woken"] * 100
 
 
 def test_an_error_in_the_block_wakes_those_before_it(loop: CountingLoop) -> None:
-    future = loop.create_future()
+    (waiter,), (task,) = waiting(loop, 1)
 
     with contextlib.suppress(ZeroDivisionError), wake_together():
-        wake(future)
+        wake(waiter)
         _ = 1 / 0
     wakeup = Wakeup()
     wake(wakeup)  # the block is over
 
     assert wakeup.wait(0)
-    loop.run_until_complete(future)
+    loop.run_until_complete(task)
 
 
-def test_a_waiter_that_is_done_or_whose_loop_is_closed_is_passed_over(loop: CountingLoop) -> None:
+def test_a_waiter_that_nobody_waits_for_or_whose_loop_is_closed_is_passed_over(loop: CountingLoop) -> None:
     with contextlib.closing(CountingLoop()) as other:
-        orphan = other.create_future()
-    cancelled, future = loop.create_future(), loop.create_future()
-    cancelled.cancel()
+        orphan = TaskWaiter(other)
+    (waiter,), (task,) = waiting(loop, 1)
 
     with wake_together():
-        for waiter in (orphan, cancelled, future):
+        for each in (orphan, TaskWaiter(loop), waiter):
+            wake(each)
+
+    assert loop.run_until_complete(task) == "woken"
+
+
+@pytest.mark.parametrize("is_woken", [True, False])
+def test_a_cancelled_task_raises_with_the_message_woken_or_not(loop: CountingLoop, *, is_woken: bool) -> None:
+    (waiter,), (task,) = waiting(loop, 1)
+
+    if is_woken:
+        wake(waiter)
+    task.cancel("enough")
+
+    with pytest.raises(asyncio.CancelledError, match="enough"):
+        loop.run_until_complete(task)
+
+
+def test_a_task_that_goes_on_after_a_cancellation_waits_again(loop: CountingLoop) -> None:
+    async def wait_twice(waiter: TaskWaiter) -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiter
+        await waiter
+        return "woken"
+
+    waiter = TaskWaiter(loop)
+    task = loop.create_task(wait_twice(waiter))
+    loop.run_until_complete(asyncio.sleep(0))
+    task.cancel()
+    loop.run_until_complete(asyncio.sleep(0.001))
+    assert not task.done()
+
+    wake(waiter)
+
+    assert loop.run_until_complete(task) == "woken"
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_task_that_ends_the_loop_does_not_keep_others_asleep(loop: CountingLoop, error: type[BaseException]) -> None:
+    async def end(waiter: TaskWaiter) -> None:
+        await waiter
+        raise error
+
+    first = TaskWaiter(loop)
+    ending = loop.create_task(end(first))
+    waiters, tasks = waiting(loop, 3)
+    with wake_together():
+        for waiter in (first, *waiters):
             wake(waiter)
 
-    loop.run_until_complete(future)
-    assert cancelled.cancelled()
+    with pytest.raises(error):
+        loop.run_until_complete(asyncio.sleep(1))
+
+    assert isinstance(ending.exception(), error)
+    assert loop.run_until_complete(asyncio.gather(*tasks)) == ["woken"] * 3
+
+
+def test_each_task_runs_in_its_own_context(loop: CountingLoop) -> None:
+    name: ContextVar[str] = ContextVar("name")
+
+    async def say(waiter: TaskWaiter, own: str) -> tuple[str, object]:
+        name.set(own)
+        await waiter
+        return name.get(), asyncio.current_task()
+
+    waiters = [TaskWaiter(loop) for _ in range(2)]
+    tasks = [loop.create_task(say(*each)) for each in zip(waiters, ("one", "two"), strict=True)]
+    loop.run_until_complete(asyncio.sleep(0))
+
+    with wake_together():
+        for waiter in waiters:
+            wake(waiter)
+
+    assert loop.run_until_complete(asyncio.gather(*tasks)) == [("one", tasks[0]), ("two", tasks[1])]
+    with pytest.raises(LookupError):
+        name.get()
+
+
+def test_a_timeout_and_a_shield_end_the_wait(loop: CountingLoop) -> None:
+    async def main() -> str:
+        waiter = TaskWaiter(loop)
+        task = asyncio.ensure_future(wait_for(waiter))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(task), 0.001)
+        wake(waiter)
+        return await task
+
+    assert loop.run_until_complete(main()) == "woken"
