@@ -13,7 +13,6 @@ from pgdoc._async.lane import AsyncLane
 from pgdoc._async.lane_rows import mark_after
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
-from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
 from pgdoc.replication.traffic import source_labels
@@ -165,7 +164,7 @@ class AsyncWorkerConsumer:
                 rights = self._store._connections.caller.to_have_workers()  # noqa: SLF001 (one package)
                 subject = f'consumer "{self.name}"'
                 error = exc if isinstance(exc, PgdocError) else map_error(exc, subject, rights=rights)
-                has_run = has_run or self._read.position > BEFORE_ALL
+                has_run = has_run or any(lane.has_begun for lane, _ in self._lanes)
                 if isinstance(error, StoreClosed):
                     raise error from exc
                 if not has_run and not error.resumable and not isinstance(error, ConsumerLost):
