@@ -135,6 +135,9 @@ class Ownership(Questions, Hearing, Lease):
     def own(self) -> bool:
         """Claim the consumer, if the last claim has ended."""
         seen = self.find_owner()
+        if seen is not None and seen.state == "overdue":
+            self._execute(statement("consumers", "end_overdue"), {"name": self.name, "seen_holder": seen.holder})
+            seen = self.find_owner()
         pid, holder, renewed_at = (None, None, None) if seen is None else seen[:3]
         last = {"name": self.name, "seen_pid": pid, "seen_holder": holder, "seen_at": renewed_at}
         try:
