@@ -7,19 +7,20 @@ stores the position in the same transaction. A second table shows what a poisono
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import statistics
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import pgdoc
 from bench import sink
-from bench.arguments import parser_of
+from bench.arguments import parser_of, positive
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -31,20 +32,26 @@ BATCHES = (1, 10, 100, 1_000)
 SHARING = 4
 POLL_S = 0.005
 TIMEOUT_S = 600.0
+HISTORY_BYTES = 20 << 30
 POISONED_BATCHES = (100, 1_000)
 logger = logging.getLogger("pgdoc.worker")
 
 
 class Sizes(NamedTuple):
-    """How many changes wait, how many of them to handle one by one, and how many when one is poisonous."""
+    """How many changes wait, how many of them to handle one by one, and how many when one is poisonous.
+
+    Attributes:
+        retries: of the poisonous event.
+    """
 
     changes: int = 20_000
     one_by_one: int = 500
     poisoned: int = 100_000
     rounds: int = 3
+    retries: int = 5
 
 
-QUICK = Sizes(changes=400, one_by_one=20, poisoned=1_000, rounds=1)
+QUICK = Sizes(changes=400, one_by_one=20, poisoned=1_000, rounds=1, retries=1)
 
 
 class Setting(NamedTuple):
@@ -77,43 +84,53 @@ class Run(NamedTuple):
     figures: tuple[HandlerStatus, ...] = ()
 
 
-@dataclass
-class Peer:
+class Peer(NamedTuple):
     name: str
     batch: int
     measure: Callable[[str], Run]
-    rates: list[float] = field(default_factory=list)
 
 
 def main() -> int:
     parser = parser_of(__doc__)
-    parser.add_argument("words", nargs="*", help="run only what has these words in its name")
+    parser.add_argument(
+        "words", nargs="*", help="run only what has these words in its name, and what it is compared with"
+    )
     parser.add_argument("--quick", action="store_true", help="run everything with small sizes, to see that it works")
+    parser.add_argument("--rounds", type=positive, help="how many rounds: 3, and 1 in a quick run")
     arguments = parser.parse_args()
     logger.setLevel(logging.CRITICAL)  # it tells of each failure
     sizes, words = QUICK if arguments.quick else Sizes(), " ".join(arguments.words)
+    sizes = sizes._replace(rounds=arguments.rounds or sizes.rounds)
     measure_rates(sizes, words)
     if words in "poisonous":
         measure_poison(sizes)
     return 0
 
 
-def measure_rates(sizes: Sizes, words: str) -> None:
+@contextlib.contextmanager
+def prepared(changes: int) -> Iterator[Setting]:
+    """Start a server, for one round: what is written there must not outgrow the history."""
     with LocalServer(plugin="wal2json") as server:
-        with pgdoc.Store(server.conninfo) as store:  # closed before the rounds, because its reader would take part
-            setting = Setting(server.conninfo, sink.fill(server.conninfo, store, sizes.changes))
-        with pgdoc.Store(server.conninfo, schema=sink.SINKS) as sinks:
-            peers = [peer for peer in all_peers(setting, sizes) if words in peer.name or peer.name == BARE]
-            numbers = itertools.count()
-            for _, peer in itertools.product(range(sizes.rounds), peers):
-                name = f"sink_{next(numbers)}"
+        with pgdoc.Store(server.conninfo) as store:  # closed before the round, because its reader would take part
+            after = sink.fill(server.conninfo, store, changes)
+            store.set_history(timedelta(days=1), HISTORY_BYTES)
+        yield Setting(server.conninfo, after)
+
+
+def measure_rates(sizes: Sizes, words: str) -> None:
+    rates: dict[tuple[str, int], list[float]] = {}
+    for _ in range(sizes.rounds):
+        with prepared(sizes.changes) as setting, pgdoc.Store(setting.conninfo, schema=sink.SINKS) as sinks:
+            peers = [peer for peer in all_peers(setting, sizes) if words in peer.name or peer.name in {BARE, BY_HAND}]
+            for number, peer in enumerate(peers):
+                name = f"sink_{number}"
                 sinks.create_collection(name)
-                peer.rates.append(peer.measure(name).rate)
+                rates.setdefault((peer.name, peer.batch), []).append(peer.measure(name).rate)
                 sinks.drop_collection(name)
-    report(peers, sizes)
+    report(rates, sizes)
 
 
-BARE = "a bare sync stream"
+BARE, BY_HAND = "a bare sync stream", "by hand"
 
 
 def all_peers(setting: Setting, sizes: Sizes) -> Iterator[Peer]:
@@ -121,7 +138,7 @@ def all_peers(setting: Setting, sizes: Sizes) -> Iterator[Peer]:
     for batch in BATCHES:
         events = sizes.one_by_one if batch == 1 else sizes.changes
         work = sink.Work(setting.after, events, batch)
-        yield Peer("by hand", batch, partial(by_loop, partial(sink.move_by_hand, setting.conninfo, work), events))
+        yield Peer(BY_HAND, batch, partial(by_loop, partial(sink.move_by_hand, setting.conninfo, work), events))
         yield Peer("stream", batch, partial(by_loop, partial(sink.move, setting.conninfo, work, "to_json()"), events))
         for text, way in {
             "one handler": Way(events, batch),
@@ -255,15 +272,13 @@ def check(store: pgdoc.Store, way: Way, name: str, figures: list[HandlerStatus])
     store.drop_consumer(name)
 
 
-def report(peers: list[Peer], sizes: Sizes) -> None:
+def report(rates: dict[tuple[str, int], list[float]], sizes: Sizes) -> None:
     print(f"{sizes.changes:,} waiting changes ({sizes.one_by_one:,} one by one), median of {sizes.rounds} rounds")
     print(f"{'way':34}{'batch':>7}{'events/s':>10}{'to a bare stream':>18}{'to by hand':>12}")
-    bare = peers[0].rates
-    by_hand = {peer.batch: peer.rates for peer in peers if peer.name == "by hand"}
-    for peer in peers:
+    for (name, batch), found in rates.items():
         print(
-            f"{peer.name:34}{f'{peer.batch:,}' if peer.batch else '':>7}{statistics.median(peer.rates):10,.0f}"
-            f"{ratio(peer.rates, bare):18.2f}{ratio(peer.rates, by_hand.get(peer.batch)):12.2f}"
+            f"{name:34}{f'{batch:,}' if batch else '':>7}{statistics.median(found):10,.0f}"
+            f"{ratio(found, rates[BARE, 0]):18.2f}{ratio(found, rates.get((BY_HAND, batch))):12.2f}"
         )
 
 
@@ -272,22 +287,23 @@ def ratio(rates: list[float], base: list[float] | None) -> float:
 
 
 def measure_poison(sizes: Sizes) -> None:
-    """Print what a poisonous event in the middle costs: the retries of its batch, and those of the event alone."""
+    """Print what a poisonous event in the middle costs: to take its batch apart, and the delays of its retries."""
+    middle = f"o-{sizes.poisoned // 4}"  # each order has two changes, and the handler refuses the first
+    ways = {"none": ("o-none", 0), "one, retries=0": (middle, 0)}
+    ways[f"one, retries={sizes.retries}"] = middle, sizes.retries
+    runs: dict[tuple[str, int], list[Run]] = {}
+    for _ in range(sizes.rounds):
+        with prepared(sizes.poisoned) as setting:
+            for number, (batch, text) in enumerate(itertools.product(POISONED_BATCHES, ways)):
+                poison, retries = ways[text]
+                way, found = Way(sizes.poisoned, batch, retries=retries), runs.setdefault((text, batch), [])
+                found.append(by_worker(setting._replace(poison=poison), way, f"poison_{number}"))
     print(f"\na poisonous event in the middle of {sizes.poisoned:,}: median of {sizes.rounds} rounds")
-    print(f"{'way':34}{'batch':>7}{'seconds':>10}{'calls':>18}{'dead':>12}")
-    with LocalServer(plugin="wal2json") as server:
-        with pgdoc.Store(server.conninfo) as store:
-            after = sink.fill(server.conninfo, store, sizes.poisoned)
-        numbers = itertools.count()
-        middle = f"o-{sizes.poisoned // 4}"  # each order has two changes, and the handler refuses the first
-        for batch in POISONED_BATCHES:
-            for text, poison, retries in (("none", "o-none", 0), ("no retries", middle, 0), ("5 retries", middle, 5)):
-                way = Way(sizes.poisoned, batch, retries=retries)
-                setting = Setting(server.conninfo, after, poison)
-                runs = [by_worker(setting, way, f"poison_{next(numbers)}") for _ in range(sizes.rounds)]
-                seconds = statistics.median(run.seconds for run in runs)
-                (figures,) = runs[0].figures
-                print(f"{text:34}{batch:7,}{seconds:10.2f}{figures.calls:18,}{figures.dead:12,}", flush=True)
+    print(f"{'poisonous events':34}{'batch':>7}{'seconds':>10}{'calls':>18}{'dead':>12}")
+    for (text, batch), found in runs.items():
+        (figures,) = found[0].figures
+        seconds = statistics.median(run.seconds for run in found)
+        print(f"{text:34}{batch:7,}{seconds:10.2f}{figures.calls:18,}{figures.dead:12,}")
 
 
 if __name__ == "__main__":

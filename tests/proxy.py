@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _LIMIT = 1 << 18  # bytes buffered in one direction; small, so that a slow reader blocks the writer
-_PATIENCE_S = 10.0
+_PATIENCE_S = 30.0
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with timeout 0: close() sends RST
 
 

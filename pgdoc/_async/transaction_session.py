@@ -187,7 +187,7 @@ class AsyncTransactionSession:
         if not self._has_committed:
             raise TransactionClosed("the transaction has not committed: ask for its LSN after its block")
         try:
-            ((lsn,),) = await self._connections.fetch(statement("streams", "now").encode(), [])
+            ((lsn, _),) = await self._connections.fetch(statement("streams", "now").encode(), [])
         except psycopg.Error as exc:
             raise map_error(exc, "the LSN of the transaction") from exc
         return Lsn(lsn)

@@ -19,7 +19,7 @@ __all__ = ["AsyncConsumerWait", "AsyncStreamWaiting", "fetch_now"]
 
 
 class _Progress(NamedTuple):
-    """What the catalog says about a consumer, and how far the WAL is inserted.
+    """What the catalog says about a consumer, and how far the WAL is inserted and flushed.
 
     Attributes:
         place: everything up to it is acknowledged; see `ConsumerRow`.
@@ -27,6 +27,7 @@ class _Progress(NamedTuple):
     """
 
     inserted: int
+    flushed: int
     place: tuple[int, ...]
     snapshot: str | None
 
@@ -36,7 +37,7 @@ class _Progress(NamedTuple):
 
 async def fetch_now(backend: AsyncStreamBackend) -> Lsn:
     """See `AsyncStore.now`."""
-    ((lsn,),) = await backend.fetch("now")
+    ((lsn, _),) = await backend.fetch("now")
     return Lsn(lsn)
 
 
@@ -47,7 +48,6 @@ class AsyncConsumerWait:
         self._backend, self._admin = backend, admin
         self._name = consumer
         self._patience = Patience(timeout_s)
-        self._has_flushed = False
 
     async def until(self, lsn: Lsn | None) -> None:
         """Return when the consumer has passed `lsn`, by default the present end of the WAL."""
@@ -59,7 +59,7 @@ class AsyncConsumerWait:
                 raise await self._timed_out(lsn, found) from lost
             try:
                 if self._patience.may_call():
-                    await self._call()
+                    await self._call(lsn, found.flushed)
                 await async_sleep(self._patience.pause_s)
                 found, lost = await self._look(lsn), None
             except PgdocError as exc:
@@ -69,8 +69,9 @@ class AsyncConsumerWait:
                 await async_sleep(self._patience.pause_s)
 
     async def _look(self, lsn: Lsn | None) -> _Progress:
-        rows = await self._backend.fetch_of_consumers("awaited", self._name, rights="SELECT")
-        ((inserted, place, snapshot, is_own),) = rows
+        subject = f'consumer "{self._name}"'
+        rows = await self._backend.fetch("awaited", self._name, subject=subject, rights=self._backend.caller.to_wait())
+        ((inserted, flushed, place, snapshot, is_own),) = rows
         if place is None:
             raise ConsumerNotFound(
                 f'consumer "{self._name}" does not exist: check the name (store.consumers() lists all)'
@@ -82,12 +83,11 @@ class AsyncConsumerWait:
                 f'consumer "{self._name}" has its position in another database, of which this one is a copy or a '
                 'restored dump: drop the consumer, or open it with on_lost="recreate"'
             )
-        return _Progress(inserted, tuple(place), snapshot)
+        return _Progress(inserted, flushed, tuple(place), snapshot)
 
-    async def _call(self) -> None:
-        if not self._has_flushed:  # and so has something to read beyond the LSN
+    async def _call(self, lsn: Lsn, flushed: int) -> None:
+        if flushed < lsn:  # readers get no further than what is flushed
             await self._backend.fetch("flush")
-            self._has_flushed = True
         await self._backend.fetch("call", call_channel(self._name))
 
     async def _timed_out(self, lsn: Lsn, found: _Progress) -> WaitTimeout:
@@ -147,12 +147,13 @@ class AsyncStreamWaiting:
         patience = Patience(timeout)
         if self._delivery.feed is None and not self.closed:
             raise StreamError("the stream is not open: await it, or enter it, first")
-        inserted = await fetch_now(self._backend)
-        wanted = inserted if wanted is None else wanted
+        ((inserted, flushed),) = await self._backend.fetch("now")
+        wanted = Lsn(inserted) if wanted is None else wanted
         check_wal_has(wanted, inserted)
         if has_processed(self._delivery, wanted):
             return
-        await self._backend.fetch("flush")  # so that the reader finds something beyond `wanted`
+        if flushed < wanted:  # readers get no further than what is flushed
+            await self._backend.fetch("flush")
         while not has_processed(self._delivery, wanted):
             if self.closed:
                 raise StreamClosed(f"the stream ended before it had delivered everything before {wanted}")

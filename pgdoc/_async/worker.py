@@ -10,7 +10,7 @@ from pgdoc._async.store import AsyncStore
 from pgdoc._async.worker_check import AsyncWorkerCheck
 from pgdoc._async.worker_consumer import AsyncWorkerConsumer
 from pgdoc.model.short_repr import short_repr
-from pgdoc.runtime.activities import AsyncActivity, async_catch_signals
+from pgdoc.runtime.activities import AsyncActivity, Caution, async_catch_signals
 from pgdoc.runtime.primitives import async_sleep
 from pgdoc.workers.registration import Registration, async_check_handler
 
@@ -227,9 +227,15 @@ class AsyncWorker:
             self._is_running, self._stop_count = False, 0  # here: a `stop` before `run` counts
 
     def _make_consumers(self) -> list[AsyncWorkerConsumer]:
+        caution = Caution()
         return [
             AsyncWorkerConsumer(
-                self.store, name, registrations, hang_after_s=self._hang_after_s, shutdown_s=self.shutdown_timeout
+                self.store,
+                name,
+                registrations,
+                hang_after_s=self._hang_after_s,
+                shutdown_s=self.shutdown_timeout,
+                caution=caution,
             )
             for name, registrations in self._registrations.items()
         ]

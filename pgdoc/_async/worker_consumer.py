@@ -13,11 +13,10 @@ from pgdoc._async.lane import AsyncLane
 from pgdoc._async.lane_rows import mark_after
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
-from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
 from pgdoc.replication.traffic import source_labels
-from pgdoc.runtime.activities import AsyncActivity, AsyncFlag
+from pgdoc.runtime.activities import AsyncActivity, AsyncFlag, Caution
 from pgdoc.sql import statement
 from pgdoc.workers.failures import is_loss, is_outage, named, text_of
 from pgdoc.workers.figures import HandlerFigures
@@ -39,6 +38,7 @@ logger = logging.getLogger("pgdoc.worker")
 
 READ_S = 0.2
 CHECKPOINT_S = 0.5
+CALLED_S = 0.02  # instead of both, while another session waits for the consumer
 LETTERS_S = 2.0
 PARKED_S = 30.0
 REPORT_S = 60.0
@@ -62,12 +62,13 @@ class AsyncWorkerConsumer:
     Args:
         hang_after_s: how long a call may take until its handler does not hold up the others any more.
         shutdown_s: how long a lane may take to end.
+        caution: of all handlers of the worker.
 
     Attributes:
         figures: of its handlers.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what its worker knows)
         self,
         store: AsyncStore,
         name: str,
@@ -75,10 +76,12 @@ class AsyncWorkerConsumer:
         *,
         hang_after_s: float,
         shutdown_s: float,
+        caution: Caution | None = None,
     ) -> None:
         self._store, self.name, self.registrations = store, name, registrations
         self._hang_after_s, self._shutdown_s = hang_after_s, shutdown_s
         self.figures = [HandlerFigures(name, each.name) for each in registrations]
+        self._caution = caution or Caution()
         self._memories = [LaneMemory() for _ in registrations]
         self._called_off: dict[str, AsyncActivity] = {}  # by handler: the last lane that did not end in time
         self._stops = AsyncFlag()
@@ -86,6 +89,7 @@ class AsyncWorkerConsumer:
         # Of the stream that is open.
         self._lanes: list[tuple[AsyncLane, AsyncActivity]] = []
         self._detached: list[AsyncLane] = []  # hanging, with a backlog that is full: they get nothing more
+        self._waits_since: float | None = None  # when one of those had caught up with what it has
         self._read = Mark()  # everything up to it was put into the lanes that want it
         self._checkpointed = Mark()
         self._next_checkpoint = self._next_letters = self._next_parked = 0.0
@@ -157,8 +161,10 @@ class AsyncWorkerConsumer:
                 has_run = True
                 continue
             except (PgdocError, psycopg.Error) as exc:
-                error = exc if isinstance(exc, PgdocError) else map_error(exc, f'consumer "{self.name}"')
-                has_run = has_run or self._read.position > BEFORE_ALL
+                rights = self._store._connections.caller.to_have_workers()  # noqa: SLF001 (one package)
+                subject = f'consumer "{self.name}"'
+                error = exc if isinstance(exc, PgdocError) else map_error(exc, subject, rights=rights)
+                has_run = has_run or any(lane.has_begun for lane, _ in self._lanes)
                 if isinstance(error, StoreClosed):
                     raise error from exc
                 if not has_run and not error.resumable and not isinstance(error, ConsumerLost):
@@ -180,7 +186,7 @@ class AsyncWorkerConsumer:
         """Open the consumer, and handle its events until it ends, or the worker stops."""
         options = self.options()
         names = options.pop("names")
-        self._lanes, self._detached = [], []
+        self._lanes, self._detached, self._waits_since = [], [], None
         async with self._store.watch(*names, consumer=self.name, auto_ack=False, **options) as stream:
             for figures in self.figures:
                 figures.state = "standby"
@@ -223,6 +229,7 @@ class AsyncWorkerConsumer:
                 figures,
                 is_sole=self.is_sole,
                 memory=memory,
+                caution=self._caution,
                 predecessor=self._called_off.get(registration.name),
             )
             figures.state = "idle"
@@ -232,7 +239,7 @@ class AsyncWorkerConsumer:
         while not self._stops.is_set():
             self._check_lanes()
             try:
-                events = await stream.next_batch(timeout=READ_S)
+                events = await stream.next_batch(timeout=CALLED_S if consumer.is_called else READ_S)
             except StreamClosed:  # every collection was dropped, and its last event was delivered
                 await self._wait_for_lanes()
                 return
@@ -286,8 +293,18 @@ class AsyncWorkerConsumer:
             if activity.is_over and not self._stops.is_set():
                 raise activity.error or ConsumerLost(f"{lane.registration.title} ended")
             lane.figures.waiting = lane.backlog.waiting
-        if any(lane.backlog.is_done for lane in self._detached):
+        if not any(lane.backlog.is_done for lane in self._detached):
+            self._waits_since = None
+            return
+        # To open the consumer again ends the calls that hang: they get as long as others may fall behind.
+        now = time.monotonic()
+        self._waits_since = now if self._waits_since is None else self._waits_since
+        if now - self._waits_since > self._hang_after_s or not any(self._hangs(lane) for lane, _ in self._lanes):
             raise _Reopen
+
+    def _hangs(self, lane: AsyncLane) -> bool:
+        current = lane.figures.current
+        return current is not None and time.monotonic() - current[0] > self._hang_after_s
 
     async def _look_around(self, consumer: Consumer) -> None:
         """Do what is due from time to time; what the server does not take now is due again later."""
@@ -300,7 +317,8 @@ class AsyncWorkerConsumer:
 
     async def _do_what_is_due(self, consumer: Consumer) -> None:
         now = time.monotonic()
-        if not self.is_sole and now >= self._next_checkpoint:
+        is_called = consumer.is_called and now >= self._next_checkpoint - CHECKPOINT_S + CALLED_S
+        if not self.is_sole and (is_called or now >= self._next_checkpoint):
             self._next_checkpoint = now + CHECKPOINT_S
             await self._checkpoint(consumer)
         if now >= self._next_letters:
@@ -341,11 +359,12 @@ class AsyncWorkerConsumer:
             await self._stops.wait(_ROOM_POLL_S)
 
     async def _end_lanes(self) -> None:
-        """Let the lanes end their batches; call off those that do not end in time."""
-        lanes, latest = self._lanes, time.monotonic() + self._shutdown_s
+        """Let the lanes end their batches; call off those that hang, or do not end in time."""
+        lanes, now = self._lanes, time.monotonic()
         for lane, _ in lanes:
             _end(lane)
-        for _, activity in lanes:
+        for lane, activity in lanes:
+            latest = now if self._hangs(lane) else now + self._shutdown_s
             while not activity.is_over and time.monotonic() < (self._deadline or latest):  # `stop` may set it meanwhile
                 await activity.wait(_ROOM_POLL_S)
         late = [(lane, activity) for lane, activity in lanes if not activity.is_over]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.store import Store
     from pgdoc._sync.transaction import Transaction
     from pgdoc.consumers.consumer import Consumer
-    from pgdoc.runtime.activities import Activity
+    from pgdoc.runtime.activities import Activity, Caution
     from pgdoc.workers.figures import HandlerFigures
     from pgdoc.workers.memory import LaneMemory
     from pgdoc.workers.registration import Registration
@@ -48,9 +48,13 @@ FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 60.0
 CAUTIOUS_AFTER = 3
 """After this many beginnings at one position, the lane tries its first events one by one: one may end the process."""
+LEAST_TRIES = 3
+"""An event may end this many processes in any case: another handler of the process may have ended it."""
 MOST_LETTER_TRIES = 3
 _IDLE_S = 0.5
 _PREDECESSOR_S = 0.2
+_TURN_S = 60.0
+_TURN_POLL_S = 0.05
 
 
 class ProcessEnded(Exception):  # noqa: N818
@@ -66,6 +70,7 @@ class Lane:
 
     Args:
         memory: of this process about the handler.
+        caution: of all handlers of the worker.
         predecessor: a lane of the handler that was called off, and may still run it.
 
     Attributes:
@@ -86,13 +91,14 @@ class Lane:
         *,
         is_sole: bool,
         memory: LaneMemory,
+        caution: Caution,
         predecessor: Activity | None = None,
     ) -> None:
         self._store = store
         self.registration = registration
         self.figures = figures
         self._rows = LaneRows(store, registration, consumer, memory, is_sole=is_sole)
-        self._predecessor = predecessor
+        self._predecessor, self._caution = predecessor, caution
         # Shared: each is set by one side, and cleared by the other.
         self.ends = Flag()
         self.arrived = Flag()
@@ -102,6 +108,7 @@ class Lane:
         self.connection: Any = None
         self._server = LaneServer(store, registration.title, figures, self.ends)
         # Written by the lane.
+        self.has_begun = False
         self.done = Mark()  # everything up to it is processed
         self._parked = Parked()
         self._failed_event: ChangeEvent | None = None
@@ -117,15 +124,17 @@ class Lane:
                 self._server.pause(_PREDECESSOR_S)
             begun_times = self._server.until_served(self._rows.begin)
             self._server.until_served(self._look_for_parked)
+            self.has_begun = True
+            self._caution.is_on = self._caution.is_on or begun_times > CAUTIOUS_AFTER
             # A process that ended had taken at most one batch more than it stored.
-            cautious_at = self.registration.batch if begun_times > CAUTIOUS_AFTER else 0
+            cautious_at = self.registration.batch
             while not self.ends.is_set():
                 if self.has_due:
                     self.has_due = False
                     self._retry_letters()
                 batch = self.backlog.take(self.registration.batch)
                 if batch:
-                    cautious_at -= self._handle(batch, is_cautious=cautious_at > 0)
+                    cautious_at -= self._handle(batch, is_cautious=self._caution.is_on and cautious_at > 0)
                 elif not self.has_due:
                     self.arrived.clear()
                     if not self.backlog.waiting:
@@ -152,14 +161,31 @@ class Lane:
 
     def _handle_cautiously(self, events: list[ChangeEvent]) -> None:
         """Handle events one by one, each noted before: the process may end at any of them."""
-        attempts = self.registration.attempts
         for event in events:
-            tried = self._server.until_served(partial(self._rows.note_try, event))
-            if attempts is not None and tried > attempts:
-                logger.error("%s: each of %d processes ended at %s", self.registration.title, attempts, named([event]))
-                self._bury(event, ProcessEnded(f"{attempts} processes ended while they tried this event"), attempts)
-            else:
-                self._handle_all([event])
+            has_turn = self._take_turn()
+            try:
+                self._handle_alone(event)
+            finally:
+                if has_turn:
+                    self._caution.end_turn()
+
+    def _take_turn(self) -> bool:
+        """Wait until no other handler tries an event; return `False` if one does for long: it may hang."""
+        deadline = time.monotonic() + _TURN_S
+        while not self._caution.take_turn():
+            if time.monotonic() > deadline:
+                return False
+            self._server.pause(_TURN_POLL_S)
+        return True
+
+    def _handle_alone(self, event: ChangeEvent) -> None:
+        attempts, most = self.registration.attempts, max(self.registration.attempts or 0, LEAST_TRIES)
+        tried = self._server.until_served(partial(self._rows.note_try, event))
+        if attempts is None or tried <= most:
+            self._handle_all([event])
+            return
+        logger.error("%s: each of %d processes ended at %s", self.registration.title, most, named([event]))
+        self._bury(event, ProcessEnded(f"{most} processes ended while they tried this event"), most)
 
     def _handle_all(self, events: list[ChangeEvent]) -> None:
         """Handle events in order; take a batch that fails apart until a poisonous event stands alone."""

@@ -20,7 +20,7 @@ __all__ = ["ConsumerWait", "StreamWaiting", "fetch_now"]
 
 
 class _Progress(NamedTuple):
-    """What the catalog says about a consumer, and how far the WAL is inserted.
+    """What the catalog says about a consumer, and how far the WAL is inserted and flushed.
 
     Attributes:
         place: everything up to it is acknowledged; see `ConsumerRow`.
@@ -28,6 +28,7 @@ class _Progress(NamedTuple):
     """
 
     inserted: int
+    flushed: int
     place: tuple[int, ...]
     snapshot: str | None
 
@@ -37,7 +38,7 @@ class _Progress(NamedTuple):
 
 def fetch_now(backend: StreamBackend) -> Lsn:
     """See `Store.now`."""
-    ((lsn,),) = backend.fetch("now")
+    ((lsn, _),) = backend.fetch("now")
     return Lsn(lsn)
 
 
@@ -48,7 +49,6 @@ class ConsumerWait:
         self._backend, self._admin = backend, admin
         self._name = consumer
         self._patience = Patience(timeout_s)
-        self._has_flushed = False
 
     def until(self, lsn: Lsn | None) -> None:
         """Return when the consumer has passed `lsn`, by default the present end of the WAL."""
@@ -60,7 +60,7 @@ class ConsumerWait:
                 raise self._timed_out(lsn, found) from lost
             try:
                 if self._patience.may_call():
-                    self._call()
+                    self._call(lsn, found.flushed)
                 sleep(self._patience.pause_s)
                 found, lost = self._look(lsn), None
             except PgdocError as exc:
@@ -70,8 +70,9 @@ class ConsumerWait:
                 sleep(self._patience.pause_s)
 
     def _look(self, lsn: Lsn | None) -> _Progress:
-        rows = self._backend.fetch_of_consumers("awaited", self._name, rights="SELECT")
-        ((inserted, place, snapshot, is_own),) = rows
+        subject = f'consumer "{self._name}"'
+        rows = self._backend.fetch("awaited", self._name, subject=subject, rights=self._backend.caller.to_wait())
+        ((inserted, flushed, place, snapshot, is_own),) = rows
         if place is None:
             raise ConsumerNotFound(
                 f'consumer "{self._name}" does not exist: check the name (store.consumers() lists all)'
@@ -83,12 +84,11 @@ class ConsumerWait:
                 f'consumer "{self._name}" has its position in another database, of which this one is a copy or a '
                 'restored dump: drop the consumer, or open it with on_lost="recreate"'
             )
-        return _Progress(inserted, tuple(place), snapshot)
+        return _Progress(inserted, flushed, tuple(place), snapshot)
 
-    def _call(self) -> None:
-        if not self._has_flushed:  # and so has something to read beyond the LSN
+    def _call(self, lsn: Lsn, flushed: int) -> None:
+        if flushed < lsn:  # readers get no further than what is flushed
             self._backend.fetch("flush")
-            self._has_flushed = True
         self._backend.fetch("call", call_channel(self._name))
 
     def _timed_out(self, lsn: Lsn, found: _Progress) -> WaitTimeout:
@@ -146,12 +146,13 @@ class StreamWaiting:
         patience = Patience(timeout)
         if self._delivery.feed is None and not self.closed:
             raise StreamError("the stream is not open: it, or enter it, first")
-        inserted = fetch_now(self._backend)
-        wanted = inserted if wanted is None else wanted
+        ((inserted, flushed),) = self._backend.fetch("now")
+        wanted = Lsn(inserted) if wanted is None else wanted
         check_wal_has(wanted, inserted)
         if has_processed(self._delivery, wanted):
             return
-        self._backend.fetch("flush")  # so that the reader finds something beyond `wanted`
+        if flushed < wanted:  # readers get no further than what is flushed
+            self._backend.fetch("flush")
         while not has_processed(self._delivery, wanted):
             if self.closed:
                 raise StreamClosed(f"the stream ended before it had delivered everything before {wanted}")

@@ -11,7 +11,7 @@ from pgdoc._sync.store import Store
 from pgdoc._sync.worker_check import WorkerCheck
 from pgdoc._sync.worker_consumer import WorkerConsumer
 from pgdoc.model.short_repr import short_repr
-from pgdoc.runtime.activities import Activity, catch_signals
+from pgdoc.runtime.activities import Activity, Caution, catch_signals
 from pgdoc.runtime.primitives import sleep
 from pgdoc.workers.registration import Registration, check_handler
 
@@ -228,9 +228,15 @@ class Worker:
             self._is_running, self._stop_count = False, 0  # here: a `stop` before `run` counts
 
     def _make_consumers(self) -> list[WorkerConsumer]:
+        caution = Caution()
         return [
             WorkerConsumer(
-                self.store, name, registrations, hang_after_s=self._hang_after_s, shutdown_s=self.shutdown_timeout
+                self.store,
+                name,
+                registrations,
+                hang_after_s=self._hang_after_s,
+                shutdown_s=self.shutdown_timeout,
+                caution=caution,
             )
             for name, registrations in self._registrations.items()
         ]

@@ -20,13 +20,13 @@ dead_letters_app = typer.Typer(
 )
 
 LetterIds = Annotated[list[int] | None, typer.Argument(metavar="ID", help="The letters.")]
-Consumer = Annotated[str | None, typer.Option("--consumer", metavar="NAME", help="Only those of this consumer.")]
-Handler = Annotated[str | None, typer.Option("--handler", metavar="NAME", help="Only those of this handler.")]
-Collection = Annotated[
+OfConsumer = Annotated[str | None, typer.Option("--consumer", metavar="NAME", help="Only those of this consumer.")]
+OfHandler = Annotated[str | None, typer.Option("--handler", metavar="NAME", help="Only those of this handler.")]
+OfCollection = Annotated[
     str | None, typer.Option("--collection", metavar="NAME", help="Only those of this collection or table.")
 ]
-Document = Annotated[str | None, typer.Option("--document", metavar="ID", help="Only those of this document.")]
-State = Annotated[
+OfDocument = Annotated[str | None, typer.Option("--document", metavar="ID", help="Only those of this document.")]
+InState = Annotated[
     str | None, typer.Option("--state", metavar="STATE", help="Only those in this state: dead, parked or due.")
 ]
 Everything = Annotated[bool, typer.Option("--all", help="All there are.")]
@@ -46,11 +46,11 @@ def dead_letters_command(
 def list_letters_command(  # noqa: PLR0913 (its options)
     context: typer.Context,
     *,
-    consumer: Consumer = None,
-    handler: Handler = None,
-    state: State = None,
-    collection: Collection = None,
-    document: Document = None,
+    consumer: OfConsumer = None,
+    handler: OfHandler = None,
+    state: InState = None,
+    collection: OfCollection = None,
+    document: OfDocument = None,
     after: Annotated[int | None, typer.Option("--after", metavar="ID", help="Only those with a higher id.")] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most this many.")] = 100,
     json: Json = False,
@@ -94,10 +94,10 @@ def retry_letters_command(  # noqa: PLR0913 (its options)
     context: typer.Context,
     letters: LetterIds = None,
     *,
-    consumer: Consumer = None,
-    handler: Handler = None,
-    collection: Collection = None,
-    document: Document = None,
+    consumer: OfConsumer = None,
+    handler: OfHandler = None,
+    collection: OfCollection = None,
+    document: OfDocument = None,
     everything: Everything = False,
     json: Json = False,
     dsn: Dsn = "",
@@ -124,11 +124,11 @@ def drop_letters_command(  # noqa: PLR0913 (its options)
     context: typer.Context,
     letters: LetterIds = None,
     *,
-    consumer: Consumer = None,
-    handler: Handler = None,
-    state: State = None,
-    collection: Collection = None,
-    document: Document = None,
+    consumer: OfConsumer = None,
+    handler: OfHandler = None,
+    state: InState = None,
+    collection: OfCollection = None,
+    document: OfDocument = None,
     everything: Everything = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,

@@ -29,7 +29,7 @@ _OPEN_S: Final = 60.0
 """How long a call is answered. A waiter that waits longer calls again."""
 
 _EAGER_S: Final = 0.02
-"""How long to wait for the reader before what is acknowledged so far is stored."""
+"""How long to wait for the reader and the handler before what is acknowledged so far is stored."""
 
 _LONGEST_PAUSE_S: Final = 0.1
 _FLOOD_S: Final = 0.005
@@ -62,6 +62,11 @@ class Calls:
         self._next_try = max(now, self._rests_until)
         return True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a call is not answered yet."""
+        return self._target is not None
+
     def is_due(self, now: float) -> bool:
         """Return whether to try to answer now."""
         return self._target is not None and now >= self._next_try
@@ -70,14 +75,18 @@ class Calls:
         """Return whether the reader, which has come to `watermark`, has to read on before a call can be answered."""
         return self._target is not None and watermark < self._target
 
-    def is_worth_saving(self, now: float, watermark: int) -> bool:
-        """Return whether to store the progress now: the reader has come far enough, or takes long."""
-        return not self.lacks_wal(watermark) or now - self._called_at > _EAGER_S
+    def is_new(self, now: float) -> bool:
+        """Return whether to wait for an answer to the call before progress is stored that is none."""
+        return now - self._called_at <= _EAGER_S
+
+    def is_answered_by(self, saved: tuple[int, ...]) -> bool:
+        """Return whether to store the position `saved` answers the call."""
+        return self._target is None or saved >= before_commits_at(self._target)
 
     def note_save(self, took_s: float, saved: tuple[int, ...]) -> None:
         """Note that everything up to the position `saved` is stored now, and how long that took."""
         self._rests_until = time.monotonic() + _SAVE_PAUSE_FACTOR * took_s
-        if self._target is not None and saved >= before_commits_at(self._target):
+        if self.is_answered_by(saved):
             self._target = None
 
     def pause(self) -> None:

@@ -19,7 +19,7 @@ class Hearing:
 
     name: str
     _connection: psycopg.Connection[Any]
-    _is_called = False
+    is_called = False  # since the last `take_call`; a notice can come with the result of any statement
     _listens = False
 
     @property
@@ -32,7 +32,7 @@ class Hearing:
     def has_word(self) -> bool:
         """Whether its session has got something since the last statement; most often, that it has ended."""
         with mapped(self._connection, self.name):
-            return self._is_called or has_word(self._connection)
+            return self.is_called or has_word(self._connection)
 
     def listen(self) -> None:
         """Hear calls from now on; see `pgdoc.consumers.calls`."""
@@ -43,12 +43,12 @@ class Hearing:
             self._connection.execute(f"LISTEN {quote_identifier(call_channel(self.name))}".encode())
 
     def _note_call(self, _notice: object) -> None:
-        self._is_called = True
+        self.is_called = True
 
     def take_call(self) -> bool:
         """Return whether a call had come when the last statement was executed, and forget it."""
         with mapped(self._connection, self.name):
             while self._connection.pgconn.notifies() is not None:
-                self._is_called = True
-        is_called, self._is_called = self._is_called, False
-        return is_called
+                self.is_called = True
+        called, self.is_called = self.is_called, False
+        return called

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from pgdoc.consumers.calls import Calls
 from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership
-from pgdoc.consumers.saving import SAVE_LIMIT_S, save_progress
+from pgdoc.consumers.saving import SAVE_LIMIT_S, note_checkpoint, save_progress
 from pgdoc.consumers.slot_reading import SlotReading
 from pgdoc.errors import PgdocError
 from pgdoc.replication.reading import Reading, reading_of
@@ -179,7 +179,7 @@ class OwnedSlot(SlotReading):
     def _listen(self, now: float, *, is_status_due: bool) -> None:
         """Look at what the owner's session has got, and answer a call if that is due."""
         reader = self._session.reader
-        looks = is_status_due or reader.is_elsewhere or not self.is_reading
+        looks = is_status_due or reader.is_elsewhere or self._ownership.is_called or not self.is_reading
         if looks and self._ownership.has_word and not self._calls.look() and not self.is_reading:
             self.save()
         if reader.is_elsewhere:
@@ -188,14 +188,18 @@ class OwnedSlot(SlotReading):
             self._answer(now)
 
     def _answer(self, now: float) -> None:
-        watermark = self._progress.watermark
-        if self._calls.lacks_wal(watermark) and self.is_reading:
+        """Let the reader read on if that is necessary; store the progress if that is enough, or takes long."""
+        if self.lacks_called and self.is_reading:
             self._session.reader.ask()
-        if self._calls.is_worth_saving(now, watermark):
-            began = time.monotonic()
-            self.save(idle_bytes=None)
-            self._calls.note_save(time.monotonic() - began, self._progress.saved.mark.position)
+        if not self.lacks_called or not self._calls.is_new(now):
+            note_checkpoint(self._ownership, self._cluster, self._progress)
+            self._store_acknowledged(None)
         self._calls.pause()
+
+    @property
+    def is_called(self) -> bool:
+        """Whether a call is not answered yet; any thread may ask."""
+        return self._calls.is_open
 
     @property
     def lacks_called(self) -> bool:
@@ -206,18 +210,20 @@ class OwnedSlot(SlotReading):
         """Return how long the consumer's thread may wait: less while a call is answered."""
         return self._calls.patience_s(longest_s)
 
-    def _store_acknowledged(self) -> None:
-        """Store what was acknowledged since the last time."""
+    def _store_acknowledged(self, idle_bytes: int | None = _IDLE_SAVE_BYTES) -> None:
+        """Store what was acknowledged since the last time; with `None`, only if that is worth it, see `Calls`."""
         self._progress.confirmable()  # lets go of what is acknowledged
-        news = self._progress.to_save(_IDLE_SAVE_BYTES)
-        if news.mark == self._progress.saved.mark:
-            return
+        news = self._progress.to_save(idle_bytes)
         began = time.monotonic()
+        waits = idle_bytes is None and self._calls.is_new(began) and not self._calls.is_answered_by(news.mark.position)
+        if news.mark == self._progress.saved.mark or waits:
+            return
         with deadline_scope(SAVE_LIMIT_S):
             if not self._ownership.save(*news, self._cluster):
                 raise self._ownership.lost()
         self._progress.saved = news
         self._note_owned(began)
+        self._calls.note_save(time.monotonic() - began, news.mark.position)
 
     def _note_owned(self, at: float) -> None:
         self.is_owned_until = at + self._ownership.lease_s * 2 / 3
@@ -274,7 +280,7 @@ class OwnedSlot(SlotReading):
         reader.confirm(self._progress.confirmable())
         reader.report_confirmed()
 
-    def save(self, idle_bytes: int | None = _IDLE_SAVE_BYTES, *, advance: bool = False) -> None:
+    def save(self, idle_bytes: int = _IDLE_SAVE_BYTES, *, advance: bool = False) -> None:
         """See `save_progress`."""
         began = time.monotonic()
         save_progress(self._ownership, self._cluster, self._progress, idle_bytes=idle_bytes, advance=advance)

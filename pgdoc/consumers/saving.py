@@ -11,20 +11,13 @@ if TYPE_CHECKING:
     from pgdoc.consumers.ownership import Ownership
     from pgdoc.replication.source import Cluster
 
-__all__ = ["SAVE_LIMIT_S", "save_progress"]
+__all__ = ["SAVE_LIMIT_S", "note_checkpoint", "save_progress"]
 
 SAVE_LIMIT_S: Final = 10.0
 
 
-def save_progress(
-    ownership: Ownership, cluster: Cluster, progress: ConsumerProgress, *, idle_bytes: int | None, advance: bool
-) -> None:
-    """Take note of the last checkpoint, and store the consumer's progress if it is news.
-
-    Any session of the consumer may store: the claim decides. `idle_bytes` is how far the watermark of a quiet consumer
-    moves between two saves, see `to_save`; 0 stores in any case. `advance` also confirms to the slot, because nothing
-    reads it at present.
-    """
+def note_checkpoint(ownership: Ownership, cluster: Cluster, progress: ConsumerProgress) -> None:
+    """Take note of the last checkpoint."""
     ownership.check_cluster(cluster)
     with deadline_scope(SAVE_LIMIT_S):
         checkpoint = ownership.check()
@@ -32,9 +25,21 @@ def save_progress(
         if safe is not None:
             ownership.flush(safe.inserted)  # A crash must not take back what is confirmed to the slot.
             progress.checkpointed = ownership.mark_of(safe)
+
+
+def save_progress(
+    ownership: Ownership, cluster: Cluster, progress: ConsumerProgress, *, idle_bytes: int, advance: bool
+) -> None:
+    """Take note of the last checkpoint, and store the consumer's progress if it is news.
+
+    Any session of the consumer may store: the claim decides. `idle_bytes` is how far the watermark of a quiet consumer
+    moves between two saves; 0 stores in any case. `advance` also confirms to the slot, because nothing
+    reads it at present.
+    """
+    note_checkpoint(ownership, cluster, progress)
     confirmable = progress.confirmable()
     news = progress.to_save(idle_bytes)
-    if (news != progress.saved or idle_bytes == 0) and ownership.save(*news, cluster):
+    if (news != progress.saved or not idle_bytes) and ownership.save(*news, cluster):
         progress.saved = news
         if advance:
             ownership.advance(confirmable)

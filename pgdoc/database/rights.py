@@ -86,6 +86,13 @@ class Caller(NamedTuple):
             f"{self._printed('streamer', 'all that workers need')}"
         )
 
+    def to_wait(self) -> str:
+        """About a call that waits for a durable consumer."""
+        return (
+            "As the catalog's owner, run GRANT SELECT ON pgdoc.consumers, pgdoc.consumer_progress TO "
+            f"{identifier(self.role)}"
+        )
+
     def to_set_history(self) -> str:
         """About a change of a setting of the catalog."""
         return f"As the catalog's owner, run GRANT UPDATE ON pgdoc.settings TO {identifier(self.role)}"

@@ -21,6 +21,7 @@ __all__ = [
     "Activity",
     "AsyncActivity",
     "AsyncFlag",
+    "Caution",
     "Flag",
     "async_cancelled_inside",
     "async_catch_signals",
@@ -127,6 +128,26 @@ def async_cancelled_inside(exc: BaseException) -> Exception | None:
     """See `cancelled_inside`; a task that is being cancelled was asked."""
     task = asyncio.current_task()
     return None if task is None or task.cancelling() else cancelled_inside(exc)
+
+
+class Caution:
+    """Lets the handlers of one process try events in turn: if the process ends, one event is to blame.
+
+    Attributes:
+        is_on: whether processes have ended several times; never cleared.
+    """
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._turn = threading.Lock()
+
+    def take_turn(self) -> bool:
+        """Begin a turn, unless another handler has it; does not wait."""
+        return self._turn.acquire(blocking=False)
+
+    def end_turn(self) -> None:
+        """End the turn."""
+        self._turn.release()
 
 
 @contextlib.contextmanager

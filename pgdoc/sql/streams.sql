@@ -8,13 +8,15 @@ SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
 -- name: now
 -- On a standby, this fails as a write does, so that the store looks for the primary.
 SELECT CASE WHEN pg_is_in_recovery() THEN pg_notify('pgdoc'::text, ''::text)::text::bigint
-  ELSE (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint END
+  ELSE (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint END AS inserted,
+  CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint END AS flushed
 
 -- name: awaited
 -- How far a consumer has come, see `find` in consumers.sql, and whether that is a position of this database: a copy or a
 -- restored dump has the rows of its original.
 SELECT CASE WHEN pg_is_in_recovery() THEN pg_notify('pgdoc'::text, ''::text)::text::bigint
     ELSE (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint END AS inserted,
+  CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint END AS flushed,
   c.place, c.snapshot,
   c.database_oid = d.oid AND c.system_id = (SELECT system_identifier::text FROM pg_control_system()) AS is_own
 FROM pg_database d LEFT JOIN (

@@ -64,8 +64,8 @@ def await_death(death: Death) -> None:
     pgdoc.Store.transaction = dying_transaction  # type: ignore[method-assign,assignment]
     pgdoc.ChangeStream.checkpoint = dying_checkpoint  # type: ignore[method-assign,assignment]
     pgdoc.ChangeStream.batches = lambda stream, **_: batches(stream, 2)  # type: ignore[method-assign]
-    LaneRows.save = dying_save  # type: ignore[method-assign]
-    pgdoc.Worker.on = on_small_batches  # type: ignore[method-assign]
+    LaneRows.save = dying_save  # type: ignore[method-assign,assignment]
+    pgdoc.Worker.on = on_small_batches  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

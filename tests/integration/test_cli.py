@@ -1,4 +1,4 @@
-"""The commands, run as processes on a real server."""
+"""The commands on a real server. Those that go on until they are stopped are run as processes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 import pgdoc
+from tests.commands import pgdoc_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,10 +161,6 @@ def test_watch_ends_quietly_when_its_reader_does(dsn):
             store["orders"].insert(pgdoc.new_id(), {})
         assert process.stderr is not None
         assert (process.returncode, process.stderr.read()) == (1, "")
-
-
-def pgdoc_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
 
 
 def test_watch_resumes_a_consumer_that_is_listed_and_dropped(dsn):

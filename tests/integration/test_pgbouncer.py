@@ -192,3 +192,18 @@ async def test_an_async_store_works_through_a_pooler(dsn: str, pooled_dsn: str) 
         assert [document.data["n"] async for document in store["docs"].find(sort="n")] == list(range(250))
         async with store.transaction() as tx:
             assert await tx["docs"].update_many({}, {"$inc": {"n": 1}}) == 250
+
+
+def test_a_consumer_is_waited_for_through_a_pooler(dsn: str, pooled_dsn: str) -> None:
+    with Store(pooled_dsn, replication_conninfo=dsn) as store:
+        with store["orders"].watch(consumer="pooled") as stream:
+            for number in range(3):
+                store["orders"].insert(str(number), {})
+                with store.transaction() as tx:
+                    tx["others"].insert(str(number), {})
+                lsn = tx.lsn()
+                assert stream.next(timeout=20) is not None
+                assert stream.try_next() is None
+                store.wait_for("pooled", lsn)
+                stream.wait_for(lsn)
+        assert store.drop_consumer("pooled")

@@ -13,7 +13,7 @@ from tests.proxy import Proxy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 SILENCE_S = 0.1
 
 

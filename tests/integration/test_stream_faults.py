@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pgdoc.server import LocalServer
 
 PATIENCE_S = 60.0
-SHUTDOWN_LIMIT_S = 15.0
+SHUTDOWN_LIMIT_S = 30.0
 _WALSENDERS = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'"
 
 

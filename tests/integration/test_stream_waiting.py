@@ -243,8 +243,8 @@ def test_slow_streams_with_small_buffers_leave_the_catching_up_to_others(
             while min(stream.stats().delivered for stream in slow) < 8:  # by then each has its own reader
                 time.sleep(0.01)
             with store["orders"].watch(resume_after=token) as fast:
-                events = [fast.next(timeout=15)]
-                events += [fast.next(timeout=5) for _ in range(3999) if events[0]]
+                events = [fast.next(timeout=60)]
+                events += [fast.next(timeout=30) for _ in range(3999) if events[0]]
         finally:
             stop.set()
         assert [event and event.document_id for event in events] == [str(n) for n in range(1, 4001)]

@@ -6,6 +6,7 @@ Each call returns only if it worked.
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +168,39 @@ def _create_consumer_by_command(scene: Scene) -> None:
     assert scene.cli("consumers", "create", "of_script", "orders") == "Created consumer of_script.\n"
 
 
+class _Ends(logging.Handler):
+    """Stops a worker that logs that it goes on after an error, and keeps what it said."""
+
+    def __init__(self, worker: pgdoc.Worker) -> None:
+        super().__init__(logging.ERROR)
+        self._worker = worker
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        self._worker.stop()
+
+
+def work(scene: Scene) -> list[str]:
+    """Run a worker until its handler has had an event, or until it has logged an error; return the errors."""
+    worker = pgdoc.Worker(scene.store)
+
+    @worker.on("orders", consumer="of_worker", name="handle")
+    def handle(event: pgdoc.ChangeEvent) -> None:
+        assert event.collection == "orders"
+        worker.stop()
+
+    worker.declare()
+    scene.owner["orders"].insert(pgdoc.new_id(), {})
+    logger, ends = logging.getLogger("pgdoc.worker"), _Ends(worker)
+    logger.addHandler(ends)
+    try:
+        worker.run()
+    finally:
+        logger.removeHandler(ends)
+    return ends.said
+
+
 def _drop_consumer(scene: Scene) -> None:
     scene.store.drop_consumer("of_nobody")
 
@@ -192,6 +226,13 @@ def _skip(scene: Scene) -> None:
         scene.store.skip("stuck", commit_lsn="0/1")
     finally:
         scene.superuser.execute("DELETE FROM pgdoc.consumers WHERE name = 'stuck'")
+
+
+def _wait_for(scene: Scene) -> None:
+    """For a position that a consumer of the role, if it can have one, has passed already."""
+    with contextlib.suppress(pgdoc.PgdocError):
+        scene.store["orders"].watch(consumer="waited_for", wait=False).close()
+    scene.store.wait_for("waited_for", "0/1", timeout=PATIENCE_S)
 
 
 def _migrate(scene: Scene) -> None:
@@ -288,6 +329,9 @@ CALLS: dict[str, Callable[[Scene], object]] = {
     "`store.drop_consumer`": _drop_consumer,
     "`store.recreate_consumer`": _recreate,
     "`store.skip`": _skip,
+    "`store.now`": lambda scene: scene.store.now(),
+    "`store.wait_for`": _wait_for,
+    "`worker.run` of a handler without a transaction": work,
     "`store.dead_letters`": lambda scene: scene.store.dead_letters(),
     "`store.retry_dead_letters`": lambda scene: scene.store.retry_dead_letters(consumer="audit"),
     "`store.drop_dead_letters`": lambda scene: scene.store.drop_dead_letters(consumer="audit"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -15,6 +13,7 @@ from pgdoc.cli.doctor import examine_server
 from pgdoc.database.catalog import REVISION, check_owner
 from pgdoc.database.migrate import downgrade, migrate
 from pgdoc.errors import CatalogNotTrusted, PgdocError
+from tests.commands import pgdoc_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,8 +90,7 @@ def test_a_superuser_cannot_be_brought_in_by_set_role_or_by_the_replication_conn
 
 @only_owner
 def test_init_as_a_superuser_changes_nothing_in_the_catalog_of_another_role(db: SharedDatabase) -> None:
-    command = [sys.executable, "-m", "pgdoc", "init", "--dsn", db.dsn("superuser")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = pgdoc_command("init", "--dsn", db.dsn("superuser"))
     assert done.returncode == 1
     assert f'role "{db.roles["owner"]}" owns the pgdoc catalog' in done.stderr
     triggers = db.connect("superuser").execute("SELECT count(*) FROM pg_event_trigger WHERE evtname LIKE 'pgdoc%'")

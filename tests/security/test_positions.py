@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.fixtures.fix_server import Server
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from pgdoc.cli.doctor import examine_server
 from pgdoc.database.grants import PURPOSES
 from tests.fixtures.fix_server import _connect_admin
 from tests.security.conftest import _new_roles
-from tests.security.role_calls import CALLS, Scene
+from tests.security.role_calls import CALLS, Scene, work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +121,20 @@ def test_each_call_works_or_is_refused_as_the_table_says(
     _drop_consumers(scenes["streamer"])
     assert not wrong, "\n".join(wrong)
     assert findings & DOCTOR_SAYS == (set() if purpose == "streamer" else {"role-replication", "consumers-unseen"})
+
+
+@pytest.mark.parametrize("table", ["pgdoc.handlers", "pgdoc.dead_letters"])
+def test_a_streamer_that_was_granted_before_there_were_workers_is_told_what_to_grant(
+    scenes: dict[str, Scene], db: SharedDatabase, capsys: pytest.CaptureFixture[str], table: str
+) -> None:
+    scene = scenes["streamer"]
+    scene.superuser.execute(f"REVOKE ALL ON {table} FROM {sql.Identifier(scene.role).as_string(None)}".encode())
+    said = "".join(work(scene))
+    assert "permission denied" in said
+    assert re.search(r"GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.handlers, pgdoc.dead_letters TO \S+;", said), said
+    _grant(db, scene.role, "streamer", capsys)
+    assert work(scene) == []
+    _drop_consumers(scene)
 
 
 def _attempt(call: str, scene: Scene) -> pgdoc.PgdocError | None:

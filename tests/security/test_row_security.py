@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.security.conftest import SharedDatabase
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 SEES_EVEN = (
     "ALTER TABLE docs.orders ENABLE ROW LEVEL SECURITY",
     "CREATE POLICY even ON docs.orders FOR SELECT USING ((data->>'n')::int % 2 = 0)",

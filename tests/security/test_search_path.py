@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import subprocess
-import sys
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +27,7 @@ from pgdoc.sql import statement
 from pgdoc.sql.qualify import qualified
 from pgdoc.telemetry.database import DatabaseMetrics
 from tests import json_values
+from tests.commands import pgdoc_command
 from tests.indexed import every_index
 from tests.security.hostile import create_hostile_schema, put_first, was_called
 
@@ -111,6 +110,9 @@ def trap(db: SharedDatabase) -> Iterator[psycopg.Connection[Any]]:
     assert not was_called(admin)
 
 
+ROLE_LACKS_A_RIGHT = re.compile(r'^history is not kept yet: role "pgdoc_owner_\w+" may not replicate')
+
+
 @pytest.fixture(autouse=True)
 def no_warning(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Threads of pgdoc log what goes wrong, and continue."""
@@ -118,7 +120,9 @@ def no_warning(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     logged = [
         record.getMessage()
         for record in caplog.get_records("call")
-        if record.levelno >= logging.WARNING and record.name != "pgdoc.migrate"
+        if record.levelno >= logging.WARNING
+        and record.name != "pgdoc.migrate"
+        and not ROLE_LACKS_A_RIGHT.search(record.getMessage())
     ]
     assert not logged
 
@@ -245,8 +249,7 @@ def test_doctor_the_commands_and_migrations(db: SharedDatabase, trap: psycopg.Co
         ["grant", db.roles["stranger"], "--as", "reader", "--run"],
         ["grant", db.roles["stranger"], "--as", "owner"],
     ):
-        command = [sys.executable, "-m", "pgdoc", arguments[0], *arguments[1:], "--dsn", dsn]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = pgdoc_command(*arguments, "--dsn", dsn)
         assert "hostile" not in done.stderr + done.stdout, done
         assert "caught" not in done.stderr + done.stdout, done
         assert done.returncode in {0, 1}, done

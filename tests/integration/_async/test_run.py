@@ -120,7 +120,7 @@ async def test_it_runs_with_the_metadata(own_schema: dict[str, Any]) -> None:
         await store.create_collection("orders")
         async with await store["orders"].watch() as stream:
             await store.run(Attempts(1), metadata={"user": "anna"})
-            event = await stream.next(timeout=10)
+            event = await stream.next(timeout=30)
             assert event is not None
             assert (event.document_id, event.metadata) == ("o-2", {"user": "anna"})
 

@@ -121,7 +121,7 @@ def test_it_runs_with_the_metadata(own_schema: dict[str, Any]) -> None:
         store.create_collection("orders")
         with store["orders"].watch() as stream:
             store.run(Attempts(1), metadata={"user": "anna"})
-            event = stream.next(timeout=10)
+            event = stream.next(timeout=30)
             assert event is not None
             assert (event.document_id, event.metadata) == ("o-2", {"user": "anna"})
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pgdoc.streams.keeper_session import KeeperSession
     from tests.proxy import Proxy
 
-CLOSE_LIMIT_S = 10.0  # twice the documented limit, for a busy machine
-SHUTDOWN_LIMIT_S = 15.0
+CLOSE_LIMIT_S = 20.0  # four times the documented limit, for a busy machine
+SHUTDOWN_LIMIT_S = 30.0
 INSERT = "INSERT INTO docs.orders (id, data) SELECT n, '{}' FROM generate_series(%s::int, %s::int) AS n"
 
 

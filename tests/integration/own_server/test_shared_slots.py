@@ -69,7 +69,7 @@ def test_a_slot_that_can_not_be_advanced_costs_the_owner_no_session(
         consumer = stream._consumer
         assert consumer is not None
         ownership = Ownership(consumer._source, NAME, consumer.claim)
-        with deadline_scope(3.0), monkeypatch.context() as context:
+        with deadline_scope(8.0), monkeypatch.context() as context:
             context.setattr("pgdoc.consumers.slots.statement", lambda *_: statement)
             assert not ownership.advance(1)
         assert ownership.check()

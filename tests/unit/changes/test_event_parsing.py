@@ -8,7 +8,7 @@ import pickle
 from datetime import UTC, datetime
 from decimal import Decimal
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import pytest
@@ -26,9 +26,7 @@ from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress
 from tests.json_values import any_documents, any_json, documents, texts
 from tests.unit.changes.test_event_json import PLUGINS, Written, outcome, rows
-
-if TYPE_CHECKING:
-    from tests.unit.table_wire import RowWritten
+from tests.unit.table_wire import RowWritten, Texts, shape_of
 
 WHEN = datetime(2026, 11, 30, 0, 5, 7, 123456, UTC)
 FIELDS = (*event_json.FIELDS, "columns")
@@ -107,8 +105,8 @@ def test_an_event_that_was_written_is_read_back(event: ChangeEvent) -> None:
 def test_an_event_of_a_stream_is_read_back_by_the_decoder_of_its_stream(row: Written | RowWritten, plugin: str) -> None:
     event = row.event(plugin)
     text = outcome(ChangeEvent.to_json, event)
-    if not isinstance(text, bytes):
-        return  # what can't be written
+    if not isinstance(text, bytes) or b'"data":,' in text:
+        return  # what can't be written, and what no server sends
 
     assert events.from_json(text, row.decode).to_json() == text
     found = events.from_json(text, row.decode)
@@ -203,6 +201,21 @@ def test_a_document_that_python_cannot_read_leaves_the_event_readable() -> None:
         _ = found.full_document.data
 
 
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_removed_field_whose_name_is_half_a_surrogate_pair_is_written_and_read_back(plugin: str) -> None:
+    """A table's column of type json can hold it."""
+    shape = shape_of(("id", "bigint"), ("data", "jsonb"), document="data")
+    new: Texts = {"id": "1", "data": '{"a": 1}'}
+    old: Texts = {"id": "1", "data": '{"\\ud800": 1, "a": 1}'}
+    event = RowWritten(shape, "U", new, old).event(plugin)
+
+    found = ChangeEvent.from_json(event.to_json())
+
+    assert found == event
+    assert found.update_description is not None
+    assert found.update_description.removed_fields == ["\ud800"]
+
+
 def test_what_the_user_has_changed_is_written() -> None:
     found = ChangeEvent.from_json(USUAL.to_json())
     assert found.full_document is not None
@@ -227,9 +240,7 @@ def test_what_the_user_has_changed_is_written() -> None:
         (1, "is not the JSON of an event"),
         (USUAL.to_json()[:-1], "is not the JSON of an event"),
         (USUAL.to_json().replace(b'"update"', b'"merge"'), "'merge' is not a type of event"),
-        (USUAL.to_json().replace(b'"0/64.', b'"'), "is not a resume token"),
         (USUAL.to_json().replace(b"732", b'"a"'), 'its transaction_id is "a", not a number'),
-        (USUAL.to_json().replace(b"+00:00", b""), "not a time with its time zone"),
         (USUAL.to_json().replace(b'"renamed_to":null', b'"renamed":null'), "lacks renamed_to"),
         (USUAL.to_json().replace(b'"orders"', b"7"), "its collection is 7, not a text"),
     ],
@@ -245,6 +256,9 @@ def test_a_text_that_is_no_event_is_refused(text: Any, message: str) -> None:
         (b'"version":2,"created', b'"version":"2","created', "full_document"),
         (b',"full_document":{"id":"o-1",', b',"full_document":{', "full_document"),
         (b'{"by":"me"}', b'["by"]', "metadata"),
+        (b'"0/64.', b'"', "resume_token"),
+        (b'123456+00:00","trans', b'123456","trans', "timestamp"),
+        (b'123456+00:00","updated', b'123456","updated', "full_document"),
         (b'"removed_fields"', b'"removed"', "update_description"),
     ],
 )

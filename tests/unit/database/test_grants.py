@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pgdoc.database.grants import PURPOSES, GrantFacts, plan_grant, read_facts
-from pgdoc.database.rights import CONSUMER_TABLES
+from pgdoc.database.rights import STREAMER_TABLES
 from pgdoc.errors import CatalogMissing, DatabaseError
 
 NOTHING = {
@@ -106,7 +106,7 @@ def test_a_streamer_gets_replication_first_and_the_tables_of_consumers_last():
         'GRANT SELECT ON TABLE "docs"."a" TO "r"',
         'GRANT USAGE ON SCHEMA "sales" TO "r"',
         'GRANT SELECT ON TABLE "public"."items" TO "r"',
-        f'GRANT {ALL} ON TABLE {", ".join(CONSUMER_TABLES)} TO "r"',
+        f'GRANT {ALL} ON TABLE {", ".join(STREAMER_TABLES)} TO "r"',
     ]
 
 

@@ -68,7 +68,7 @@ def test_a_stream_that_is_opened_while_the_start_fails_ends_with_the_error(hub, 
     monkeypatch.setattr(hub._live, "open", lambda: session)
     monkeypatch.setattr(hub._keeper, "start", fail)
     with pytest.raises(RuntimeError, match="new thread"):
-        hub.start().result(5)
+        hub.start().result(30)
     with pytest.raises(RuntimeError, match="new thread"):
         box.take(0)
     assert not hub.is_started

@@ -1,0 +1,132 @@
+# Written by .ci/twins.py from tests/integration/_async/test_worker_check.py: change that file, and run it.
+"""`worker.check()`: each finding is provoked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pgdoc import Store, Worker, StoreClosed
+from tests.integration._sync.workers import count, fresh_name, opened, recorder, running
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from pgdoc import WorkerFinding
+
+
+def found(worker: Worker) -> dict[str, str]:
+    """Return the ids of the findings with their verdicts."""
+    return {each.id: each.verdict for each in worker.check()}
+
+
+def finding(worker: Worker, name: str) -> WorkerFinding:
+    """Return the only finding of this id."""
+    (only,) = [each for each in worker.check() if each.id == name]
+    return only
+
+
+FINE = {"worker-handler": "ok", "worker-server": "ok", "worker-stream": "ok", "worker-rights": "ok"}
+
+
+def test_a_worker_that_can_run_and_what_happens_to_its_consumer(shared_dsn: str, schema: str) -> None:
+    with opened(shared_dsn, schema) as store:
+        worker, name = Worker(store), fresh_name()
+        worker.on("orders", consumer=name, name="audit")(recorder())
+        assert found(worker) == {**FINE, "worker-consumer-missing": "warn"}
+        assert store.consumers() == []  # it has created nothing
+        worker.declare()
+        assert found(worker) == {**FINE, "worker-consumer": "ok"}
+        with running(worker):
+            store["orders"].insert("1", {})
+            count(store, "effects", 1)
+            assert found(worker) == {**FINE, "worker-consumer-open": "ok"}
+        other = Worker(store)
+        other.on("orders", consumer=name, name="renamed")(recorder())
+        gone = finding(other, "worker-handler-gone")
+        assert (gone.verdict, gone.consumer, gone.handler) == ("warn", name, "audit")
+
+
+def test_it_shows_dead_letters(shared_dsn: str, schema: str) -> None:
+    with opened(shared_dsn, schema) as store:
+        worker, name = Worker(store), fresh_name()
+        worker.on("orders", consumer=name, name="audit", retries=0)(recorder(bad={"bad"}))
+        worker.declare()
+        store["orders"].insert("bad", {})
+        store["orders"].insert("good", {})
+        with running(worker):
+            count(store, "effects", 1)
+        letters = finding(worker, "worker-dead-letters")
+        assert (letters.verdict, letters.handler) == ("warn", "audit")
+        assert letters.text == 'handler "audit" has dead letters: 1 dead'
+
+
+def test_names_that_do_not_exist(shared_dsn: str, schema: str) -> None:
+    with opened(shared_dsn, schema) as store, Store(shared_dsn, schema=schema, auto_create=False) as strict:
+        worker = Worker(store)
+        worker.on("absent", consumer=fresh_name())(recorder())
+        assert (found(worker))["worker-collection-missing"] == "ok"
+        worker = Worker(strict)
+        worker.on("absent", f"{schema}.table", consumer=(name := fresh_name()))(recorder())
+        verdicts = found(worker)
+        assert verdicts["worker-collection-missing"] == verdicts["worker-table-missing"] == "wrong"
+        store.create_consumer(name, "orders")
+        assert (found(worker))["worker-collection-gone"] == "warn"
+        assert "absent" not in store.collections()
+
+
+def test_a_collection_without_before_images(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    with opened(shared_dsn, schema) as store:
+        sql.execute("SET session_replication_role = replica")  # event triggers would refuse it
+        sql.execute("ALTER TABLE orders REPLICA IDENTITY DEFAULT")
+        worker, on_all = Worker(store), Worker(store)
+        worker.on("orders", consumer=fresh_name())(recorder())
+        on_all.on(consumer=fresh_name())(recorder())
+        refused = finding(worker, "worker-identity")
+        assert (refused.verdict, refused.fix) == ("wrong", (f'ALTER TABLE "{schema}"."orders" REPLICA IDENTITY FULL',))
+        assert (found(on_all))["worker-identity"] == "warn"
+        sql.execute(refused.fix[0].encode())
+        assert "worker-identity" not in found(worker)
+
+
+def test_a_consumer_of_another_schema_or_inside_a_snapshot(shared_dsn: str, schema: str) -> None:
+    with opened(shared_dsn, schema) as store, opened(shared_dsn, f"{schema}_2") as other:
+        name, with_snapshot = fresh_name(), fresh_name()
+        other.create_consumer(name, "orders")
+        store.create_consumer(with_snapshot, "orders", snapshot=True)
+        worker = Worker(store)
+        worker.on("orders", consumer=name)(recorder())
+        worker.on("orders", consumer=with_snapshot)(recorder())
+        verdicts = found(worker)
+        assert verdicts["worker-consumer-schema"] == verdicts["worker-snapshot"] == "wrong"
+        with other.transaction() as tx:
+            tx.connection.execute(f'DROP SCHEMA "{schema}_2" CASCADE'.encode())
+
+
+def test_a_role_that_lacks_rights(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    role = f"checked_{schema}"
+    sql.execute(f'CREATE ROLE "{role}" LOGIN'.encode())
+    try:
+        with Store(f"{shared_dsn} user={role}", schema=schema) as store:
+            worker = Worker(store)
+            worker.on("orders", consumer=fresh_name())(recorder())
+            verdicts = found(worker)
+            assert verdicts["worker-stream"] == verdicts["worker-rights"] == "wrong"
+            for statement in (finding(worker, "worker-rights")).fix:
+                sql.execute(statement.encode())
+            sql.execute(f'ALTER ROLE "{role}" REPLICATION'.encode())
+            verdicts = found(worker)
+            assert (verdicts["worker-stream"], verdicts["worker-rights"]) == ("ok", "ok")
+    finally:
+        sql.execute(f'DROP OWNED BY "{role}"'.encode())
+        sql.execute(f'DROP ROLE "{role}"'.encode())
+
+
+def test_a_worker_without_handlers_a_server_that_is_away_and_a_closed_store(shared_dsn: str) -> None:
+    with Store("host=127.0.0.1 port=1 connect_timeout=2") as store:
+        assert found(Worker(store)) == {"worker-no-handlers": "wrong", "worker-server": "wrong"}
+    with pytest.raises(StoreClosed):
+        Worker(store).check()
+    with Store(shared_dsn) as store:
+        assert (found(Worker(store)))["worker-no-handlers"] == "wrong"
