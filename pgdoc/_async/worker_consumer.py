@@ -119,6 +119,14 @@ class AsyncWorkerConsumer:
         source = self._store._streams.hub.source  # noqa: SLF001 (one package)
         count_handlers(self, source_labels(source.conninfo, source.schema), self.figures)
 
+    def close(self) -> None:
+        """Note that no handler runs any more."""
+        self._note_state("closed")
+
+    def _note_state(self, state: str) -> None:
+        for figures in self.figures:
+            figures.state = state
+
     def stop(self, deadline: float) -> None:
         """Let every handler end its batch, until the deadline on the monotonic clock."""
         self._deadline = deadline
@@ -187,9 +195,8 @@ class AsyncWorkerConsumer:
         options = self.options()
         names = options.pop("names")
         self._lanes, self._detached, self._waits_since = [], [], None
+        self._note_state("standby")
         async with self._store.watch(*names, consumer=self.name, auto_ack=False, **options) as stream:
-            for figures in self.figures:
-                figures.state = "standby"
             try:
                 consumer = await self._owned(stream)
                 if consumer is not None:
@@ -197,8 +204,7 @@ class AsyncWorkerConsumer:
                     await self._read_on(stream, consumer)
             finally:
                 await self._end_lanes()
-                for figures in self.figures:
-                    figures.state = "closed"
+                self._note_state("standby")
             if consumer is not None and not self.is_sole:
                 await self._checkpoint(consumer)
 

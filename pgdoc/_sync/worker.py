@@ -225,6 +225,8 @@ class Worker:
             with catch_signals(self.stop):
                 self._run()
         finally:
+            for each in self._consumers:
+                each.close()
             self._is_running, self._stop_count = False, 0  # here: a `stop` before `run` counts
 
     def _make_consumers(self) -> list[WorkerConsumer]:

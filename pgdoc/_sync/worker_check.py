@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc.database.errors import map_error
-from pgdoc.database.rights import CONSUMER_TABLES, identifier
+from pgdoc.database.rights import STREAMER_TABLES, identifier
 from pgdoc.database.table_errors import needs_event_triggers, not_added
 from pgdoc.errors import PgdocError, StoreClosed
 from pgdoc.model.table_names import is_table_name, table_address, titled
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from pgdoc.workers.registration import Registration
 
 __all__ = ["WorkerCheck"]
-
-_TABLES = (*dict.fromkeys((*CONSUMER_TABLES, "pgdoc.handlers", "pgdoc.dead_letters")),)
-"""The tables that a worker writes, besides those of its handlers."""
 
 
 class WorkerCheck:
@@ -80,7 +77,7 @@ class WorkerCheck:
         self._found += letter_findings(known, [(row[0], row[1]) for row in stored], [(*row,) for row in letters])
 
     def _check_rights(self) -> bool:
-        lacking = {name: rights for name, rights in self._ask("rights", list(_TABLES)) if rights}
+        lacking = {name: rights for name, rights in self._ask("rights", list(STREAMER_TABLES)) if rights}
         if not lacking:
             self._found.append(passed("worker-rights", "the role has the rights on the catalog's tables"))
             return True

@@ -120,6 +120,14 @@ class WorkerConsumer:
         source = self._store._streams.hub.source  # noqa: SLF001 (one package)
         count_handlers(self, source_labels(source.conninfo, source.schema), self.figures)
 
+    def close(self) -> None:
+        """Note that no handler runs any more."""
+        self._note_state("closed")
+
+    def _note_state(self, state: str) -> None:
+        for figures in self.figures:
+            figures.state = state
+
     def stop(self, deadline: float) -> None:
         """Let every handler end its batch, until the deadline on the monotonic clock."""
         self._deadline = deadline
@@ -188,9 +196,8 @@ class WorkerConsumer:
         options = self.options()
         names = options.pop("names")
         self._lanes, self._detached, self._waits_since = [], [], None
+        self._note_state("standby")
         with self._store.watch(*names, consumer=self.name, auto_ack=False, **options) as stream:
-            for figures in self.figures:
-                figures.state = "standby"
             try:
                 consumer = self._owned(stream)
                 if consumer is not None:
@@ -198,8 +205,7 @@ class WorkerConsumer:
                     self._read_on(stream, consumer)
             finally:
                 self._end_lanes()
-                for figures in self.figures:
-                    figures.state = "closed"
+                self._note_state("standby")
             if consumer is not None and not self.is_sole:
                 self._checkpoint(consumer)
 
