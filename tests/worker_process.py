@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -95,8 +96,7 @@ class Child:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with self.process as process:
-            process.kill()
+        self.kill()
 
     @property
     def is_over(self) -> bool:
@@ -105,13 +105,15 @@ class Child:
 
     def kill(self) -> None:
         """End it without a chance to do anything."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        with self.process as process:
+            process.kill()
 
     def stop(self, timeout_s: float = 60.0) -> int:
         """Let it end in good order, and return its exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout_s)
+        self.process.terminate()
+        status = self.process.wait(timeout_s)
+        self.kill()
+        return status
 
 
 @dataclass
@@ -213,11 +215,18 @@ def main() -> None:
     given: dict[str, Any] = json.loads(sys.argv[1])
     options: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     plan = Plan(**options)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _set_up(plan)
     if plan.is_async:
         asyncio.run(_run_async(plan))
     else:
         _run(plan)
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):  # until it is closed
+        pass
+    os._exit(4)
 
 
 def _set_up(plan: Plan) -> None:

@@ -182,13 +182,14 @@ def test_standbys_that_are_killed_at_random_beside_a_server_that_restarts_lose_a
                 assert time.monotonic() < patience, "not done"
                 for number, child in enumerate(children):
                     if child.is_over:
+                        child.kill()
                         children[number] = Child(plan)
                 time.sleep(0.2)
             assert [child.stop() for child in children] == [0] * len(children)
         finally:
             over.set()
             for child in children:
-                child.__exit__()
+                child.kill()
     ledger.check(*handlers)
     letters = {event for each in handlers for event in ledger.letters(each)}
     assert letters == {event for event in ledger.written if event[0] == "o-3"}
@@ -201,8 +202,7 @@ def _break(dice: random.Random, children: list[Child], plan: Plan, proxy: Proxy,
         children[number].kill()
         children[number] = Child(plan)
     elif kind == "stop":
-        children[number].process.terminate()
-        children[number].process.wait(60)
+        assert children[number].stop() == 0
         children[number] = Child(plan)
     elif kind == "cut":
         proxy.cut()
