@@ -80,6 +80,7 @@ def pieces_of(plugin: str) -> dict[str, Work]:
     records, some_records = (_decoded(plugin, bursts) for bursts in (frames, some_frames))
     changes = [change for burst in _assembled(records) for change in burst]
     events = [from_change(change, IDS) for change in changes]
+    texts = [from_change(change, IDS).to_json() for change in changes]
     images = [(e.full_document_before_change, e.full_document) for e in events if e.event_type == "update"]
     pairs = [(before.data, after.data) for before, after in images if before and after]
     return {
@@ -89,6 +90,9 @@ def pieces_of(plugin: str) -> dict[str, Work]:
         "diff": lambda count: _diffs(pairs[: count // 2]),
         f"{plugin} to_json": lambda count: _each(changes[:count], ChangeEvent.to_json),
         f"{plugin} to_dict": lambda count: _each(changes[:count], ChangeEvent.to_dict),
+        "from_json": lambda count: _each_text(texts[:count], ChangeEvent.from_json),
+        "from_json read": lambda count: _each_text(texts[:count], lambda text: read(ChangeEvent.from_json(text))),
+        "orjson.loads": lambda count: _each_text(texts[:count], orjson.loads),
     }
 
 
@@ -114,6 +118,11 @@ def changes_of(plugin: str, count: int) -> list[Change]:
 def _each(changes: list[Change], use: Callable[[ChangeEvent], object]) -> None:
     for change in changes:
         use(from_change(change, IDS))
+
+
+def _each_text(texts: list[bytes], use: Callable[[bytes], object]) -> None:
+    for text in texts:
+        use(text)
 
 
 def read(event: ChangeEvent) -> None:

@@ -183,11 +183,14 @@ class Result:
         readers_s = sum(used_s for role, _, used_s in self.cpu if role.startswith(OWN) and "MainThread" not in role)
         walsender_s = sum(used_s for role, _, used_s in self.cpu if role in SENDERS)
         writers_s = sum(used_s for role, _, used_s in self.cpu if "pgbench" in role)
-        most, goal = self.written / readers_s, GOAL * self.written / walsender_s
+        most = self.written / readers_s
         print(
             f"at this cost one reading process takes {most:,.0f} changes/s at most, which are "
             f"{most * len(self.readers):,.0f} events/s, and {most / self.walsender:.0%} of what one walsender sends"
         )
+        if not walsender_s:  # all have fallen behind, and read on their own
+            return
+        goal = GOAL * self.written / walsender_s
         cores = [goal * each / self.written for each in (writers_s, walsender_s, readers_s)]
         print(
             f"{GOAL:.0%} of the most that a walsender sends at its cost are {goal:,.0f} changes/s: "

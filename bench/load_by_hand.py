@@ -67,10 +67,12 @@ class Queue:
 
     def __iter__(self) -> Iterator[Row]:
         rows = self._rows
-        while not self._has_ended:
+        while True:
             self._unset.acquire()
             while rows:
                 yield rows.popleft()
+            if self._has_ended and not rows:  # in this order: nothing is put after the end
+                return
 
 
 @contextlib.contextmanager

@@ -285,11 +285,14 @@ def report(documents: int, writers: int, figures: dict[str, list[tuple[float, fl
     print(
         f"{documents:,} documents, {beside}, median of {ROUNDS} rounds; the ratio is the median of the rounds' ratios"
     )
-    print(f"{'':32}{'seconds':>9}{'ratio':>7}{'CPU us a document':>19}")
+    print(f"{'':32}{'seconds':>9}{'ratio':>7}{'CPU us a document':>19}{'ratio':>7}")
     for name, values in figures.items():
         seconds, cpu = (statistics.median(column) for column in zip(*values, strict=True))
-        ratio = statistics.median(ours[0] / base[0] for ours, base in zip(values, figures[REFERENCE], strict=True))
-        print(f"{name:32}{seconds:9.2f}{ratio:7.2f}{cpu / documents * 1e6:19.2f}")
+        times, cpus = (
+            statistics.median(ours[part] / base[part] for ours, base in zip(values, figures[REFERENCE], strict=True))
+            for part in (0, 1)
+        )
+        print(f"{name:32}{seconds:9.2f}{times:7.2f}{cpu / documents * 1e6:19.2f}{cpus:7.2f}")
 
 
 if __name__ == "__main__":

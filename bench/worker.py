@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pgdoc
 from bench import sink
-from bench.arguments import parser_of
+from bench.arguments import parser_of, positive
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -92,11 +92,15 @@ class Peer(NamedTuple):
 
 def main() -> int:
     parser = parser_of(__doc__)
-    parser.add_argument("words", nargs="*", help="run only what has these words in its name")
+    parser.add_argument(
+        "words", nargs="*", help="run only what has these words in its name, and what it is compared with"
+    )
     parser.add_argument("--quick", action="store_true", help="run everything with small sizes, to see that it works")
+    parser.add_argument("--rounds", type=positive, help="how many rounds: 3, and 1 in a quick run")
     arguments = parser.parse_args()
     logger.setLevel(logging.CRITICAL)  # it tells of each failure
     sizes, words = QUICK if arguments.quick else Sizes(), " ".join(arguments.words)
+    sizes = sizes._replace(rounds=arguments.rounds or sizes.rounds)
     measure_rates(sizes, words)
     if words in "poisonous":
         measure_poison(sizes)
@@ -117,7 +121,7 @@ def measure_rates(sizes: Sizes, words: str) -> None:
     rates: dict[tuple[str, int], list[float]] = {}
     for _ in range(sizes.rounds):
         with prepared(sizes.changes) as setting, pgdoc.Store(setting.conninfo, schema=sink.SINKS) as sinks:
-            peers = [peer for peer in all_peers(setting, sizes) if words in peer.name or peer.name == BARE]
+            peers = [peer for peer in all_peers(setting, sizes) if words in peer.name or peer.name in {BARE, BY_HAND}]
             for number, peer in enumerate(peers):
                 name = f"sink_{number}"
                 sinks.create_collection(name)
@@ -126,7 +130,7 @@ def measure_rates(sizes: Sizes, words: str) -> None:
     report(rates, sizes)
 
 
-BARE = "a bare sync stream"
+BARE, BY_HAND = "a bare sync stream", "by hand"
 
 
 def all_peers(setting: Setting, sizes: Sizes) -> Iterator[Peer]:
@@ -134,7 +138,7 @@ def all_peers(setting: Setting, sizes: Sizes) -> Iterator[Peer]:
     for batch in BATCHES:
         events = sizes.one_by_one if batch == 1 else sizes.changes
         work = sink.Work(setting.after, events, batch)
-        yield Peer("by hand", batch, partial(by_loop, partial(sink.move_by_hand, setting.conninfo, work), events))
+        yield Peer(BY_HAND, batch, partial(by_loop, partial(sink.move_by_hand, setting.conninfo, work), events))
         yield Peer("stream", batch, partial(by_loop, partial(sink.move, setting.conninfo, work, "to_json()"), events))
         for text, way in {
             "one handler": Way(events, batch),
@@ -274,7 +278,7 @@ def report(rates: dict[tuple[str, int], list[float]], sizes: Sizes) -> None:
     for (name, batch), found in rates.items():
         print(
             f"{name:34}{f'{batch:,}' if batch else '':>7}{statistics.median(found):10,.0f}"
-            f"{ratio(found, rates[BARE, 0]):18.2f}{ratio(found, rates.get(('by hand', batch))):12.2f}"
+            f"{ratio(found, rates[BARE, 0]):18.2f}{ratio(found, rates.get((BY_HAND, batch))):12.2f}"
         )
 
 

@@ -28,7 +28,7 @@ BEGIN
     SELECT found.signature, found.is_wanted
     FROM (
       SELECT p.oid::regprocedure AS signature,
-        (p.provolatile = 'i' OR p.provolatile = 's' AND NOT p.prosecdef) OR p.proname IN (
+        p.provolatile IN ('i', 's') AND NOT p.prosecdef OR p.proname IN (
           'set_metadata', 'create_collection', 'drop_collection', 'rename_collection', 'register', 'unregister', 'lock_table',
           'lock_followed', 'equip_collection', 'add_table', 'remove_table', 'leave_table', 'read_table', 'lock_patiently',
           'withdraw', 'restore_identity', 'set_max_size', 'set_json_schema', 'publish', 'follow_own_ddl', 'before_update', 'refuse_insert',

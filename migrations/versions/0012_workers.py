@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 SQL = Path(__file__).parents[1] / "sql"
-PARTS = ("workers", "dumps")  # each has a file `0012_<part>.sql`, and one with `_down`
+PARTS = ("workers",)  # each has a file `0012_<part>.sql`, and one with `_down`
 
 
 def upgrade() -> None:

@@ -107,6 +107,7 @@ class AsyncLane:
         self.connection: Any = None
         self._server = AsyncLaneServer(store, registration.title, figures, self.ends)
         # Written by the lane.
+        self.has_begun = False
         self.done = Mark()  # everything up to it is processed
         self._parked = Parked()
         self._failed_event: ChangeEvent | None = None
@@ -122,6 +123,7 @@ class AsyncLane:
                 await self._server.pause(_PREDECESSOR_S)
             begun_times = await self._server.until_served(self._rows.begin)
             await self._server.until_served(self._look_for_parked)
+            self.has_begun = True
             self._caution.is_on = self._caution.is_on or begun_times > CAUTIOUS_AFTER
             # A process that ended had taken at most one batch more than it stored.
             cautious_at = self.registration.batch

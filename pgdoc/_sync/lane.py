@@ -108,6 +108,7 @@ class Lane:
         self.connection: Any = None
         self._server = LaneServer(store, registration.title, figures, self.ends)
         # Written by the lane.
+        self.has_begun = False
         self.done = Mark()  # everything up to it is processed
         self._parked = Parked()
         self._failed_event: ChangeEvent | None = None
@@ -123,6 +124,7 @@ class Lane:
                 self._server.pause(_PREDECESSOR_S)
             begun_times = self._server.until_served(self._rows.begin)
             self._server.until_served(self._look_for_parked)
+            self.has_begun = True
             self._caution.is_on = self._caution.is_on or begun_times > CAUTIOUS_AFTER
             # A process that ended had taken at most one batch more than it stored.
             cautious_at = self.registration.batch

@@ -14,7 +14,6 @@ from pgdoc._sync.lane import Lane
 from pgdoc._sync.lane_rows import mark_after
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
-from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
 from pgdoc.replication.traffic import source_labels
@@ -40,6 +39,7 @@ logger = logging.getLogger("pgdoc.worker")
 
 READ_S = 0.2
 CHECKPOINT_S = 0.5
+CALLED_S = 0.02  # instead of both, while another session waits for the consumer
 LETTERS_S = 2.0
 PARKED_S = 30.0
 REPORT_S = 60.0
@@ -165,7 +165,7 @@ class WorkerConsumer:
                 rights = self._store._connections.caller.to_have_workers()  # noqa: SLF001 (one package)
                 subject = f'consumer "{self.name}"'
                 error = exc if isinstance(exc, PgdocError) else map_error(exc, subject, rights=rights)
-                has_run = has_run or self._read.position > BEFORE_ALL
+                has_run = has_run or any(lane.has_begun for lane, _ in self._lanes)
                 if isinstance(error, StoreClosed):
                     raise error from exc
                 if not has_run and not error.resumable and not isinstance(error, ConsumerLost):
@@ -240,7 +240,7 @@ class WorkerConsumer:
         while not self._stops.is_set():
             self._check_lanes()
             try:
-                events = stream.next_batch(timeout=READ_S)
+                events = stream.next_batch(timeout=CALLED_S if consumer.is_called else READ_S)
             except StreamClosed:  # every collection was dropped, and its last event was delivered
                 self._wait_for_lanes()
                 return
@@ -318,7 +318,8 @@ class WorkerConsumer:
 
     def _do_what_is_due(self, consumer: Consumer) -> None:
         now = time.monotonic()
-        if not self.is_sole and now >= self._next_checkpoint:
+        is_called = consumer.is_called and now >= self._next_checkpoint - CHECKPOINT_S + CALLED_S
+        if not self.is_sole and (is_called or now >= self._next_checkpoint):
             self._next_checkpoint = now + CHECKPOINT_S
             self._checkpoint(consumer)
         if now >= self._next_letters:

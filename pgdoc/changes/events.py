@@ -123,8 +123,9 @@ class ChangeEvent:
     def from_json(cls, text: bytes | str, *, decimals: bool = False) -> ChangeEvent:
         """Return the event that `to_json()` wrote as this text.
 
-        It equals that event in every field. Documents, metadata and the description of an update are decoded on first
-        access, as those of any event. `to_json()` of the result returns the text, unless you have accessed these.
+        It equals that event in every field. Most fields are decoded on first access, as those of any event; if the text
+        is damaged there, that raises `InvalidEvent`. `to_json()` of the result returns the text, unless you have
+        accessed a document, the metadata or the description of the update.
 
         Args:
             text: what `to_json()` returned.
@@ -150,7 +151,7 @@ def from_json(
     return event
 
 
-_TYPES = {str(each): each for each in EventType}
+_TYPES = {f'"{each}"'.encode(): each for each in EventType}
 
 
 def from_change(

@@ -62,6 +62,11 @@ class Calls:
         self._next_try = max(now, self._rests_until)
         return True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a call is not answered yet."""
+        return self._target is not None
+
     def is_due(self, now: float) -> bool:
         """Return whether to try to answer now."""
         return self._target is not None and now >= self._next_try

@@ -61,3 +61,9 @@ class ConsumerFeed:
         if owned is not None:
             owned.ask()
             owned.wake()
+
+    @property
+    def is_called(self) -> bool:
+        """Whether another session waits for the consumer's progress, see `calls`."""
+        owned = self._owned
+        return owned is not None and owned.is_called

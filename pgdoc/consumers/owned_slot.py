@@ -197,6 +197,11 @@ class OwnedSlot(SlotReading):
         self._calls.pause()
 
     @property
+    def is_called(self) -> bool:
+        """Whether a call is not answered yet; any thread may ask."""
+        return self._calls.is_open
+
+    @property
     def lacks_called(self) -> bool:
         """Whether a call waits for the reader, the hub's or its own, to read on."""
         return self._calls.lacks_wal(self._progress.watermark)

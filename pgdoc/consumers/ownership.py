@@ -135,6 +135,9 @@ class Ownership(Questions, Hearing, Lease):
     def own(self) -> bool:
         """Claim the consumer, if the last claim has ended."""
         seen = self.find_owner()
+        if seen is not None and seen.state == "overdue":
+            self._execute(statement("consumers", "end_overdue"), {"name": self.name, "seen_holder": seen.holder})
+            seen = self.find_owner()
         pid, holder, renewed_at = (None, None, None) if seen is None else seen[:3]
         last = {"name": self.name, "seen_pid": pid, "seen_holder": holder, "seen_at": renewed_at}
         try:
@@ -305,13 +308,11 @@ class Ownership(Questions, Hearing, Lease):
     def flush(self, to: int) -> None:
         """Wait until the WAL is flushed up to `to`."""
         deadline = time.monotonic() + FLUSH_LIMIT_S
-        if self.wal_end()[1] >= to:
-            return
-        self._execute(statement("streams", "flush"))
         while self.wal_end()[1] < to:
             check_flush(deadline)
-            time.sleep(_FLUSH_POLL_S)
             self._execute(statement("streams", "flush"))
+            if self.wal_end()[1] < to:
+                time.sleep(_FLUSH_POLL_S)
 
     @property
     def closed(self) -> bool:

@@ -5,7 +5,7 @@ A name is another role's text. It must not end its quotes, and a terminal must n
 
 from __future__ import annotations
 
-__all__ = ["identifier", "literal"]
+__all__ = ["as_literal", "identifier"]
 
 
 def identifier(*names: str) -> str:
@@ -13,7 +13,7 @@ def identifier(*names: str) -> str:
     return ".".join(_in_quotes(name, '"') for name in names)
 
 
-def literal(text: str) -> str:
+def as_literal(text: str) -> str:
     """Quote a text as a constant of SQL."""
     return _in_quotes(text, "'")
 

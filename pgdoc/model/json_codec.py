@@ -328,7 +328,10 @@ def decode(text: bytes | str) -> Any:
     # `in` would first try its operand as an integer, which fails and takes longer than the search
     if digits.find(_19_DIGITS) >= 0 and (digits.find(_MORE_THAN_64_BITS) >= 0 or digits.find(_LESS_THAN_64_BITS) >= 0):
         return _decode_exactly(raw, TO_FLOATS)
-    return decode_short(raw)
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return _decode_exactly(raw, TO_FLOATS)
 
 
 def decode_short(text: bytes | str) -> Any:

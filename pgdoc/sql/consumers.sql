@@ -12,8 +12,10 @@ SELECT true FROM pgdoc.owners WHERE name = %(name)s AND epoch = %(epoch)s AND ho
 -- name: owner
 -- Whether the session of the last claim is open. The role may be unable to tell: another role's backend_start is hidden
 -- without pg_read_all_stats. The claim is then a lease, by the server's clock; a clock that went back ends it, too.
+-- Nor does idle_session_timeout end a session that can't send: any role can send notifications to an owner that is paused.
 SELECT o.pid, o.holder, o.renewed_at,
   CASE WHEN a.pid IS NULL OR a.backend_start <> o.backend_start THEN 'gone'
+       WHEN a.state = 'idle' AND a.wait_event = 'ClientWrite' AND clock_timestamp() > (a.state_change + o.ttl) THEN 'overdue'
        WHEN a.backend_start = o.backend_start THEN 'open'
        WHEN NOT o.needs_lease THEN 'hidden'
        WHEN clock_timestamp() >= o.renewed_at AND clock_timestamp() <= (o.renewed_at + o.ttl) THEN 'open'
@@ -22,6 +24,11 @@ FROM pgdoc.owners o
 LEFT JOIN pg_stat_activity a ON a.pid = o.pid AND a.datid = (
   SELECT oid FROM pg_database WHERE datname = current_database())
 WHERE o.name = %s
+
+-- name: end_overdue
+SELECT pg_terminate_backend(o.pid, 5000)
+FROM pgdoc.owners o JOIN pg_stat_activity a ON a.pid = o.pid AND a.backend_start = o.backend_start
+WHERE o.name = %(name)s AND o.holder = %(seen_holder)s AND a.state = 'idle' AND a.wait_event = 'ClientWrite'
 
 -- name: ask_for_lease
 UPDATE pgdoc.owners SET needs_lease = true, renewed_at = clock_timestamp()

@@ -153,7 +153,8 @@ class _Box:
         if self._reached < reached:  # noqa: PLR1730 (max() takes three times as long, for each burst)
             self._reached = reached
         self.batch = batch
-        self._wake()
+        self._is_awaited = False
+        wake(self._waiter)  # type: ignore[arg-type]  # it is awaited
 
     def _what_fits(self, changes: list[Change]) -> tuple[int, int]:
         count = size_bytes = 0
@@ -335,8 +336,9 @@ class AsyncMailbox(_Box):
             return False
         with self._lock:
             batch = self._take_now(most)
-            self._without_waiting += len(batch)
-            if then_wait and not batch:
+            if batch:
+                self._without_waiting += len(batch)
+            elif then_wait:
                 loop, waiter = asyncio.get_running_loop(), self._waiter
                 if waiter is None or waiter.loop is not loop:
                     self._waiter = TaskWaiter(loop)

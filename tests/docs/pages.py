@@ -13,6 +13,7 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 _PART = "a part of a program in docs/examples, which tests/examples runs"
 _WHOLE_SERVER = "changes the whole server, which other tests use"
 _ROLES = "names roles of the reader's cluster; tests/security runs the same grants"
+_SUPERVISOR = "for a supervisor that the tests do not have; tests/integration/test_worker_command.py runs the commands"
 NOT_RUN = {
     ("docs/examples/index.md", '--8<-- "examples/audit.py"'): _PART,
     ("docs/examples/index.md", '--8<-- "examples/cache.py"'): _PART,
@@ -62,6 +63,8 @@ NOT_RUN = {
         "-- on the primary and on the standby; restart both",
     ): _WHOLE_SERVER,
     ("docs/how-to/run-in-production.md", "ALTER SYSTEM SET wal_level = 'logical';"): _WHOLE_SERVER,
+    ("docs/how-to/run-workers.md", "[Unit]"): _SUPERVISOR,
+    ("docs/how-to/run-workers.md", "apiVersion: apps/v1"): _SUPERVISOR,
     ("docs/reference/cli.md", "CREATE ROLE watcher LOGIN;"): _ROLES,
     ("docs/reference/roles.md", "GRANT SELECT ON pgdoc.dead_letters TO support;"): _ROLES,
     (

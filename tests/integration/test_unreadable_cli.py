@@ -10,7 +10,7 @@ import pytest
 from pgdoc import Store
 from pgdoc.cli.doctor import examine_server
 from pgdoc.errors import UnreadableChange
-from tests.integration.test_cli import pgdoc_command
+from tests.commands import pgdoc_command
 from tests.poison import insert_poison, make_poisonous
 
 if TYPE_CHECKING:

@@ -212,12 +212,6 @@ def _recreate(scene: Scene) -> None:
     scene.store.recreate_consumer("lost")
 
 
-def _wait_for(scene: Scene) -> None:
-    """For a consumer that nobody has open."""
-    with contextlib.suppress(pgdoc.WaitTimeout, pgdoc.ConsumerNotFound, pgdoc.HistoryLost):
-        scene.store.wait_for("of_nobody", timeout=0)
-
-
 def _skip(scene: Scene) -> None:
     """As after an `UnreadableChange`."""
     scene.superuser.execute(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,29 +172,6 @@ def test_a_dump_that_is_restored_over_its_own_database_is_rebound(
         _rebind(db.dsn(), rebind)
         assert store.collections() == ["orders"]
         assert [document.id for document in store["orders"].find()] == ["o-1"]
-
-
-@pytest.mark.parametrize("catalog", ["owner"], indirect=True)
-def test_a_dump_that_is_restored_in_one_go_has_every_index(db: SharedDatabase, server: Server) -> None:
-    """PostgreSQL builds an index as its table's owner, before it grants what that role may do in the schema pgdoc."""
-    orders = db.store()["orders"]
-    orders.insert_many(
-        [("o-1", {"a": {"b": [1, "x"]}, "t": "2026-01-01T00:00:00+00:00"}), ("o-2", {"a": 1.5, "u": None})]
-    )
-    orders.create_index("a.b", "-t")
-    orders.create_index("a", collation="ci_ai")
-    orders.create_index("u", unique=True, where={"u": {"$gt": 1}, "t": {"$exists": True}})
-    orders.create_index("t", expire_after=timedelta(days=9_000))
-    orders.create_index("$**")
-    assert db.connect("superuser").execute("SELECT pgdoc.sort_key('[1, {\"a\": [2]}]')").fetchone() is not None
-    db.connect("superuser").execute(sql.SQL("ALTER TABLE docs.orders OWNER TO {}").format(db.identifier("creator")))
-    indexes = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'docs' ORDER BY 1"
-    expected = db.connect("superuser").execute(indexes).fetchall()
-    with _connect_admin(server) as admin, _database(server, admin, "template0", "copy") as name:
-        _restore(server, db, db.server.conninfo_for(name), keeps_owners=True)
-        with psycopg.connect(db.server.conninfo_for(name)) as restored:
-            assert restored.execute(indexes).fetchall() == expected
-    assert len(expected) > 8
 
 
 def test_a_copy_takes_no_table_for_a_collection_of_the_original(copy: str) -> None:

@@ -36,7 +36,7 @@ TRIGGERS = "prorettype IN ('trigger'::regtype, 'event_trigger'::regtype)"
 WRITING = f"""
 SELECT proname::text FROM pg_proc
 WHERE pronamespace = 'pgdoc'::regnamespace AND has_function_privilege(oid, 'EXECUTE')
-  AND (provolatile = 'v' OR prosecdef AND provolatile <> 'i') AND NOT {TRIGGERS}
+  AND (provolatile = 'v' OR prosecdef) AND NOT {TRIGGERS}
 """
 
 

@@ -11,8 +11,8 @@ from typing import Final
 
 from psycopg.conninfo import make_conninfo
 
+from pgdoc.database.quoting import as_literal
 from pgdoc.database.quoting import identifier as as_identifier
-from pgdoc.database.quoting import literal as as_literal
 
 __all__ = [
     "as_identifier",

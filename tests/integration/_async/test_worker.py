@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgdoc import AsyncStore, AsyncWorker, SerializationFailure
+from pgdoc import AsyncStore, AsyncWorker, DatabaseError, SerializationFailure
 from pgdoc._async import lane
 from pgdoc.runtime.activities import AsyncFlag
 from pgdoc.runtime.primitives import async_sleep
@@ -308,3 +308,18 @@ def test_a_function_that_is_no_handler_is_refused_with_the_reason() -> None:
         decorate(right)
     with pytest.raises(ValueError, match="can't be shared, because a handler has snapshot=True"):
         worker.on("orders", consumer="c", snapshot=True, name="other")(right)
+
+
+async def test_a_worker_that_may_not_run_says_so_at_its_start(shared_dsn: str, schema: str) -> None:
+    async with opened(shared_dsn, schema) as store:
+        worker, name = AsyncWorker(store), fresh_name()
+        worker.on("orders", consumer=name)(recorder())
+        await worker.declare()
+        async with store.transaction() as tx:
+            await tx.connection.execute("ALTER TABLE pgdoc.handlers RENAME COLUMN place TO moved")
+        try:
+            with pytest.raises(DatabaseError, match="place"):
+                await worker.run()
+        finally:
+            async with store.transaction() as tx:
+                await tx.connection.execute("ALTER TABLE pgdoc.handlers RENAME COLUMN moved TO place")

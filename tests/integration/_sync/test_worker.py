@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgdoc import Store, Worker, SerializationFailure
+from pgdoc import Store, Worker, DatabaseError, SerializationFailure
 from pgdoc._sync import lane
 from pgdoc.runtime.activities import Flag
 from pgdoc.runtime.primitives import sleep
@@ -307,3 +307,18 @@ def test_a_function_that_is_no_handler_is_refused_with_the_reason() -> None:
         decorate(right)
     with pytest.raises(ValueError, match="can't be shared, because a handler has snapshot=True"):
         worker.on("orders", consumer="c", snapshot=True, name="other")(right)
+
+
+def test_a_worker_that_may_not_run_says_so_at_its_start(shared_dsn: str, schema: str) -> None:
+    with opened(shared_dsn, schema) as store:
+        worker, name = Worker(store), fresh_name()
+        worker.on("orders", consumer=name)(recorder())
+        worker.declare()
+        with store.transaction() as tx:
+            tx.connection.execute("ALTER TABLE pgdoc.handlers RENAME COLUMN place TO moved")
+        try:
+            with pytest.raises(DatabaseError, match="place"):
+                worker.run()
+        finally:
+            with store.transaction() as tx:
+                tx.connection.execute("ALTER TABLE pgdoc.handlers RENAME COLUMN moved TO place")

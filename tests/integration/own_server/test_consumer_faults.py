@@ -11,6 +11,7 @@ import pytest
 from pgdoc import Store
 from pgdoc.consumers.slots import find_cluster, open_slot
 from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
+from pgdoc.model.names import call_channel
 from tests.integration.own_server.client import Client
 from tests.integration.own_server.consumers import (
     NAME,
@@ -337,6 +338,21 @@ def test_an_owner_that_is_silent_loses_its_consumer(store: Store, monkeypatch: p
             effect(store, stream, event)
         with pytest.raises(ConsumerLost):
             stream.next(timeout=PATIENCE_S)
+
+
+def test_a_paused_owner_loses_its_consumer_though_its_session_is_flooded(
+    dsn: str, store: Store, owner: psycopg.Connection
+) -> None:
+    """Any role can send it notifications; what the server can't send keeps it from ending the idle session."""
+    with Client(dsn, NAME) as client:
+        client.pause()
+        flood = "SELECT pg_notify(%s, repeat('x', 7000) || i) FROM generate_series(1, 2000) i"
+        owner.execute(flood, [call_channel(NAME)])
+        wait_until(lambda: owner.execute("SELECT FROM pg_stat_activity WHERE wait_event = 'ClientWrite'").fetchall())
+        owner.execute("UPDATE pgdoc.owners SET ttl = '0.1 s'")
+        insert(store, 1)
+        with store["orders"].watch(consumer=NAME) as standby:
+            assert ids(take(standby, 1)) == [1]
 
 
 def test_an_owner_behind_a_silent_network_loses_its_consumer(

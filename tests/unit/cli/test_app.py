@@ -194,7 +194,8 @@ def test_every_command_has_the_option_schema():
             yield from () if "--schema" in known else [name]
             yield from options(each) if hasattr(each, "commands") else ()
 
-    assert list(options(get_command(app))) == []
+    # The store of a worker names its schema and its database.
+    assert list(options(get_command(app))) == ["worker"]
 
 
 def test_consumers_are_those_of_the_schema_if_one_is_given(store, capsys):
