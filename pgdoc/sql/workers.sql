@@ -127,7 +127,7 @@ WITH failed AS (
   SET state = 'dead', error = %(error)s, traceback = %(traceback)s, attempts = attempts + 1, tried_at = clock_timestamp()
   WHERE id = %(id)s AND state = 'due'
   RETURNING id
-), forgotten AS (  -- its process has not ended
+), forgotten AS (
   UPDATE pgdoc.handlers SET tried_times = 0
   WHERE consumer = %(name)s AND handler = %(handler)s AND epoch = %(epoch)s AND holder = %(holder)s
 )
