@@ -39,7 +39,7 @@ CREATE TABLE pgdoc.dead_letters (
   stored_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
   tried_at    timestamptz
 );
-CREATE INDEX ON pgdoc.dead_letters (consumer, handler, collection, document_id, id);
+CREATE INDEX ON pgdoc.dead_letters (consumer, handler, state, collection, document_id, id);
 CREATE INDEX ON pgdoc.dead_letters (consumer, handler, id) WHERE state = 'due';
 COMMENT ON TABLE pgdoc.dead_letters IS 'events that a handler of a worker could not process, and those that wait behind them';
 COMMENT ON COLUMN pgdoc.dead_letters.state IS 'dead: the handler failed; parked: it waits behind a dead one of the same document; due: the handler is to try it again';

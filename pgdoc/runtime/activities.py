@@ -10,7 +10,8 @@ import signal
 import socket
 import threading
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -163,8 +164,17 @@ def catch_signals(stop: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        for each, handler in former.items():
-            signal.signal(each, handler)
+        _restore(former)
+
+
+class _Caught(NamedTuple):
+    """What the signals of a loop stop, and what handled them before."""
+
+    stops: list[Callable[[], None]]
+    former: dict[signal.Signals, Any]
+
+
+_caught_by_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Caught] = WeakKeyDictionary()
 
 
 @contextlib.contextmanager
@@ -174,10 +184,30 @@ def async_catch_signals(stop: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    for each in _SIGNALS:
-        loop.add_signal_handler(each, stop)
+    caught = _caught_by_loops.get(loop)  # a loop has one handler for a signal, and perhaps several workers
+    if caught is None:
+        caught = _caught_by_loops[loop] = _Caught([], {each: signal.getsignal(each) for each in _SIGNALS})
+    stops = caught.stops
+    stops.append(stop)
+    if len(stops) == 1:
+        for each in _SIGNALS:
+            loop.add_signal_handler(each, _call_all, stops)
     try:
         yield
     finally:
-        for each in _SIGNALS:
-            loop.remove_signal_handler(each)
+        stops.remove(stop)
+        if not stops:
+            for each in _SIGNALS:
+                loop.remove_signal_handler(each)
+            del _caught_by_loops[loop]
+            _restore(caught.former)
+
+
+def _call_all(stops: list[Callable[[], None]]) -> None:
+    for stop in stops:
+        stop()
+
+
+def _restore(former: dict[signal.Signals, Any]) -> None:
+    for each, handler in former.items():
+        signal.signal(each, signal.SIG_DFL if handler is None else handler)  # None: Python has not installed it

@@ -29,9 +29,18 @@ WITH retried AS (
   WHERE p.state = 'parked' AND EXISTS (SELECT FROM retried r WHERE r.consumer = p.consumer AND r.handler = p.handler)
     AND NOT EXISTS (
       SELECT FROM pgdoc.dead_letters d
-      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'
-        AND d.id < p.id AND (d.document_id = p.document_id OR d.document_id IS NULL OR p.document_id IS NULL)
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
+        AND d.document_id = p.document_id
         AND NOT EXISTS (SELECT FROM retried r WHERE r.id = d.id))
+    AND NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
+        AND d.document_id IS NULL
+        AND NOT EXISTS (SELECT FROM retried r WHERE r.id = d.id))
+    AND (p.document_id IS NOT NULL OR NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
+        AND NOT EXISTS (SELECT FROM retried r WHERE r.id = d.id)))
 )
 SELECT count(*) FROM retried
 
@@ -52,8 +61,17 @@ WITH dropped AS (
     AND EXISTS (SELECT FROM dropped r WHERE r.consumer = p.consumer AND r.handler = p.handler)
     AND NOT EXISTS (
       SELECT FROM pgdoc.dead_letters d
-      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'
-        AND d.id < p.id AND (d.document_id = p.document_id OR d.document_id IS NULL OR p.document_id IS NULL)
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
+        AND d.document_id = p.document_id
         AND NOT EXISTS (SELECT FROM dropped r WHERE r.id = d.id))
+    AND NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
+        AND d.document_id IS NULL
+        AND NOT EXISTS (SELECT FROM dropped r WHERE r.id = d.id))
+    AND (p.document_id IS NOT NULL OR NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
+        AND NOT EXISTS (SELECT FROM dropped r WHERE r.id = d.id)))
 )
 SELECT count(*) FROM dropped

@@ -51,8 +51,16 @@ SELECT %(name)s::text, %(handler)s::text,
        WHEN EXISTS (
          SELECT FROM pgdoc.dead_letters d
          WHERE d.consumer = %(name)s::text AND d.handler = %(handler)s::text AND d.collection = %(collection)s::text
-           AND (d.document_id = %(document_id)s::text OR d.document_id IS NULL OR %(document_id)s::text IS NULL)
-           AND d.state <> 'due'::text) THEN 'parked'::text
+           AND d.state = ANY (ARRAY['dead'::text, 'parked'::text]) AND d.document_id = %(document_id)s::text)
+         OR EXISTS (
+         SELECT FROM pgdoc.dead_letters d
+         WHERE d.consumer = %(name)s::text AND d.handler = %(handler)s::text AND d.collection = %(collection)s::text
+           AND d.state = ANY (ARRAY['dead'::text, 'parked'::text]) AND d.document_id IS NULL)
+         OR %(document_id)s::text IS NULL AND EXISTS (
+         SELECT FROM pgdoc.dead_letters d
+         WHERE d.consumer = %(name)s::text AND d.handler = %(handler)s::text AND d.collection = %(collection)s::text
+           AND d.state = ANY (ARRAY['dead'::text, 'parked'::text]))
+         THEN 'parked'::text
        ELSE 'due'::text END,
   %(event_type)s::text, %(collection)s::text, %(document_id)s::text, %(token)s::text, %(event)s::text::json, %(error)s::text,
   %(traceback)s::text, %(attempts)s::integer, %(changed_at)s::timestamptz,
@@ -63,13 +71,21 @@ RETURNING true
 SELECT DISTINCT collection, document_id FROM pgdoc.dead_letters WHERE consumer = %(name)s AND handler = %(handler)s
 
 -- name: release
--- Makes due what no dead letter holds back.
+-- Makes due what no dead letter holds back. Each condition of its own, so that each has its index.
 UPDATE pgdoc.dead_letters AS p SET state = 'due'
 WHERE p.consumer = %(name)s AND p.handler = %(handler)s AND p.state = 'parked'
-  AND (NOT %(parks)s OR NOT EXISTS (
-    SELECT FROM pgdoc.dead_letters d
-    WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead' AND d.id < p.id
-      AND (d.document_id = p.document_id OR d.document_id IS NULL OR p.document_id IS NULL)))
+  AND (NOT %(parks)s OR (
+    NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
+        AND d.document_id = p.document_id)
+    AND NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
+        AND d.document_id IS NULL)
+    AND (p.document_id IS NOT NULL OR NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id))))
 RETURNING true
 
 -- name: have_due
@@ -88,13 +104,20 @@ DELETE FROM pgdoc.dead_letters WHERE id = %(id)s::bigint AND state = 'due'::text
 -- name: release_next
 -- Runs there, too: what waited behind the letter is due, up to the next dead one.
 UPDATE pgdoc.dead_letters AS p SET state = 'due'::text
-WHERE p.consumer = %(name)s::text AND p.handler = %(handler)s::text AND p.collection = %(collection)s::text
-  AND p.state = 'parked'::text
+WHERE p.consumer = %(name)s::text AND p.handler = %(handler)s::text AND p.state = 'parked'::text
+  AND p.collection = %(collection)s::text
   AND (p.document_id = %(document_id)s::text OR p.document_id IS NULL OR %(document_id)s::text IS NULL)
   AND NOT EXISTS (
-    SELECT FROM pgdoc.dead_letters d
-    WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'::text
-      AND d.id < p.id AND (d.document_id = p.document_id OR d.document_id IS NULL OR p.document_id IS NULL))
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead'::text AND d.collection = p.collection AND d.id < p.id
+        AND d.document_id = p.document_id)
+  AND NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead'::text AND d.collection = p.collection AND d.id < p.id
+        AND d.document_id IS NULL)
+  AND (p.document_id IS NOT NULL OR NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead'::text AND d.collection = p.collection AND d.id < p.id))
 RETURNING true
 
 -- name: fail

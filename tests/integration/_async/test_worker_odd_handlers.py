@@ -329,3 +329,35 @@ async def test_a_handler_whose_lane_was_called_off_is_not_called_beside_itself(
 
                 await until(is_done)
         assert most[0] == 1
+
+
+async def test_an_event_that_can_not_be_read_becomes_a_dead_letter_whose_retry_says_so(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(shared_dsn, schema) as store:
+        monkeypatch.setattr("pgdoc._async.worker_consumer.LETTERS_S", 0.1)
+        worker, name = AsyncWorker(store), fresh_name()
+
+        @worker.on("orders", consumer=name, retries=0)
+        async def read(tx: AsyncTransaction, event: ChangeEvent) -> None:
+            assert event.full_document is not None
+            await tx["effects"].insert(str(event.document_id), event.full_document.data)
+
+        await worker.declare()
+        huge = f"INSERT INTO {schema}.orders (id, data) VALUES ('a', '{{\"n\": 1{'0' * 5000}}}')"
+        await execute(store, huge.encode())
+        await store["orders"].insert("b", {})
+        async with running(worker):
+            await count(store, "effects", 1)
+            await until(partial(has_letters, store, name, 1))
+            await store.retry_dead_letters(consumer=name)
+
+            async def is_dead() -> bool:
+                return [state for _, state, _ in await letters(store, name)] == ["dead"]
+
+            await until(is_dead)
+            await store["orders"].insert("c", {})
+            await count(store, "effects", 2)
+        ((document_id, _, error),) = await letters(store, name)
+        assert document_id == "a"
+        assert "Unreadable" in error or "no event" in error

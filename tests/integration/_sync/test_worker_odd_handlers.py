@@ -330,3 +330,35 @@ def test_a_handler_whose_lane_was_called_off_is_not_called_beside_itself(
 
                 until(is_done)
         assert most[0] == 1
+
+
+def test_an_event_that_can_not_be_read_becomes_a_dead_letter_whose_retry_says_so(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(shared_dsn, schema) as store:
+        monkeypatch.setattr("pgdoc._sync.worker_consumer.LETTERS_S", 0.1)
+        worker, name = Worker(store), fresh_name()
+
+        @worker.on("orders", consumer=name, retries=0)
+        def read(tx: Transaction, event: ChangeEvent) -> None:
+            assert event.full_document is not None
+            tx["effects"].insert(str(event.document_id), event.full_document.data)
+
+        worker.declare()
+        huge = f"INSERT INTO {schema}.orders (id, data) VALUES ('a', '{{\"n\": 1{'0' * 5000}}}')"
+        execute(store, huge.encode())
+        store["orders"].insert("b", {})
+        with running(worker):
+            count(store, "effects", 1)
+            until(partial(has_letters, store, name, 1))
+            store.retry_dead_letters(consumer=name)
+
+            def is_dead() -> bool:
+                return [state for _, state, _ in letters(store, name)] == ["dead"]
+
+            until(is_dead)
+            store["orders"].insert("c", {})
+            count(store, "effects", 2)
+        ((document_id, _, error),) = letters(store, name)
+        assert document_id == "a"
+        assert "Unreadable" in error or "no event" in error
