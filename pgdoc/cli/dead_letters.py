@@ -172,8 +172,9 @@ def _confirm(store: pgdoc.Store, group: LetterGroup, known: list[DeadLetter], fi
         return
     for letter in shown[:_SHOWN]:
         age = render_delay(datetime.now(UTC) - letter.stored_at)
+        kind = letter.event_type or "change"
         of = letter.collection if letter.document_id is None else f"{letter.collection}/{letter.document_id}"
-        typer.echo(printable(f"{letter.id} {letter.state} {letter.handler} {letter.event_type} {of}, {age} old"))
+        typer.echo(printable(f"{letter.id} {letter.state} {letter.handler} {kind} {of}, {age} old"))
     if len(shown) > _SHOWN:
         typer.echo("... and more")
     what = "it" if len(shown) == 1 else "all of them"

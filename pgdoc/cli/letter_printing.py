@@ -55,7 +55,7 @@ def _cells(letter: DeadLetter) -> tuple[str, ...]:
         letter.state,
         letter.consumer,
         letter.handler,
-        f"{letter.event_type} {_target(letter)}",
+        f"{letter.event_type or 'change'} {_target(letter)}",
         str(letter.attempts),
         render_delay(datetime.now(UTC) - letter.stored_at),
         error if len(error) <= _ERROR_WIDTH else f"{error[: _ERROR_WIDTH - 1]}…",

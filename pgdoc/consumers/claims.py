@@ -26,8 +26,8 @@ class Owner(NamedTuple):
 
     Attributes:
         pid: of its session; `None` if its process has left.
-        state: `open`; `overdue`, if the server should have ended it; `gone` or `expired`, so that it can be replaced; or
-            `hidden`, if this role can't tell.
+        state: `open`; `overdue`, if the server should have ended it; `gone` or `expired`, so that it can be replaced;
+            or `hidden`, if this role can't tell.
     """
 
     pid: int | None

@@ -58,7 +58,8 @@ def declare_consumer(source: Source, name: str, selection: Selection, *, snapsho
         if not ownership.own():
             return Declaration.IN_WORK
         try:
-            return _declare(ownership, source, selection, snapshot=snapshot)
+            with ownership.taking_over():
+                return _declare(ownership, source, selection, snapshot=snapshot)
         finally:
             with contextlib.suppress(PgdocError):  # the claim ends with its session
                 ownership.give_up()

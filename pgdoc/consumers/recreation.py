@@ -36,7 +36,8 @@ def recreate_consumer(source: Source, name: str, *, snapshot: bool) -> Lsn:
         if not ownership.own():
             pid = ownership.owner_pid()
             raise ConsumerBusy(f'consumer "{name}" is open (its session has pid {pid}): close it first', owner_pid=pid)
-        lsn = _begin_anew(source, ownership, SnapshotStage.START if snapshot else SnapshotStage.NONE)
+        with ownership.taking_over():
+            lsn = _begin_anew(source, ownership, SnapshotStage.START if snapshot else SnapshotStage.NONE)
         ownership.give_up()
     finally:
         ownership.close()

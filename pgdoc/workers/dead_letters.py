@@ -31,7 +31,7 @@ class DeadLetter:
         handler: the name of the handler.
         state: `dead` (the handler failed), `parked` (it waits behind a dead letter of the same document), or `due` (the
             worker tries it again).
-        event_type: what the event reports.
+        event_type: what the event reports; `None`, as `document_id` and `changed_at`, if its row can't be read.
         collection: the collection or table of the event.
         document_id: the id of the document; `None` for a change of a whole collection.
         token: the position of the event.
@@ -48,7 +48,7 @@ class DeadLetter:
     consumer: str
     handler: str
     state: str
-    event_type: EventType
+    event_type: EventType | None
     collection: str
     document_id: str | None
     token: ResumeToken
@@ -56,7 +56,7 @@ class DeadLetter:
     error: str | None
     traceback: str | None
     attempts: int
-    changed_at: datetime
+    changed_at: datetime | None
     stored_at: datetime
     tried_at: datetime | None
     _decode: JsonDecoder | None = field(default=None, repr=False, compare=False)
@@ -69,7 +69,8 @@ class DeadLetter:
 
 def letter_of(row: tuple[Any, ...], decode: JsonDecoder | None) -> DeadLetter:
     """Make the letter of a row of `dead_letters.sql`."""
-    values = (*row[:4], EventType(row[4]), *row[5:7], ResumeToken.parse(row[7]), *row[8:], decode)
+    kind = None if row[4] is None else EventType(row[4])
+    values = (*row[:4], kind, *row[5:7], ResumeToken.parse(row[7]), *row[8:], decode)
     return DeadLetter(*values)
 
 

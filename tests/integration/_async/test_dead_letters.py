@@ -53,6 +53,16 @@ def put(letters: psycopg.Connection[Any], state: str = "dead", **columns: Any) -
     return int(row[0])
 
 
+async def test_a_letter_of_a_row_that_cannot_be_read_says_what_is_known(
+    shared_dsn: str, schema: str, letters: psycopg.Connection[Any]
+) -> None:
+    put(letters, event_type=None, document_id=None, changed_at=None)
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        (letter,) = await store.dead_letters()
+    assert (letter.event_type, letter.document_id, letter.changed_at, letter.event) == (None, None, None, None)
+    assert (letter.collection, str(letter.token)) == ("orders", AT)
+
+
 async def states(store: AsyncStore) -> list[tuple[int, str]]:
     return [(letter.id, letter.state) for letter in await store.dead_letters()]
 

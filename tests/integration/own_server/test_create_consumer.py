@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pgdoc import Store
 from pgdoc.cli.doctor import examine_server
 from pgdoc.consumers.ownership import Ownership
-from pgdoc.consumers.slots import make_slot
+from pgdoc.consumers.slots import find_cluster, make_slot
 from pgdoc.errors import ConsumerBusy, HistoryLost, ReplicationNotPermitted, ServerUnreachable, SlotBlocked
 from pgdoc.replication import slots
-from pgdoc.replication.source import Source
+from pgdoc.replication.source import Cluster, Source
 from tests.integration.own_server.consumers import (
     NAME,
     drop_bookmarks,
@@ -236,6 +237,24 @@ def test_it_waits_for_no_checkpoint_of_a_closed_consumer_and_ends_none(store: St
             assert consumer_slots(owner) == [slot(owner)]
     insert(store, 2)
     sees(store, 2)
+
+
+@pytest.mark.parametrize("step", ["declaration", "recreation"])
+def test_it_may_take_longer_than_the_lease(store: Store, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """A busy server is slow to open the other connections."""
+
+    def slowly(*args: Any, **options: Any) -> Cluster:
+        time.sleep(1.5)
+        return find_cluster(*args, **options)
+
+    if step == "recreation":
+        store.create_consumer(NAME, "orders")
+    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
+    monkeypatch.setattr(f"pgdoc.consumers.{step}.find_cluster", slowly)
+    if step == "recreation":
+        store.recreate_consumer(NAME)
+    else:
+        assert store.create_consumer(NAME, "orders")
 
 
 def test_a_slot_that_was_lost_is_made_again_from_history(store: Store, owner: psycopg.Connection) -> None:
