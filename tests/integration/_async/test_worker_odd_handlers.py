@@ -244,18 +244,20 @@ async def test_a_batch_that_is_called_off_becomes_no_dead_letter(
 
 async def test_a_handler_may_stop_its_worker_twice(shared_dsn: str, schema: str) -> None:
     async with opened(shared_dsn, schema) as store:
-        worker, name = AsyncWorker(store, shutdown_timeout=600), fresh_name()
+        worker, name, ends = AsyncWorker(store, shutdown_timeout=600), fresh_name(), AsyncFlag()
 
         @worker.on("orders", consumer=name)
         async def stop(event: ChangeEvent) -> None:
             worker.stop()
             worker.stop()
-            await async_sleep(0.5 if event.document_id else 0)
+            assert event.document_id
+            await ends.wait(60)
 
         await worker.declare()
         await store["orders"].insert("a", {})
         activity = AsyncActivity("test-worker", worker.run)
-        assert await activity.wait(PATIENCE_S)
+        assert await activity.wait(PATIENCE_S), "the second call waits, too"
+        ends.set()
         assert activity.error is None
 
 
@@ -320,8 +322,17 @@ async def test_a_handler_whose_lane_was_called_off_is_not_called_beside_itself(
                     b"UPDATE pgdoc.owners SET epoch = epoch + 1, holder = gen_random_uuid() WHERE name = %s",
                     name,
                 )
+
+                async def is_between() -> bool:
+                    return worker.status()[0].state in {"closed", "standby"}
+
+                async def is_open_again() -> bool:
+                    return worker.status()[0].state in {"idle", "running"}
+
                 await until(is_called_off)
-                await async_sleep(1.5)
+                await until(is_between)
+                await until(is_open_again)
+                await async_sleep(0.7)
                 goes_on.set()
 
                 async def is_done() -> bool:

@@ -245,18 +245,20 @@ def test_a_batch_that_is_called_off_becomes_no_dead_letter(
 
 def test_a_handler_may_stop_its_worker_twice(shared_dsn: str, schema: str) -> None:
     with opened(shared_dsn, schema) as store:
-        worker, name = Worker(store, shutdown_timeout=600), fresh_name()
+        worker, name, ends = Worker(store, shutdown_timeout=600), fresh_name(), Flag()
 
         @worker.on("orders", consumer=name)
         def stop(event: ChangeEvent) -> None:
             worker.stop()
             worker.stop()
-            sleep(0.5 if event.document_id else 0)
+            assert event.document_id
+            ends.wait(60)
 
         worker.declare()
         store["orders"].insert("a", {})
         activity = Activity("test-worker", worker.run)
-        assert activity.wait(PATIENCE_S)
+        assert activity.wait(PATIENCE_S), "the second call waits, too"
+        ends.set()
         assert activity.error is None
 
 
@@ -321,8 +323,17 @@ def test_a_handler_whose_lane_was_called_off_is_not_called_beside_itself(
                     b"UPDATE pgdoc.owners SET epoch = epoch + 1, holder = gen_random_uuid() WHERE name = %s",
                     name,
                 )
+
+                def is_between() -> bool:
+                    return worker.status()[0].state in {"closed", "standby"}
+
+                def is_open_again() -> bool:
+                    return worker.status()[0].state in {"idle", "running"}
+
                 until(is_called_off)
-                sleep(1.5)
+                until(is_between)
+                until(is_open_again)
+                sleep(0.7)
                 goes_on.set()
 
                 def is_done() -> bool:
