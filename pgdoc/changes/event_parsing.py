@@ -79,7 +79,7 @@ def state_of_json(
         InvalidEvent: the text is not that of an event.
     """
     try:
-        raw = (text.encode() if isinstance(text, str) else bytes(text)).strip()
+        raw = (text.encode() if isinstance(text, str) else bytes(memoryview(text))).strip()  # bytes(9) makes nine bytes
     except (TypeError, UnicodeEncodeError) as exc:
         raise InvalidEvent(f"{short_repr(text)} is not the JSON of an event: use what event.to_json() returns") from exc
     texts = _cut_usual(raw) or _whole(raw)
@@ -307,10 +307,10 @@ def _description_in(event: ReadEvent, decode: json_codec.JsonDecoder) -> UpdateD
         return None
     try:
         return UpdateDescription(
-            found["updated_fields"],
-            found["removed_fields"],
+            {**found["updated_fields"]},
+            [*found["removed_fields"]],
             [(each["field"], each["new_size"]) for each in found["truncated_arrays"]],
-            found["disambiguated_paths"],
+            {**found["disambiguated_paths"]},
         )
     except (TypeError, KeyError) as exc:
         raise _wrong("update_description", text, "what event.to_json() writes") from exc

@@ -237,7 +237,8 @@ def test_what_the_user_has_changed_is_written() -> None:
         ('{"event_type":"insert"}x', "is not the JSON of an event"),
         (b"\xff", "is not the JSON of an event"),
         ("\ud800", "is not the JSON of an event"),
-        (1, "is not the JSON of an event"),
+        (1, "1 is not the JSON of an event"),
+        (1 << 60, "is not the JSON of an event"),
         (USUAL.to_json()[:-1], "is not the JSON of an event"),
         (USUAL.to_json().replace(b'"update"', b'"merge"'), "'merge' is not a type of event"),
         (USUAL.to_json().replace(b"732", b'"a"'), 'its transaction_id is "a", not a number'),
@@ -260,6 +261,7 @@ def test_a_text_that_is_no_event_is_refused(text: Any, message: str) -> None:
         (b'123456+00:00","trans', b'123456","trans', "timestamp"),
         (b'123456+00:00","updated', b'123456","updated', "full_document"),
         (b'"removed_fields"', b'"removed"', "update_description"),
+        (b'"updated_fields":{', b'"updated_fields":7,"fields":{', "update_description"),
     ],
 )
 def test_a_damaged_field_is_refused_when_it_is_read(former: bytes, latter: bytes, name: str) -> None:
