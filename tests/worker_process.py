@@ -174,7 +174,11 @@ class Ledger:
 
     def is_done(self, *handlers: str) -> bool:
         """Whether each handler has processed everything; more than that counts, too."""
-        return all(len(self.effects(each)) + len(self.letters(each)) >= len(self.written) for each in handlers)
+        query = (
+            "SELECT (SELECT count(*) FROM public.effects WHERE handler = %s) "
+            "+ (SELECT count(*) FROM pgdoc.dead_letters WHERE handler = %s)"
+        )
+        return all(self._ask(query, each, each)[0][0] >= len(self.written) for each in handlers)
 
     def check(self, *handlers: str, in_order: bool = True) -> None:
         """Check that each event has one effect or one letter, and that those of a document have their order."""
@@ -195,9 +199,22 @@ class Ledger:
 
 
 def run_until(
-    is_done: Callable[[], bool], plans: Callable[[int], Plan], *, patience_s: float = 120.0, least: int = 0
+    is_done: Callable[[], bool],
+    plans: Callable[[int], Plan],
+    *,
+    patience_s: float = 120.0,
+    least: int = 0,
+    more: Callable[[], None] | None = None,
 ) -> int:
-    """Run one process after the other until all is done, at least so many; return how many ended by themselves."""
+    """Run one process after the other until all is done, at least so many; return how many ended by themselves.
+
+    Args:
+        is_done: whether the processes have nothing to do.
+        plans: returns what the next process runs, given how many have ended.
+        patience_s: how long this may take.
+        least: so many must end by themselves.
+        more: gives a process that must end, and has not come to its step yet, something to do.
+    """
     deadline, ended = time.monotonic() + patience_s, 0
     while True:
         with Child(plans(ended)) as child:
@@ -206,6 +223,8 @@ def run_until(
                 if ended >= least and is_done():
                     assert child.stop() == 0
                     return ended
+                if more is not None and ended < least and is_done():
+                    more()
                 time.sleep(0.05)
         ended += 1
 

@@ -66,24 +66,24 @@ def test_workers_that_are_killed_at_each_step_lose_and_repeat_nothing(
     private_dsn: str, store: Store, ledger: Ledger, handlers: tuple[str, ...], *, is_async: bool
 ) -> None:
     dice = random.Random(3)
-    steps = [each for each in STEPS if "removed" not in each and (len(handlers) > 1 or each not in _ONLY_SHARED)]
+    names = [each for each in STEPS if "removed" not in each and (len(handlers) > 1 or each not in _ONLY_SHARED)]
+    # A sole handler begins once in a process.
+    steps = [(each, at) for each in names for at in (1, 2) if at == 1 or len(handlers) > 1 or "begin" not in each]
 
     def plan(ended: int) -> Plan:
         ledger.write(store, some(dice, 30))
-        step = steps[ended // 2] if ended < 2 * len(steps) else ""
+        step, at = steps[ended] if ended < len(steps) else ("", 1)
         return Plan(
-            private_dsn,
-            handlers,
-            is_async,
-            batch=7,
-            bad=("o-3",),
-            step=step,
-            at=1 + ended % 2,
-            cautious_after=100,
-            on_dead="park",
+            private_dsn, handlers, is_async, batch=7, bad=("o-3",), step=step, at=at, cautious_after=100, on_dead="park"
         )
 
-    run_until(lambda: ledger.is_done(*handlers), plan, least=2 * len(steps), patience_s=400)
+    run_until(
+        lambda: ledger.is_done(*handlers),
+        plan,
+        least=len(steps),
+        more=lambda: ledger.write(store, some(dice, 10)),
+        patience_s=400,
+    )
     ledger.check(*handlers)
     for each in handlers:
         assert ledger.letters(each) == [event for event in ledger.written if event[0] == "o-3"]
