@@ -40,6 +40,7 @@ CREATE TABLE pgdoc.dead_letters (
   tried_at    timestamptz
 );
 CREATE INDEX ON pgdoc.dead_letters (consumer, handler, collection, document_id, id);
+CREATE INDEX ON pgdoc.dead_letters (consumer, handler, collection, document_id, id) WHERE state = 'dead';
 CREATE INDEX ON pgdoc.dead_letters (consumer, handler, id) WHERE state = 'due';
 COMMENT ON TABLE pgdoc.dead_letters IS 'events that a handler of a worker could not process, and those that wait behind them';
 COMMENT ON COLUMN pgdoc.dead_letters.state IS 'dead: the handler failed; parked: it waits behind a dead one of the same document; due: the handler is to try it again';

@@ -1,4 +1,5 @@
--- What operators do with the dead letters of workers. See workers.sql for what workers do with them.
+-- What operators do with the dead letters of workers. See workers.sql for what workers do with them. What holds a letter back
+-- is found by three conditions, each of which an index serves: one with OR would compare each letter with all others.
 
 -- name: list
 SELECT id, consumer, handler, state, event_type, collection, document_id, token, event::text, error, traceback, attempts,
@@ -30,8 +31,15 @@ WITH retried AS (
     AND NOT EXISTS (
       SELECT FROM pgdoc.dead_letters d
       WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'
-        AND d.id < p.id AND (d.document_id = p.document_id OR d.document_id IS NULL OR p.document_id IS NULL)
-        AND NOT EXISTS (SELECT FROM retried r WHERE r.id = d.id))
+        AND d.id < p.id AND d.document_id = p.document_id AND NOT EXISTS (SELECT FROM retried r WHERE r.id = d.id))
+    AND NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'
+        AND d.id < p.id AND d.document_id IS NULL AND NOT EXISTS (SELECT FROM retried r WHERE r.id = d.id))
+    AND (p.document_id IS NOT NULL OR NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'
+        AND d.id < p.id AND NOT EXISTS (SELECT FROM retried r WHERE r.id = d.id)))
 )
 SELECT count(*) FROM retried
 
@@ -53,7 +61,14 @@ WITH dropped AS (
     AND NOT EXISTS (
       SELECT FROM pgdoc.dead_letters d
       WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'
-        AND d.id < p.id AND (d.document_id = p.document_id OR d.document_id IS NULL OR p.document_id IS NULL)
-        AND NOT EXISTS (SELECT FROM dropped r WHERE r.id = d.id))
+        AND d.id < p.id AND d.document_id = p.document_id AND NOT EXISTS (SELECT FROM dropped r WHERE r.id = d.id))
+    AND NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'
+        AND d.id < p.id AND d.document_id IS NULL AND NOT EXISTS (SELECT FROM dropped r WHERE r.id = d.id))
+    AND (p.document_id IS NOT NULL OR NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters d
+      WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'
+        AND d.id < p.id AND NOT EXISTS (SELECT FROM dropped r WHERE r.id = d.id)))
 )
 SELECT count(*) FROM dropped

@@ -51,7 +51,14 @@ SELECT %(name)s::text, %(handler)s::text,
        WHEN EXISTS (
          SELECT FROM pgdoc.dead_letters d
          WHERE d.consumer = %(name)s::text AND d.handler = %(handler)s::text AND d.collection = %(collection)s::text
-           AND (d.document_id = %(document_id)s::text OR d.document_id IS NULL OR %(document_id)s::text IS NULL)
+           AND d.document_id = %(document_id)s::text AND d.state <> 'due'::text)
+         OR EXISTS (
+         SELECT FROM pgdoc.dead_letters d
+         WHERE d.consumer = %(name)s::text AND d.handler = %(handler)s::text AND d.collection = %(collection)s::text
+           AND d.document_id IS NULL AND d.state <> 'due'::text)
+         OR %(document_id)s::text IS NULL AND EXISTS (
+         SELECT FROM pgdoc.dead_letters d
+         WHERE d.consumer = %(name)s::text AND d.handler = %(handler)s::text AND d.collection = %(collection)s::text
            AND d.state <> 'due'::text) THEN 'parked'::text
        ELSE 'due'::text END,
   %(event_type)s::text, %(collection)s::text, %(document_id)s::text, %(token)s::text, %(event)s::text::json, %(error)s::text,
@@ -63,13 +70,21 @@ RETURNING true
 SELECT DISTINCT collection, document_id FROM pgdoc.dead_letters WHERE consumer = %(name)s AND handler = %(handler)s
 
 -- name: release
--- Makes due what no dead letter holds back.
+-- Makes due what no dead letter holds back: see dead_letters.sql.
 UPDATE pgdoc.dead_letters AS p SET state = 'due'
 WHERE p.consumer = %(name)s AND p.handler = %(handler)s AND p.state = 'parked'
   AND (NOT %(parks)s OR NOT EXISTS (
     SELECT FROM pgdoc.dead_letters d
     WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead' AND d.id < p.id
-      AND (d.document_id = p.document_id OR d.document_id IS NULL OR p.document_id IS NULL)))
+      AND d.document_id = p.document_id)
+  AND NOT EXISTS (
+    SELECT FROM pgdoc.dead_letters d
+    WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead' AND d.id < p.id
+      AND d.document_id IS NULL)
+  AND (p.document_id IS NOT NULL OR NOT EXISTS (
+    SELECT FROM pgdoc.dead_letters d
+    WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'
+      AND d.id < p.id)))
 RETURNING true
 
 -- name: have_due
@@ -94,7 +109,15 @@ WHERE p.consumer = %(name)s::text AND p.handler = %(handler)s::text AND p.collec
   AND NOT EXISTS (
     SELECT FROM pgdoc.dead_letters d
     WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'::text
-      AND d.id < p.id AND (d.document_id = p.document_id OR d.document_id IS NULL OR p.document_id IS NULL))
+      AND d.id < p.id AND d.document_id = p.document_id)
+  AND NOT EXISTS (
+    SELECT FROM pgdoc.dead_letters d
+    WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'::text
+      AND d.id < p.id AND d.document_id IS NULL)
+  AND (p.document_id IS NOT NULL OR NOT EXISTS (
+    SELECT FROM pgdoc.dead_letters d
+    WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.collection = p.collection AND d.state = 'dead'::text
+      AND d.id < p.id))
 RETURNING true
 
 -- name: fail
