@@ -111,7 +111,7 @@ def test_each_kind_of_worker_takes_its_kind_of_function() -> None:
 
     check_handler(function)
     async_check_handler(coroutine)
-    with pytest.raises(TypeError, match="AsyncWorker takes coroutine functions"):
+    with pytest.raises(TypeError, match="got the coroutine function coroutine; AsyncWorker takes"):
         check_handler(coroutine)
-    with pytest.raises(TypeError, match="Worker takes functions"):
+    with pytest.raises(TypeError, match="got the function function; Worker takes plain functions"):
         async_check_handler(function)
