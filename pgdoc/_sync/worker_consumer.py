@@ -181,8 +181,9 @@ class WorkerConsumer:
                 level = logging.WARNING if error.resumable or isinstance(error, ConsumerLost) else logging.ERROR
                 logger.log(
                     level,
-                    'consumer "%s" of the worker ended, and is opened again: %s: %s',
+                    'consumer "%s" of the worker is not open, and is tried again in %s s: %s: %s',
                     self.name,
+                    delay_s,
                     type(error).__name__,
                     error,
                 )
@@ -376,7 +377,8 @@ class WorkerConsumer:
                 activity.wait(_ROOM_POLL_S)
         late = [(lane, activity) for lane, activity in lanes if not activity.is_over]
         for lane, activity in late:
-            logger.error("%s did not end in time: its batch is rolled back", lane.registration.title)
+            left = "its batch is rolled back" if lane.registration.takes_tx else "its events come again"
+            logger.error("%s did not end in time: %s", lane.registration.title, left)
             lane.is_called_off = True
             activity.call_off(lane.connection)
             self._called_off[lane.registration.name] = activity

@@ -70,7 +70,8 @@ def halves(events: list[ChangeEvent], failed: ChangeEvent | None) -> list[list[C
 def text_of(exc: BaseException) -> str:
     """Return an exception as one can store it: PostgreSQL's text has no NUL and no lone surrogate."""
     kind = type(exc)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    module = "pgdoc" if kind.__module__.startswith("pgdoc.errors.") else kind.__module__  # as programs import it
+    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
     try:
         found = str(exc)
     except Exception:  # noqa: BLE001 (the user's class)

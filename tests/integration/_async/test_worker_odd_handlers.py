@@ -313,7 +313,7 @@ async def test_a_handler_whose_lane_was_called_off_is_not_called_beside_itself(
                     return inside[0] > 0
 
                 async def is_called_off() -> bool:
-                    return "did not end in time" in caplog.text
+                    return "did not end in time: its events come again" in caplog.text
 
                 await until(is_inside)
                 await execute(store, b"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")

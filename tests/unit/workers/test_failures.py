@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgdoc.errors import DatabaseError, PoolExhausted, SerializationFailure, ServerUnreachable, TransactionLost
+from pgdoc.errors import (
+    DatabaseError,
+    InvalidDocument,
+    PoolExhausted,
+    SerializationFailure,
+    ServerUnreachable,
+    TransactionLost,
+)
 from pgdoc.workers.failures import halves, is_loss, is_outage, met_conflict, text_of, traceback_of
 
 
@@ -49,6 +56,7 @@ def test_an_error_is_stored_as_the_text_that_postgresql_takes() -> None:
 
     assert text_of(ValueError("a\0b \ud800")) == "ValueError: a\\x00b \\ud800"
     assert text_of(KeyError()) == "KeyError"
+    assert text_of(InvalidDocument("no")) == "pgdoc.InvalidDocument: no"
     assert text_of(OddError()).endswith("OddError: (its text can't be printed)")
     assert len(text_of(ValueError("x" * 100_000))) == 10_000
 
