@@ -336,7 +336,7 @@ async def test_a_handler_whose_lane_was_called_off_is_not_called_beside_itself(
 
                 await until(is_inside)
                 try:
-                    for times in (1, 2):  # the lane that waits for the one that hangs ends, too
+                    for times in (1, 2):  # noqa: B007 (`is_open_again` reads it)
                         await execute(
                             store, b"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active"
                         )
