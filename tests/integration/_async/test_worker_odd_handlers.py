@@ -358,6 +358,40 @@ async def test_a_handler_whose_lane_was_called_off_is_not_called_beside_itself(
         assert caplog.text.count("did not end in time") == 1
 
 
+async def test_a_handler_that_hangs_in_its_turn_holds_up_the_others_once(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "CAUTIOUS_AFTER", 0)
+    monkeypatch.setattr(lane, "_TURN_S", 0.5)
+    async with opened(shared_dsn, schema) as store:
+        worker, name, began, goes_on = AsyncWorker(store), fresh_name(), AsyncFlag(), AsyncFlag()
+        refused, take_turn = [], lane.AsyncLane._take_turn
+
+        async def noting(of: lane.AsyncLane) -> bool:
+            has_turn = await take_turn(of)
+            refused.extend([] if has_turn else [of.registration.name])
+            return has_turn
+
+        monkeypatch.setattr(lane.AsyncLane, "_take_turn", noting)
+
+        @worker.on("orders", consumer=name, where={"document_id": "hangs"})
+        async def hang(events: list[ChangeEvent]) -> None:
+            began.set()
+            await goes_on.wait(30 * len(events))
+
+        worker.on("orders", consumer=name, name="good", where={"document_id": {"$ne": "hangs"}})(recorder())
+        await worker.declare()
+        async with running(worker):
+            try:
+                await store["orders"].insert("hangs", {})
+                assert await began.wait(20)
+                await store["orders"].insert_many(numbered(0, 5))
+                await count(store, "effects", 5)
+            finally:
+                goes_on.set()
+        assert refused == ["good"]
+
+
 async def test_an_event_that_can_not_be_read_becomes_a_dead_letter_whose_retry_says_so(
     shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
