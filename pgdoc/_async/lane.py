@@ -97,7 +97,7 @@ class AsyncLane:
         self.registration = registration
         self.figures = figures
         self._rows = AsyncLaneRows(store, registration, consumer, memory, is_sole=is_sole)
-        self._predecessor, self._caution = predecessor, caution
+        self._predecessor, self._caution, self._waits_for_turns = predecessor, caution, True
         # Shared: each is set by one side, and cleared by the other.
         self.ends = AsyncFlag()
         self.arrived = AsyncFlag()
@@ -161,7 +161,8 @@ class AsyncLane:
     async def _handle_cautiously(self, events: list[ChangeEvent]) -> None:
         """Handle events one by one, each noted before: the process may end at any of them."""
         for event in events:
-            has_turn = await self._take_turn()
+            has_turn = self._waits_for_turns and await self._take_turn()
+            self._waits_for_turns = has_turn  # one that hangs in its turn holds this one up only once
             try:
                 await self._handle_alone(event)
             finally:

@@ -98,7 +98,7 @@ class Lane:
         self.registration = registration
         self.figures = figures
         self._rows = LaneRows(store, registration, consumer, memory, is_sole=is_sole)
-        self._predecessor, self._caution = predecessor, caution
+        self._predecessor, self._caution, self._waits_for_turns = predecessor, caution, True
         # Shared: each is set by one side, and cleared by the other.
         self.ends = Flag()
         self.arrived = Flag()
@@ -162,7 +162,8 @@ class Lane:
     def _handle_cautiously(self, events: list[ChangeEvent]) -> None:
         """Handle events one by one, each noted before: the process may end at any of them."""
         for event in events:
-            has_turn = self._take_turn()
+            has_turn = self._waits_for_turns and self._take_turn()
+            self._waits_for_turns = has_turn  # one that hangs in its turn holds this one up only once
             try:
                 self._handle_alone(event)
             finally:

@@ -17,6 +17,7 @@ from pgdoc.errors import (
     ServerUnreachable,
     UpgradePrepared,
 )
+from pgdoc.model.short_repr import short_repr
 
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
@@ -28,6 +29,7 @@ _OUTAGE = re.compile(r"53...|57P0[1-5]")
 _READ_ONLY = "25006"
 _LONGEST_ERROR = 10_000
 _LONGEST_TRACEBACK = 30_000
+_LONGEST_NAME = 200
 
 
 def met_conflict(exc: BaseException) -> bool:
@@ -102,5 +104,7 @@ def named(events: list[ChangeEvent]) -> str:
     event, more = events[0], len(events) - 1
     document_id = fact(event, "document_id")
     about = event.collection if document_id is None else f"{event.collection}/{document_id}"
+    if not about.isprintable() or len(about) > _LONGEST_NAME:  # writers choose it: it forges no line of a log
+        about = short_repr(about)
     kind, others = fact(event, "event_type") or "change", f" and {more} more" if more else ""
     return f"{kind} of {about} at {event.resume_token.lsn}{others}"

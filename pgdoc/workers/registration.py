@@ -92,6 +92,8 @@ class Registration:
             raise ValueError(
                 f"name must be a text of 1 to {_LONGEST_NAME} characters, got {short_repr(self.name)}: it is stored"
             )
+        if not self.name.isprintable():
+            raise ValueError(f"name must have only characters that can be printed, got {short_repr(self.name)}")
         check_at_least(1, "batch", self.batch)
         if self.retries is not None:
             check_at_least(0, "retries", self.retries)

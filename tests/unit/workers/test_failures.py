@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -18,7 +19,7 @@ from pgdoc.errors import (
     ServerUnreachable,
     TransactionLost,
 )
-from pgdoc.workers.failures import halves, is_loss, is_outage, met_conflict, text_of, traceback_of
+from pgdoc.workers.failures import halves, is_loss, is_outage, met_conflict, named, text_of, traceback_of
 
 
 def test_only_what_met_another_transaction_is_a_conflict() -> None:
@@ -66,3 +67,13 @@ def test_the_traceback_ends_with_the_error(message: str) -> None:
     with pytest.raises(ValueError, match=r"plain|nul") as raised:
         raise ValueError(message)
     assert traceback_of(raised.value).rstrip().endswith(message.replace("\0", "\\x00"))
+
+
+def test_an_id_that_a_writer_chose_forges_no_line_of_a_log() -> None:
+    event: Any = SimpleNamespace(event_type="insert", collection="orders", resume_token=SimpleNamespace(lsn="0/1"))
+    event.document_id = "a"
+    assert named([event, event]) == "insert of orders/a at 0/1 and 1 more"
+    event.document_id = "a\nERROR forged\x1b[2J"
+    assert named([event]) == "insert of 'orders/a\\nERROR forged\\x1b[2J' at 0/1"
+    event.document_id = "a" * 1000
+    assert len(named([event])) < 200

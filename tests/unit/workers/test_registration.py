@@ -67,6 +67,9 @@ def test_a_handler_has_the_name_of_its_function_or_its_own() -> None:
     assert registered(audit, name="other").title == 'handler "other" of consumer "audit"'
     with pytest.raises(ValueError, match="name must be a text of 1 to 200 characters, got ''"):
         registered(audit, name="")
+    for odd in ("a\0b", "a\ud800b", "a\nb"):
+        with pytest.raises(ValueError, match="name must have only characters that can be printed"):
+            registered(audit, name=odd)
 
 
 def test_what_the_server_would_refuse_is_refused_at_once() -> None:
