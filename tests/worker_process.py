@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 
 import pgdoc
+from pgdoc.consumers import owned_slot, ownership
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +68,8 @@ class Plan:
         bad: the documents at which the handlers raise.
         deadly: the documents at which the first handler ends the process.
         step: where the process ends, at the `at`-th time; "" for nowhere.
+        freezes: whether it stops there instead, as if its machine fell silent.
+        lease_s: for how long an owner may be silent; 0 for what pgdoc does.
     """
 
     dsn: str
@@ -81,6 +84,8 @@ class Plan:
     cautious_after: int = 3
     step: str = ""
     at: int = 1
+    freezes: bool = False
+    lease_s: int = 0
     pause_s: float = 0.0
 
 
@@ -97,6 +102,15 @@ class Child:
 
     def __exit__(self, *exc_info: object) -> None:
         self.kill()
+
+    def has_frozen(self) -> bool:
+        """Whether the process is stopped."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii")
+        return stat.rpartition(")")[2].split()[0] == "T"
+
+    def thaw(self) -> None:
+        """Let a process that is stopped go on."""
+        self.process.send_signal(signal.SIGCONT)
 
     @property
     def is_over(self) -> bool:
@@ -174,7 +188,11 @@ class Ledger:
 
     def is_done(self, *handlers: str) -> bool:
         """Whether each handler has processed everything; more than that counts, too."""
-        return all(len(self.effects(each)) + len(self.letters(each)) >= len(self.written) for each in handlers)
+        query = (
+            "SELECT (SELECT count(*) FROM public.effects WHERE handler = %s) "
+            "+ (SELECT count(*) FROM pgdoc.dead_letters WHERE handler = %s)"
+        )
+        return all(self._ask(query, each, each)[0][0] >= len(self.written) for each in handlers)
 
     def check(self, *handlers: str, in_order: bool = True) -> None:
         """Check that each event has one effect or one letter, and that those of a document have their order."""
@@ -195,9 +213,22 @@ class Ledger:
 
 
 def run_until(
-    is_done: Callable[[], bool], plans: Callable[[int], Plan], *, patience_s: float = 120.0, least: int = 0
+    is_done: Callable[[], bool],
+    plans: Callable[[int], Plan],
+    *,
+    patience_s: float = 120.0,
+    least: int = 0,
+    more: Callable[[], None] | None = None,
 ) -> int:
-    """Run one process after the other until all is done, at least so many; return how many ended by themselves."""
+    """Run one process after the other until all is done, at least so many; return how many ended by themselves.
+
+    Args:
+        is_done: whether the processes have nothing to do.
+        plans: returns what the next process runs, given how many have ended.
+        patience_s: how long this may take.
+        least: so many must end by themselves.
+        more: gives a process that must end, and has not come to its step yet, something to do.
+    """
     deadline, ended = time.monotonic() + patience_s, 0
     while True:
         with Child(plans(ended)) as child:
@@ -206,6 +237,8 @@ def run_until(
                 if ended >= least and is_done():
                     assert child.stop() == 0
                     return ended
+                if more is not None and ended < least and is_done():
+                    more()
                 time.sleep(0.05)
         ended += 1
 
@@ -235,6 +268,8 @@ def _set_up(plan: Plan) -> None:
     lane.FIRST_DELAY_S, lane.LONGEST_DELAY_S, lane.CAUTIOUS_AFTER = 0.01, 0.05, plan.cautious_after
     consumer: Any = importlib.import_module(f"pgdoc.{package}.worker_consumer")
     consumer.CHECKPOINT_S, consumer.LETTERS_S, consumer.FIRST_DELAY_S = 0.05, 0.1, 0.1
+    if plan.lease_s:
+        vars(ownership)["LEASE_S"], vars(owned_slot)["HEARTBEAT_S"] = plan.lease_s, plan.lease_s / 10
     if plan.step:
         module_name, path, moment = STEPS[plan.step]
         module = importlib.import_module(f"pgdoc.{package}.{module_name}")
@@ -242,18 +277,18 @@ def _set_up(plan: Plan) -> None:
         owner = module
         for each in owners:
             owner = getattr(module, f"Async{each}" if plan.is_async else each)
-        setattr(owner, name, _deadly(getattr(owner, name), moment, plan.at))
+        setattr(owner, name, _deadly(getattr(owner, name), moment, plan))
 
 
-def _deadly(function: Any, moment: str, at: int) -> Any:
-    """Return the function, which ends the process before or after its `at`-th call."""
+def _deadly(function: Any, moment: str, plan: Plan) -> Any:
+    """Return the function, which ends or stops the process before or after its `at`-th call."""
     calls = Counter[str]()
 
     def note(where: str) -> None:
         if where == moment:
             calls[where] += 1
-            if calls[where] == at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if calls[where] == plan.at:
+                os.kill(os.getpid(), signal.SIGSTOP if plan.freezes else signal.SIGKILL)
 
     async def called_async(*args: Any, **kwargs: Any) -> Any:
         note("before")

@@ -13,7 +13,6 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop
 
 from pgdoc._async.lane_rows import AsyncLaneRows, mark_after
 from pgdoc._async.lane_server import AsyncLaneServer, LaneEnded
-from pgdoc.changes.events import ChangeEvent
 from pgdoc.errors import ConsumerLost, StoreClosed
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import AsyncFlag, async_cancelled_inside
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from pgdoc._async.lane_rows import DueLetter
     from pgdoc._async.store import AsyncStore
     from pgdoc._async.transaction import AsyncTransaction
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.runtime.activities import AsyncActivity, Caution
     from pgdoc.workers.figures import HandlerFigures
@@ -368,7 +368,7 @@ class AsyncLane:
             return
 
         async def act() -> None:
-            event = ChangeEvent.from_json(letter.event or "")
+            event = letter.read()
             if not self.registration.takes_tx:
                 await self._call([event])
             is_removed = False

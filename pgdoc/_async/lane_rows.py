@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 from pgdoc._async.checkpoint import checkpoint
+from pgdoc.changes.events import ChangeEvent
 from pgdoc.consumers.handlers import begin_handler
 from pgdoc.database.errors import map_error
-from pgdoc.errors import ConsumerLost
+from pgdoc.errors import ConsumerLost, InvalidEvent
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.primitives import async_call
 from pgdoc.sql import statement
@@ -19,12 +20,15 @@ from pgdoc.workers.parking import Parked
 if TYPE_CHECKING:
     from pgdoc._async.store import AsyncStore
     from pgdoc._async.transaction import AsyncTransaction
-    from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.workers.memory import LaneMemory
     from pgdoc.workers.registration import Registration
 
 __all__ = ["AsyncLaneRows", "DueLetter", "mark_after"]
+
+NOT_STORED = (
+    "the event could not be stored, so the worker can't try it again: do by hand what is missing, and drop the letter"
+)
 
 
 class DueLetter(NamedTuple):
@@ -36,6 +40,12 @@ class DueLetter(NamedTuple):
     token: str
     event: str | None
     attempts: int
+
+    def read(self) -> ChangeEvent:
+        """Return the event, or raise `InvalidEvent`."""
+        if self.event is None:
+            raise InvalidEvent(NOT_STORED)
+        return ChangeEvent.from_json(self.event)
 
 
 def mark_after(event: ChangeEvent) -> Mark:

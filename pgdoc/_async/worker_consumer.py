@@ -18,6 +18,7 @@ from pgdoc.model.tokens import Mark
 from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.activities import AsyncActivity, AsyncFlag, Caution
 from pgdoc.sql import statement
+from pgdoc.workers.endings import Endings
 from pgdoc.workers.failures import is_loss, is_outage, named, text_of
 from pgdoc.workers.figures import HandlerFigures
 from pgdoc.workers.measures import count_handlers
@@ -86,6 +87,7 @@ class AsyncWorkerConsumer:
         self._called_off: dict[str, AsyncActivity] = {}  # by handler: the last lane that did not end in time
         self._stops = AsyncFlag()
         self._deadline: float | None = None  # when every lane must have ended
+        self._endings = Endings(name)
         # Of the stream that is open.
         self._lanes: list[tuple[AsyncLane, AsyncActivity]] = []
         self._detached: list[AsyncLane] = []  # hanging, with a backlog that is full: they get nothing more
@@ -177,15 +179,7 @@ class AsyncWorkerConsumer:
                     raise error from exc
                 if not has_run and not error.resumable and not isinstance(error, ConsumerLost):
                     raise error from exc
-                level = logging.WARNING if error.resumable or isinstance(error, ConsumerLost) else logging.ERROR
-                logger.log(
-                    level,
-                    'consumer "%s" of the worker is not open, and is tried again in %s s: %s: %s',
-                    self.name,
-                    delay_s,
-                    type(error).__name__,
-                    error,
-                )
+                self._endings.note(error)
             if time.monotonic() - began > LONGEST_DELAY_S:
                 delay_s = FIRST_DELAY_S
             await self._stops.wait(delay_s)
@@ -198,6 +192,7 @@ class AsyncWorkerConsumer:
         self._lanes, self._detached, self._waits_since = [], [], None
         self._note_state("standby")
         async with self._store.watch(*names, consumer=self.name, auto_ack=False, **options) as stream:
+            self._endings.begin()
             try:
                 consumer = await self._owned(stream)
                 if consumer is not None:

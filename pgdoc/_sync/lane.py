@@ -14,7 +14,6 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_neve
 
 from pgdoc._sync.lane_rows import LaneRows, mark_after
 from pgdoc._sync.lane_server import LaneServer, LaneEnded
-from pgdoc.changes.events import ChangeEvent
 from pgdoc.errors import ConsumerLost, StoreClosed
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import Flag, cancelled_inside
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.lane_rows import DueLetter
     from pgdoc._sync.store import Store
     from pgdoc._sync.transaction import Transaction
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.runtime.activities import Activity, Caution
     from pgdoc.workers.figures import HandlerFigures
@@ -369,7 +369,7 @@ class Lane:
             return
 
         def act() -> None:
-            event = ChangeEvent.from_json(letter.event or "")
+            event = letter.read()
             if not self.registration.takes_tx:
                 self._call([event])
             is_removed = False

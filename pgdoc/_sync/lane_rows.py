@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 from pgdoc._sync.checkpoint import checkpoint
+from pgdoc.changes.events import ChangeEvent
 from pgdoc.consumers.handlers import begin_handler
 from pgdoc.database.errors import map_error
-from pgdoc.errors import ConsumerLost
+from pgdoc.errors import ConsumerLost, InvalidEvent
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.primitives import call
 from pgdoc.sql import statement
@@ -20,12 +21,15 @@ from pgdoc.workers.parking import Parked
 if TYPE_CHECKING:
     from pgdoc._sync.store import Store
     from pgdoc._sync.transaction import Transaction
-    from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.workers.memory import LaneMemory
     from pgdoc.workers.registration import Registration
 
 __all__ = ["LaneRows", "DueLetter", "mark_after"]
+
+NOT_STORED = (
+    "the event could not be stored, so the worker can't try it again: do by hand what is missing, and drop the letter"
+)
 
 
 class DueLetter(NamedTuple):
@@ -37,6 +41,12 @@ class DueLetter(NamedTuple):
     token: str
     event: str | None
     attempts: int
+
+    def read(self) -> ChangeEvent:
+        """Return the event, or raise `InvalidEvent`."""
+        if self.event is None:
+            raise InvalidEvent(NOT_STORED)
+        return ChangeEvent.from_json(self.event)
 
 
 def mark_after(event: ChangeEvent) -> Mark:

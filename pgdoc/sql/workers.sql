@@ -121,10 +121,17 @@ WHERE p.consumer = %(name)s::text AND p.handler = %(handler)s::text AND p.state 
 RETURNING true
 
 -- name: fail
--- The letter is dead again, and what is due behind it waits if the handler parks.
+-- The letter is dead again, and what is due behind it waits if the handler parks. Without its event the handler was not
+-- called: what it failed with stays, and is followed by the reason.
 WITH failed AS (
   UPDATE pgdoc.dead_letters
-  SET state = 'dead', error = %(error)s, traceback = %(traceback)s, attempts = attempts + 1, tried_at = clock_timestamp()
+  SET state = 'dead',
+    error = CASE WHEN event IS NOT NULL OR error IS NULL THEN %(error)s::text
+      WHEN strpos(error, %(error)s::text) > 0 THEN error
+      ELSE error || chr(10) || %(error)s::text END,
+    traceback = CASE WHEN event IS NOT NULL OR traceback IS NULL THEN %(traceback)s::text ELSE traceback END,
+    attempts = CASE WHEN event IS NOT NULL THEN attempts + 1 ELSE attempts END,
+    tried_at = CASE WHEN event IS NOT NULL THEN clock_timestamp() ELSE tried_at END
   WHERE id = %(id)s AND state = 'due'
   RETURNING id
 ), forgotten AS (

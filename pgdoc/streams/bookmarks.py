@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
-from pgdoc.database.errors import one_line
+from pgdoc.database.errors import is_connection_loss, one_line
 from pgdoc.errors import PgdocError, ReplicationUnavailable, ServerUnreachable, SlotBlocked, UnsupportedServer
 from pgdoc.replication import slots
 from pgdoc.replication.connection import quote_literal
@@ -78,6 +78,7 @@ class BookmarkKeeper:
         self.thread: threading.Thread | None = None  # written under the hub's lock
         self._source = source
         self._hub = hub
+        self._told: set[type[Exception]] = set()  # why history is not kept; only the thread uses it
         self._closing = threading.Event()
         self._leave_by = float("inf")  # of `time.monotonic`; written before `_closing` is set, read after that
 
@@ -113,14 +114,25 @@ class BookmarkKeeper:
             self.keep(session)
         except (psycopg.Error, PgdocError) as exc:
             if not self._closing.is_set():
-                logger.warning("history is not kept at the moment: %s", _one_line(exc))
+                self._tell(exc)
         except Exception:  # a bug must not end the thread: the next pass may succeed
             logger.exception("keeping history failed")
         else:
+            self._told.clear()
             return session
         if session is not None:
             session.close()
         return None
+
+    def _tell(self, exc: psycopg.Error | PgdocError) -> None:
+        """Log why history is not kept: each reason once, until it is kept again."""
+        is_away = isinstance(exc, ServerUnreachable) or (isinstance(exc, psycopg.Error) and is_connection_loss(exc))
+        reason = ServerUnreachable if is_away else type(exc)
+        if reason in self._told:
+            logger.info("history is still not kept: %s", _one_line(exc))
+        else:
+            logger.warning("history is not kept at the moment: %s", _one_line(exc))
+        self._told.add(reason)
 
     def keep(self, session: KeeperSession) -> None:
         """Do what is due once, unless another keeper does it."""

@@ -22,7 +22,7 @@ from tests.proxy import Proxy
 from tests.worker_process import CONSUMER, EFFECTS, STEPS, Child, Ledger, Plan, run_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pgdoc.server import LocalServer
 
@@ -66,27 +66,59 @@ def test_workers_that_are_killed_at_each_step_lose_and_repeat_nothing(
     private_dsn: str, store: Store, ledger: Ledger, handlers: tuple[str, ...], *, is_async: bool
 ) -> None:
     dice = random.Random(3)
-    steps = [each for each in STEPS if "removed" not in each and (len(handlers) > 1 or each not in _ONLY_SHARED)]
+    names = [each for each in STEPS if "removed" not in each and (len(handlers) > 1 or each not in _ONLY_SHARED)]
+    # A sole handler begins once in a process.
+    steps = [(each, at) for each in names for at in (1, 2) if at == 1 or len(handlers) > 1 or "begin" not in each]
 
     def plan(ended: int) -> Plan:
         ledger.write(store, some(dice, 30))
-        step = steps[ended // 2] if ended < 2 * len(steps) else ""
+        step, at = steps[ended] if ended < len(steps) else ("", 1)
         return Plan(
-            private_dsn,
-            handlers,
-            is_async,
-            batch=7,
-            bad=("o-3",),
-            step=step,
-            at=1 + ended % 2,
-            cautious_after=100,
-            on_dead="park",
+            private_dsn, handlers, is_async, batch=7, bad=("o-3",), step=step, at=at, cautious_after=100, on_dead="park"
         )
 
-    run_until(lambda: ledger.is_done(*handlers), plan, least=2 * len(steps), patience_s=400)
+    run_until(
+        lambda: ledger.is_done(*handlers),
+        plan,
+        least=len(steps),
+        more=lambda: ledger.write(store, some(dice, 10)),
+        patience_s=400,
+    )
     ledger.check(*handlers)
     for each in handlers:
         assert ledger.letters(each) == [event for event in ledger.written if event[0] == "o-3"]
+
+
+@SHARES
+@PLANS
+def test_an_owner_that_was_silent_commits_nothing_when_it_wakes_up(
+    private_dsn: str, store: Store, ledger: Ledger, handlers: tuple[str, ...], *, is_async: bool
+) -> None:
+    dice = random.Random(9)
+    plan = Plan(private_dsn, handlers, is_async, batch=7, bad=("o-3",), cautious_after=100, on_dead="park", lease_s=3)
+    steps = ["before the call", "after the call", "before the commit", "after the commit", "after a letter is stored"]
+    for step in steps:
+        ledger.write(store, some(dice, 30))
+        with Child(dataclasses.replace(plan, step=step, freezes=True)) as former:
+            _await(former.has_frozen, f"{step}: does not come")
+            ledger.write(store, some(dice, 10))
+            with Child(plan) as other:
+                _await(lambda: ledger.is_done(*handlers), f"{step}: nobody takes over")
+                former.thaw()
+                ledger.write(store, some(dice, 10))
+                _await(lambda: ledger.is_done(*handlers), f"{step}: nobody goes on")
+                assert other.stop() == 0
+            ledger.write(store, some(dice, 10))
+            _await(lambda: ledger.is_done(*handlers), f"{step}: the former owner does not go on")
+            assert former.stop() == 0
+        ledger.check(*handlers)
+
+
+def _await(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
 
 
 @PLANS
