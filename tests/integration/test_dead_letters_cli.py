@@ -97,8 +97,10 @@ def test_letters_are_retried(dsn: str, run: Callable[..., Command]) -> None:
     code, printed, _ = run("retry", "1", "2")
     assert (code, printed) == (
         0,
-        "1 dead letter is due now: the worker that has the consumer tries again.\n"
-        "Letter 2 was parked already, and waits for a dead letter of its document.\n",
+        (
+            "1 dead letter is due now: the worker that has the consumer tries again.\n"
+            "Letter 2 was parked already, and waits for a dead letter of its document.\n"
+        ),
     )
     with pgdoc.Store(dsn) as store:
         assert [letter.state for letter in store.dead_letters()] == ["due", "due", "dead"]
