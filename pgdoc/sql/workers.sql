@@ -8,7 +8,7 @@ FROM pgdoc.consumers c WHERE c.name = %(name)s AND c.epoch = %(epoch)s AND c.hol
 ON CONFLICT (consumer, handler) DO UPDATE
 SET epoch = excluded.epoch, holder = excluded.holder,
   begun_place = greatest(h.place, excluded.begun_place),
-  begun_times = CASE WHEN h.begun_place = greatest(h.place, excluded.begun_place) THEN h.begun_times + %(more)s ELSE 1 END
+  begun_times = CASE WHEN (h.begun_place = greatest(h.place, excluded.begun_place)) THEN h.begun_times + %(more)s ELSE 1 END
 WHERE h.epoch < excluded.epoch OR h.epoch = excluded.epoch AND h.holder = excluded.holder
 RETURNING place, begun_times
 
@@ -38,7 +38,7 @@ WHERE h.consumer = %(name)s AND h.handler = %(handler)s AND h.epoch = %(epoch)s 
 
 -- name: note_try
 UPDATE pgdoc.handlers SET tried_place = %(place)s::bigint[],
-  tried_times = CASE WHEN tried_place = %(place)s::bigint[] THEN tried_times + %(more)s ELSE 1 END
+  tried_times = CASE WHEN (tried_place = %(place)s::bigint[]) THEN tried_times + %(more)s ELSE 1 END
 WHERE consumer = %(name)s AND handler = %(handler)s AND epoch = %(epoch)s AND holder = %(holder)s
 RETURNING tried_times
 
