@@ -93,8 +93,12 @@ RETURNING true
 SELECT DISTINCT handler FROM pgdoc.dead_letters WHERE consumer = %s AND (state = 'due' OR %s AND state = 'parked')
 
 -- name: next_due
+-- None, if somebody has made an earlier one due meanwhile: it may be of the same document.
 SELECT id, collection, document_id, token, event::text, attempts FROM pgdoc.dead_letters
 WHERE consumer = %(name)s AND handler = %(handler)s AND state = 'due' AND id > %(after)s
+  AND NOT EXISTS (
+    SELECT FROM pgdoc.dead_letters e
+    WHERE e.consumer = %(name)s AND e.handler = %(handler)s AND e.state = 'due' AND e.id <= %(after)s)
 ORDER BY id LIMIT 1
 
 -- name: remove

@@ -211,6 +211,32 @@ async def test_what_waits_behind_a_letter_that_somebody_deleted_is_handled(
             await count(store, "effects", 5)
 
 
+async def test_a_letter_that_becomes_due_while_later_ones_are_tried_again_keeps_its_order(
+    shared_dsn: str, schema: str
+) -> None:
+    async with opened(shared_dsn, schema) as store:
+        worker, name, bad, tried = AsyncWorker(store), fresh_name(), {"x", "y"}, []
+
+        @worker.on("orders", consumer=name, retries=0, on_dead="park")
+        async def take(tx: AsyncTransaction, event: ChangeEvent) -> None:
+            if event.document_id in bad:
+                raise RuntimeError("bad")
+            if event.document_id == "y":  # somebody retries the first letters meanwhile
+                await store.retry_dead_letters(consumer=name, document_id="x")
+            tried.append(f"{event.document_id} {event.full_document['n'] if event.full_document else 0}")
+            await tx["effects"].insert(str(event.resume_token), {})
+
+        await worker.declare()
+        for n, document_id in enumerate(("x", "y", "x", "x")):
+            await store["orders"].replace(document_id, {"n": n}, upsert=True)
+        async with running(worker):
+            await until(partial(has_letters, store, name, 4))
+            bad.clear()
+            await store.retry_dead_letters(consumer=name, document_id="y")
+            await until(partial(has_letters, store, name, 0))
+        assert tried == ["y 1", "x 0", "x 2", "x 3"]
+
+
 async def test_a_batch_that_is_called_off_becomes_no_dead_letter(
     shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,11 +55,12 @@ def test_a_document_of_a_snapshot_counts_with_its_size(monkeypatch: pytest.Monke
     part: Any = SimpleNamespace()
     row: Any = Document.from_text("a", text, 1, 0, 0) if of_change else b"0" * WIDTH + text
     event = from_snapshot(part, 1, "a", row)
-    queue.put(event)
     has_room = [queue.has_room]
+    queue.put(event)
+    has_room.append(queue.has_room)
     assert queue.take(1) == [event]
     has_room.append(queue.has_room)
-    assert has_room == [False, True]
+    assert has_room == [True, False, True]
     if of_change:
         assert row.data["a"]  # its text is gone
         queue.put(event)
