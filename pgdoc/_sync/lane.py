@@ -18,7 +18,7 @@ from pgdoc.errors import ConsumerLost, StoreClosed
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import Flag, cancelled_inside
 from pgdoc.workers.backlog import LaneBacklog
-from pgdoc.workers.failures import halves, named, text_of
+from pgdoc.workers.failures import halves, named, of_handler, text_of
 from pgdoc.workers.parking import Parked, parking_key
 from pgdoc.workers.registration import check_result
 from pgdoc.workers.spans import handler_span
@@ -236,7 +236,7 @@ class Lane:
             named(part),
             state.attempt_number + 1,
             text_of(exc),
-            exc_info=exc if state.attempt_number == 1 else None,
+            exc_info=(type(exc), exc, of_handler(exc)) if state.attempt_number == 1 else None,
         )
 
     def _back_off(self, seconds: float) -> None:

@@ -20,13 +20,27 @@ from pgdoc.errors import (
 from pgdoc.model.short_repr import short_repr
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["fact", "halves", "is_loss", "is_outage", "is_read_only", "met_conflict", "named", "text_of", "traceback_of"]
+__all__ = [
+    "fact",
+    "halves",
+    "is_loss",
+    "is_outage",
+    "is_read_only",
+    "met_conflict",
+    "named",
+    "of_handler",
+    "text_of",
+    "traceback_of",
+]
 
 # The server is out of disk, memory or connections, or it stops.
 _OUTAGE = re.compile(r"53...|57P0[1-5]")
 _READ_ONLY = "25006"
+_OURS = re.compile(r"^(pgdoc|tenacity|asyncio|concurrent)(\.|$)")
 _LONGEST_ERROR = 10_000
 _LONGEST_TRACEBACK = 30_000
 _LONGEST_NAME = 200
@@ -73,7 +87,8 @@ def text_of(exc: BaseException) -> str:
     """Return an exception as one can store it: PostgreSQL's text has no NUL and no lone surrogate."""
     kind = type(exc)
     module = "pgdoc" if kind.__module__.startswith("pgdoc.errors.") else kind.__module__  # as programs import it
-    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    is_known = module == "builtins" or module.startswith("pgdoc.")  # the second: no program catches it
+    name = kind.__qualname__ if is_known else f"{module}.{kind.__qualname__}"
     try:
         found = str(exc)
     except Exception:  # noqa: BLE001 (the user's class)
@@ -82,8 +97,16 @@ def text_of(exc: BaseException) -> str:
 
 
 def traceback_of(exc: BaseException) -> str:
-    """Return the end of its traceback."""
-    return storable("".join(traceback.format_exception(exc)))[-_LONGEST_TRACEBACK:]
+    """Return the end of its traceback, from the handler on."""
+    return storable("".join(traceback.format_exception(type(exc), exc, of_handler(exc))))[-_LONGEST_TRACEBACK:]
+
+
+def of_handler(exc: BaseException) -> TracebackType | None:
+    """Return its traceback without the worker's own frames, which come first; all of it if there are no others."""
+    found = exc.__traceback__
+    while found is not None and _OURS.search(found.tb_frame.f_globals.get("__name__", "")):
+        found = found.tb_next
+    return found or exc.__traceback__
 
 
 def storable(text: str) -> str:

@@ -19,6 +19,7 @@ from pgdoc.errors import (
     ServerUnreachable,
     TransactionLost,
 )
+from pgdoc.runtime.activities import Activity
 from pgdoc.workers.failures import halves, is_loss, is_outage, met_conflict, named, text_of, traceback_of
 
 
@@ -77,3 +78,15 @@ def test_an_id_that_a_writer_chose_forges_no_line_of_a_log() -> None:
     assert named([event]) == "insert of 'orders/a\\nERROR forged\\x1b[2J' at 0/1"
     event.document_id = "a" * 1000
     assert len(named([event])) < 200
+
+
+def test_the_traceback_begins_at_the_handler() -> None:
+    def handler() -> None:
+        raise ValueError("no")
+
+    activity = Activity("test-handler", handler)
+    assert activity.wait(20)
+    assert activity.error is not None
+    first, where, *_ = traceback_of(activity.error).splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert where.endswith("in handler")
