@@ -52,6 +52,9 @@ def left(
     ]
 
 
+_CONFIRMED = ("pgdoc consumers recreate", "pgdoc dead-letters drop")
+
+
 def mend(connection: psycopg.Connection, dsn: str, found: Finding) -> None:
     """Run the commands that a finding advises: SQL on the connection, others as in a shell."""
     assert found.fix, found
@@ -59,7 +62,8 @@ def mend(connection: psycopg.Connection, dsn: str, found: Finding) -> None:
         if command.startswith("pgdoc "):
             output = io.StringIO()
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-                code = run_cli([*shlex.split(command)[1:], "--dsn", dsn])
+                confirmed = ["--yes"] if command.startswith(_CONFIRMED) else []
+                code = run_cli([*shlex.split(command)[1:], *confirmed, "--dsn", dsn])
             assert code == 0, output.getvalue()
         else:
             connection.execute(command.encode())

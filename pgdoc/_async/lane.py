@@ -17,7 +17,7 @@ from pgdoc.errors import ConsumerLost, StoreClosed
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import AsyncFlag, async_cancelled_inside
 from pgdoc.workers.backlog import LaneBacklog
-from pgdoc.workers.failures import halves, named, text_of
+from pgdoc.workers.failures import halves, named, of_handler, text_of
 from pgdoc.workers.parking import Parked, parking_key
 from pgdoc.workers.registration import check_result
 from pgdoc.workers.spans import handler_span
@@ -97,7 +97,7 @@ class AsyncLane:
         self.registration = registration
         self.figures = figures
         self._rows = AsyncLaneRows(store, registration, consumer, memory, is_sole=is_sole)
-        self._predecessor, self._caution = predecessor, caution
+        self._predecessor, self._caution, self._waits_for_turns = predecessor, caution, True
         # Shared: each is set by one side, and cleared by the other.
         self.ends = AsyncFlag()
         self.arrived = AsyncFlag()
@@ -161,7 +161,8 @@ class AsyncLane:
     async def _handle_cautiously(self, events: list[ChangeEvent]) -> None:
         """Handle events one by one, each noted before: the process may end at any of them."""
         for event in events:
-            has_turn = await self._take_turn()
+            has_turn = self._waits_for_turns and await self._take_turn()
+            self._waits_for_turns = has_turn  # one that hangs in its turn holds this one up only once
             try:
                 await self._handle_alone(event)
             finally:
@@ -234,7 +235,7 @@ class AsyncLane:
             named(part),
             state.attempt_number + 1,
             text_of(exc),
-            exc_info=exc if state.attempt_number == 1 else None,
+            exc_info=(type(exc), exc, of_handler(exc)) if state.attempt_number == 1 else None,
         )
 
     async def _back_off(self, seconds: float) -> None:

@@ -77,6 +77,8 @@ class AsyncLaneServer:
                     await self.pause(random.uniform(0, CONFLICT_DELAY_S))  # noqa: S311 (nothing secret)
                 elif losses > MOST_LOSSES or not await self._is_excused(exc):
                     raise
+                else:
+                    await self.pause(0)  # a lane that was called off has lost its connection, and does not try again
 
     async def _is_excused(self, error: Exception) -> bool:
         """Whether an error is due to the server; waits until that serves again."""

@@ -78,6 +78,8 @@ class LaneServer:
                     self.pause(random.uniform(0, CONFLICT_DELAY_S))  # noqa: S311 (nothing secret)
                 elif losses > MOST_LOSSES or not self._is_excused(exc):
                     raise
+                else:
+                    self.pause(0)  # a lane that was called off has lost its connection, and does not try again
 
     def _is_excused(self, error: Exception) -> bool:
         """Whether an error is due to the server; waits until that serves again."""

@@ -306,8 +306,8 @@ class WorkerConsumer:
             raise _Reopen
 
     def _hangs(self, lane: Lane) -> bool:
-        current = lane.figures.current
-        return current is not None and time.monotonic() - current[0] > self._hang_after_s
+        current = lane.figures.current  # that of a lane that was called off, until this one has begun
+        return lane.has_begun and current is not None and time.monotonic() - current[0] > self._hang_after_s
 
     def _look_around(self, consumer: Consumer) -> None:
         """Do what is due from time to time; what the server does not take now is due again later."""
@@ -372,10 +372,12 @@ class WorkerConsumer:
                 activity.wait(_ROOM_POLL_S)
         late = [(lane, activity) for lane, activity in lanes if not activity.is_over]
         for lane, activity in late:
-            logger.error("%s did not end in time: its batch is rolled back", lane.registration.title)
+            left = "its batch is rolled back" if lane.registration.takes_tx else "its events come again"
+            logger.error("%s did not end in time: %s", lane.registration.title, left)
             lane.is_called_off = True
             activity.call_off(lane.connection)
-            self._called_off[lane.registration.name] = activity
+            if lane.has_begun:  # else it calls nobody, and the one that it waited for goes on
+                self._called_off[lane.registration.name] = activity
         latest = time.monotonic() + _CALLED_OFF_S
         for _, activity in late:
             activity.wait(max(0.0, latest - time.monotonic()))

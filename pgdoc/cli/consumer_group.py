@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pgdoc.cli.output import print_json
+from pgdoc.cli.output import print_json, print_table
 from pgdoc.cli.render import render_bytes, render_delay
 from pgdoc.cli.stores import open_store
 from pgdoc.model.names import check_name
@@ -66,7 +65,7 @@ class ConsumerGroup:
 def print_consumers(consumers: Iterable[ConsumerStatus], *, json: bool) -> None:
     """Print the consumers as a table, or each as a line of JSON."""
     if not json:
-        Console().print(consumers_table(consumers))
+        print_table(consumers_table(consumers))
         return
     for consumer in consumers:
         print_json(consumer)

@@ -113,10 +113,14 @@ def retry_letters_command(  # noqa: PLR0913 (its options)
     if group.json:
         print_json({"due": count})
         return
-    typer.echo(f"{_counted(count)} due now: the worker that has the consumer tries again.")
+    if count:
+        typer.echo(f"{_counted(count)} due now: the worker that has the consumer tries again.")
+    else:
+        typer.echo("No letter is due now: none of these is dead.")
     for letter in known:
         if letter.state != "dead":
-            typer.echo(f"Letter {letter.id} was {letter.state} already.")
+            behind = ", and waits for a dead letter of its document" if letter.state == "parked" else ""
+            typer.echo(f"Letter {letter.id} was {letter.state} already{behind}.")
 
 
 @dead_letters_app.command("drop", cls=PlainCommand)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pgdoc.cli.output import print_table
 from pgdoc.cli.render import printable, render_delay, render_event
 from pgdoc.errors import InvalidEvent
 
@@ -43,7 +44,7 @@ def print_letters(letters: Iterable[DeadLetter], limit: int, *, json: bool) -> N
     if not count:
         typer.echo("There are no such dead letters.")
         return
-    Console().print(table)
+    print_table(table)
     if count == limit:
         typer.echo(f"There may be more: --after {last} lists them.")
 

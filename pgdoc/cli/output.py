@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import Field, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,9 +18,21 @@ from pgdoc.cli.render import render_bytes, render_delay, render_event
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rich.table import Table
+
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["print_events", "print_fields", "print_json", "print_json_lines"]
+__all__ = ["print_events", "print_fields", "print_json", "print_json_lines", "print_table"]
+
+_PIPE_WIDTH = 10_000
+
+
+def print_table(table: Table) -> None:
+    """Print a table. A pipe or a file gets each row in one line, and no name is cut there."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH
+    console.print(table)
 
 
 def print_events(stream: Iterable[ChangeEvent], *, shows_tokens: bool) -> None:

@@ -4,13 +4,12 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import pgdoc
 from pgdoc.cli.arguments import Dsn, Json, PlainCommand, UnusedSchema
-from pgdoc.cli.output import print_json
+from pgdoc.cli.output import print_json, print_table
 from pgdoc.cli.render import printable, render_bytes, render_delay
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 
@@ -49,7 +48,7 @@ def list_tables_command(
         for table in tables:
             print_json(table)
         return
-    Console().print(_table_of(tables))
+    print_table(_table_of(tables))
 
 
 @tables_app.command("add", cls=PlainCommand)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import typer
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["AnyWorker", "fail", "load_worker", "one_line_of"]
 
 AnyWorker = pgdoc.Worker | pgdoc.AsyncWorker
+
+_PACKAGE: Final = str(Path(pgdoc.__file__).parent) + os.sep
 
 
 def load_worker(named: str) -> AnyWorker:
@@ -41,13 +44,18 @@ def fail(text: str) -> NoReturn:
 
 
 def one_line_of(exc: BaseException) -> str:
-    """Return an exception in one line, with the place that raised it."""
-    frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if "importlib" not in frame.filename]
-    place: tuple[str | None, int | None] | None = (frames[-1].filename, frames[-1].lineno) if len(frames) > 1 else None
+    """Return an exception in one line, with the last place outside pgdoc and Python's frozen modules."""
+    frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if not _is_passed_over(frame.filename)]
+    place: tuple[str | None, int | None] | None = (frames[-1].filename, frames[-1].lineno) if frames else None
     if isinstance(exc, SyntaxError):
         place = (exc.filename, exc.lineno)
     said = traceback.format_exception_only(exc)[-1].strip()
     return said if place is None else f"{said} ({place[0]}, line {place[1]})"
+
+
+def _is_passed_over(file: str) -> bool:
+    """Whether a line in a file can't be the user's: pgdoc refuses an option there, or Python imports."""
+    return file.startswith((_PACKAGE, "<frozen ")) or "importlib" in file
 
 
 def _split(named: str) -> tuple[str, str]:

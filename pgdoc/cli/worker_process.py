@@ -76,15 +76,21 @@ async def _call(worker: pgdoc.AsyncWorker, call: Callable[[], Coroutine[Any, Any
 
 
 def _wait(worker: AnyWorker, thread: threading.Thread, received: list[int]) -> None:
-    """Wait for the end of the thread; tell the worker to stop when a signal has come."""
-    deadline: float | None = None
+    """Wait for the end of the thread; tell the worker to stop when a signal has come.
+
+    A worker that ends by itself does not wait long, either: the loop waits for a task that can't be cancelled.
+    """
+    deadline, has_run = None, False
     while thread.is_alive():
         thread.join(_POLL_S)
-        # A signal may come before `run` has begun, which forgets earlier stops.
-        if received and deadline is None and worker.is_running:
+        is_running = worker.is_running
+        if deadline is None and received:
             logger.info("%s: the handlers end their batches", signal.Signals(received[0]).name)
             worker.stop()
             deadline = time.monotonic() + worker.shutdown_timeout + _GRACE_S
+        elif deadline is None and has_run and not is_running:
+            deadline = time.monotonic() + _GRACE_S
+        has_run = has_run or is_running
         if deadline is not None and time.monotonic() > deadline:
             logger.error("the worker did not end in time: the process ends, and the server rolls back what is open")
             _exit(1)

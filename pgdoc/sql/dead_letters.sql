@@ -1,4 +1,5 @@
--- What operators do with the dead letters of workers. See workers.sql for what workers do with them.
+-- What operators do with the dead letters of workers. See workers.sql for what workers do with them. What holds a letter back
+-- is found by three conditions, each of which an index serves: one with OR would compare each letter with all others.
 
 -- name: list
 SELECT id, consumer, handler, state, event_type, collection, document_id, token, event::text, error, traceback, attempts,

@@ -8,7 +8,7 @@ FROM pgdoc.consumers c WHERE c.name = %(name)s AND c.epoch = %(epoch)s AND c.hol
 ON CONFLICT (consumer, handler) DO UPDATE
 SET epoch = excluded.epoch, holder = excluded.holder,
   begun_place = greatest(h.place, excluded.begun_place),
-  begun_times = CASE WHEN h.begun_place = greatest(h.place, excluded.begun_place) THEN h.begun_times + %(more)s ELSE 1 END
+  begun_times = CASE WHEN (h.begun_place = greatest(h.place, excluded.begun_place)) THEN h.begun_times + %(more)s ELSE 1 END
 WHERE h.epoch < excluded.epoch OR h.epoch = excluded.epoch AND h.holder = excluded.holder
 RETURNING place, begun_times
 
@@ -38,7 +38,7 @@ WHERE h.consumer = %(name)s AND h.handler = %(handler)s AND h.epoch = %(epoch)s 
 
 -- name: note_try
 UPDATE pgdoc.handlers SET tried_place = %(place)s::bigint[],
-  tried_times = CASE WHEN tried_place = %(place)s::bigint[] THEN tried_times + %(more)s ELSE 1 END
+  tried_times = CASE WHEN (tried_place = %(place)s::bigint[]) THEN tried_times + %(more)s ELSE 1 END
 WHERE consumer = %(name)s AND handler = %(handler)s AND epoch = %(epoch)s AND holder = %(holder)s
 RETURNING tried_times
 
@@ -93,8 +93,12 @@ RETURNING true
 SELECT DISTINCT handler FROM pgdoc.dead_letters WHERE consumer = %s AND (state = 'due' OR %s AND state = 'parked')
 
 -- name: next_due
+-- None, if somebody has made an earlier one due meanwhile: it may be of the same document.
 SELECT id, collection, document_id, token, event::text, attempts FROM pgdoc.dead_letters
 WHERE consumer = %(name)s AND handler = %(handler)s AND state = 'due' AND id > %(after)s
+  AND NOT EXISTS (
+    SELECT FROM pgdoc.dead_letters e
+    WHERE e.consumer = %(name)s AND e.handler = %(handler)s AND e.state = 'due' AND e.id <= %(after)s)
 ORDER BY id LIMIT 1
 
 -- name: remove

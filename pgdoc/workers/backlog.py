@@ -12,7 +12,7 @@ __all__ = ["LaneBacklog"]
 
 _EVENTS = 10_000
 _BYTES = 64 << 20
-_OF_SNAPSHOT = 1000  # the size that is assumed for a row that a snapshot read: it is a part of a larger text
+_OF_DECODED = 1000  # what is assumed for a document whose text is gone
 
 
 class LaneBacklog:
@@ -62,5 +62,12 @@ class LaneBacklog:
 
 
 def _size_of(event: ChangeEvent) -> int:
-    change = event.__dict__.get("_change")
-    return _OF_SNAPSHOT if change is None else len(change.row.message)
+    """Return how long its text is: as the server sent a change, or as a snapshot read a document."""
+    state = event.__dict__
+    if "_change" in state:
+        return len(state["_change"].row.message)
+    _, row = state.get("_numbered_row", (0, None))
+    text = (
+        row if isinstance(row, bytes) else getattr(row, "__dict__", state).get("_data")
+    )  # else a change put a document
+    return _OF_DECODED if text is None else len(text)

@@ -32,9 +32,9 @@ class Endings:
         reason = None if is_awaited else type(error)
         text = f"{type(error).__name__}: {error}"
         if reason in self._told:
-            logger.info('consumer "%s" of the worker is not open again yet: %s', self._name, text)
+            logger.info('consumer "%s" of the worker is still not open: %s', self._name, text)
         elif is_awaited:
-            logger.warning('consumer "%s" of the worker ended, and is opened again: %s', self._name, text)
+            logger.warning('consumer "%s" of the worker is not open, and is tried again: %s', self._name, text)
         else:
-            logger.error('consumer "%s" of the worker ended, and is opened again: %s', self._name, text)
+            logger.error('consumer "%s" of the worker is not open, and is tried again: %s', self._name, text)
         self._told.add(reason)

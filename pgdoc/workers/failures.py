@@ -17,17 +17,33 @@ from pgdoc.errors import (
     ServerUnreachable,
     UpgradePrepared,
 )
+from pgdoc.model.short_repr import short_repr
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["fact", "halves", "is_loss", "is_outage", "is_read_only", "met_conflict", "named", "text_of", "traceback_of"]
+__all__ = [
+    "fact",
+    "halves",
+    "is_loss",
+    "is_outage",
+    "is_read_only",
+    "met_conflict",
+    "named",
+    "of_handler",
+    "text_of",
+    "traceback_of",
+]
 
 # The server is out of disk, memory or connections, or it stops.
 _OUTAGE = re.compile(r"53...|57P0[1-5]")
 _READ_ONLY = "25006"
+_OURS = re.compile(r"^(pgdoc|tenacity|asyncio|concurrent)(\.|$)")
 _LONGEST_ERROR = 10_000
 _LONGEST_TRACEBACK = 30_000
+_LONGEST_NAME = 200
 
 
 def met_conflict(exc: BaseException) -> bool:
@@ -70,7 +86,9 @@ def halves(events: list[ChangeEvent], failed: ChangeEvent | None) -> list[list[C
 def text_of(exc: BaseException) -> str:
     """Return an exception as one can store it: PostgreSQL's text has no NUL and no lone surrogate."""
     kind = type(exc)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    module = "pgdoc" if kind.__module__.startswith("pgdoc.errors.") else kind.__module__  # as programs import it
+    is_known = module == "builtins" or module.startswith("pgdoc.")  # the second: no program catches it
+    name = kind.__qualname__ if is_known else f"{module}.{kind.__qualname__}"
     try:
         found = str(exc)
     except Exception:  # noqa: BLE001 (the user's class)
@@ -79,8 +97,16 @@ def text_of(exc: BaseException) -> str:
 
 
 def traceback_of(exc: BaseException) -> str:
-    """Return the end of its traceback."""
-    return storable("".join(traceback.format_exception(exc)))[-_LONGEST_TRACEBACK:]
+    """Return the end of its traceback, from the handler on."""
+    return storable("".join(traceback.format_exception(type(exc), exc, of_handler(exc))))[-_LONGEST_TRACEBACK:]
+
+
+def of_handler(exc: BaseException) -> TracebackType | None:
+    """Return its traceback without the worker's own frames, which come first; all of it if there are no others."""
+    found = exc.__traceback__
+    while found is not None and _OURS.search(found.tb_frame.f_globals.get("__name__", "")):
+        found = found.tb_next
+    return found or exc.__traceback__
 
 
 def storable(text: str) -> str:
@@ -101,5 +127,7 @@ def named(events: list[ChangeEvent]) -> str:
     event, more = events[0], len(events) - 1
     document_id = fact(event, "document_id")
     about = event.collection if document_id is None else f"{event.collection}/{document_id}"
+    if not about.isprintable() or len(about) > _LONGEST_NAME:  # writers choose it: it forges no line of a log
+        about = short_repr(about)
     kind, others = fact(event, "event_type") or "change", f" and {more} more" if more else ""
     return f"{kind} of {about} at {event.resume_token.lsn}{others}"

@@ -50,10 +50,10 @@ class Parked:
             return events, []
         free: list[ChangeEvent] = []
         waiting: list[ChangeEvent] = []
-        ahead = Parked(self._keys)  # an event that waits makes later ones wait, too
+        ahead = Parked()  # an event that waits makes later ones wait, too
         for event in events:
             key = parking_key(event)
-            if ahead.holds(key):
+            if self.holds(key) or ahead.holds(key):
                 waiting.append(event)
                 ahead.add(key)
             else:

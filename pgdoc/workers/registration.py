@@ -92,6 +92,8 @@ class Registration:
             raise ValueError(
                 f"name must be a text of 1 to {_LONGEST_NAME} characters, got {short_repr(self.name)}: it is stored"
             )
+        if not self.name.isprintable():
+            raise ValueError(f"name must have only characters that can be printed, got {short_repr(self.name)}")
         check_at_least(1, "batch", self.batch)
         if self.retries is not None:
             check_at_least(0, "retries", self.retries)
@@ -108,7 +110,11 @@ class Registration:
         """What it takes, and how its failures are treated, for people."""
         everything = "all collections and tables" if self.tables else "all collections"
         taken = ("tx, " if self.takes_tx else "") + ("event" if self.takes_one else "events")
-        retries = "retries for ever" if self.retries is None else f"{self.retries} retries, then {self.on_dead}"
+        retries = (
+            "retries for ever"
+            if self.retries is None
+            else f"{self.retries} retr{'y' if self.retries == 1 else 'ies'}, then {self.on_dead}"
+        )
         return (
             f"{self.name}({taken}) on {', '.join(self.names) or everything}{' where ...' if self.where else ''}, "
             f"batches of {self.batch:,}, {retries}"
@@ -131,14 +137,22 @@ def check_handler(function: object) -> None:
     """Refuse what `Worker` can't call: a coroutine or a generator would never run."""
     if not callable(function) or any(look(function) for look in _LOOKS):
         raise TypeError(
-            f"a handler must be a function, got {short_repr(function)}; AsyncWorker takes coroutine functions"
+            f"a handler must be a plain function, got {_found(function)}; AsyncWorker takes coroutine functions"
         )
 
 
 def async_check_handler(function: object) -> None:
     """Refuse what `AsyncWorker` can't await."""
     if not inspect.iscoroutinefunction(function):
-        raise TypeError(f"a handler must be a coroutine function, got {short_repr(function)}; Worker takes functions")
+        raise TypeError(f"a handler must be a coroutine function, got {_found(function)}; Worker takes plain functions")
+
+
+def _found(function: object) -> str:
+    if not inspect.isfunction(function):
+        return short_repr(function)
+    is_plain = not any(look(function) for look in _LOOKS)
+    kind = "coroutine function" if inspect.iscoroutinefunction(function) else "function" if is_plain else "generator"
+    return f"the {kind} {_name_of(function)}"
 
 
 def _taken(function: Callable[..., Any]) -> list[str]:

@@ -88,11 +88,19 @@ def test_letters_are_listed_and_shown(run: Callable[..., Command]) -> None:
 
 
 @pytest.mark.usefixtures("letters")
+def test_a_retry_of_no_dead_letter_says_so(run: Callable[..., Command]) -> None:
+    assert run("retry", "--consumer", "nobody")[:2] == (0, "No letter is due now: none of these is dead.\n")
+
+
+@pytest.mark.usefixtures("letters")
 def test_letters_are_retried(dsn: str, run: Callable[..., Command]) -> None:
     code, printed, _ = run("retry", "1", "2")
     assert (code, printed) == (
         0,
-        "1 dead letter is due now: the worker that has the consumer tries again.\nLetter 2 was parked already.\n",
+        (
+            "1 dead letter is due now: the worker that has the consumer tries again.\n"
+            "Letter 2 was parked already, and waits for a dead letter of its document.\n"
+        ),
     )
     with pgdoc.Store(dsn) as store:
         assert [letter.state for letter in store.dead_letters()] == ["due", "due", "dead"]

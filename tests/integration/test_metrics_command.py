@@ -58,10 +58,11 @@ def test_once_exits_with_1_if_something_could_not_be_read(bare_dsn: str, capsys:
     assert run_cli(["metrics", "--once", "--dsn", bare_dsn]) == 1
     printed = capsys.readouterr()
     assert values(printed.out)["pgdoc_up"] == 1
-    assert printed.err == (
-        "pgdoc: the metrics of consumers are missing: the database has no pgdoc catalog: create it with `pgdoc init` "
-        "or `store.migrate()`\n"
-    )
+    assert printed.err.splitlines() == [
+        f"pgdoc: the metrics of {part} are missing: the database has no pgdoc catalog: create it with `pgdoc init` or "
+        "`store.migrate()`"
+        for part in ("consumers", "dead_letters")
+    ]
 
 
 def test_without_a_server_it_prints_that_and_how_to_name_one(

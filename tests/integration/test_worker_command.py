@@ -148,6 +148,22 @@ def test_a_second_signal_ends_the_process_at_once(module: Callable[..., str], ds
     assert effects(dsn) == []
 
 
+def test_a_worker_that_ends_by_itself_waits_for_no_task_that_can_not_be_cancelled(
+    module: Callable[..., str], dsn: str
+) -> None:
+    stubborn = BLOCKING.replace(
+        "time.sleep({pause})",
+        "worker.stop()\n        while True:\n            "
+        "try: await asyncio.sleep(1)\n            except BaseException: pass",
+    )
+    with running(module(stubborn, timeout=0.2)) as process:
+        insert(dsn, "1")
+        assert process.wait(PATIENCE_S) == 1
+        assert process.stderr is not None
+        assert "the worker did not end in time" in process.stderr.read()
+    assert effects(dsn) == []
+
+
 def test_it_logs_json_and_serves_metrics(module: Callable[..., str], dsn: str) -> None:
     command = [sys.executable, "-m", "pgdoc", "worker", module(SYNC), "--log-format", "json", "--metrics-port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -105,7 +105,7 @@ def _broken(found: Any) -> Finding:
         "it begin anew from now, and rebuild what it feeds",
         name,
         lost,
-        fix=[for_shell("pgdoc", "consumers", "recreate", name, "--yes")],
+        fix=[for_shell("pgdoc", "consumers", "recreate", name)],
     )
 
 

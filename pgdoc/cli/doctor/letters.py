@@ -55,11 +55,7 @@ def _of_handler(row: Any) -> Finding:
             "have the handler under this name",
             row.handler,
             row.letters,
-            fix=[
-                for_shell(
-                    "pgdoc", "dead-letters", "drop", "--consumer", row.consumer, "--handler", row.handler, "--yes"
-                )
-            ],
+            fix=[for_shell("pgdoc", "dead-letters", "drop", "--consumer", row.consumer, "--handler", row.handler)],
         )
     if row.due and not row.is_owned:
         return warn(

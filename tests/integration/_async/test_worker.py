@@ -250,7 +250,7 @@ async def test_a_worker_that_stops_rolls_back_what_does_not_end(
         await store["orders"].insert("a", {})
         async with running(worker):
             assert await began.wait(20)
-        assert "did not end in time" in caplog.text
+        assert "did not end in time: its batch is rolled back" in caplog.text
         never.set()
         assert await store["effects"].count() == 0
         again = AsyncWorker(store)

@@ -211,6 +211,32 @@ async def test_what_waits_behind_a_letter_that_somebody_deleted_is_handled(
             await count(store, "effects", 5)
 
 
+async def test_a_letter_that_becomes_due_while_later_ones_are_tried_again_keeps_its_order(
+    shared_dsn: str, schema: str
+) -> None:
+    async with opened(shared_dsn, schema) as store:
+        worker, name, bad, tried = AsyncWorker(store), fresh_name(), {"x", "y"}, []
+
+        @worker.on("orders", consumer=name, retries=0, on_dead="park")
+        async def take(tx: AsyncTransaction, event: ChangeEvent) -> None:
+            if event.document_id in bad:
+                raise RuntimeError("bad")
+            if event.document_id == "y":  # somebody retries the first letters meanwhile
+                await store.retry_dead_letters(consumer=name, document_id="x")
+            tried.append(f"{event.document_id} {event.full_document['n'] if event.full_document else 0}")
+            await tx["effects"].insert(str(event.resume_token), {})
+
+        await worker.declare()
+        for n, document_id in enumerate(("x", "y", "x", "x")):
+            await store["orders"].replace(document_id, {"n": n}, upsert=True)
+        async with running(worker):
+            await until(partial(has_letters, store, name, 4))
+            bad.clear()
+            await store.retry_dead_letters(consumer=name, document_id="y")
+            await until(partial(has_letters, store, name, 0))
+        assert tried == ["y 1", "x 0", "x 2", "x 3"]
+
+
 async def test_a_batch_that_is_called_off_becomes_no_dead_letter(
     shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +266,27 @@ async def test_a_batch_that_is_called_off_becomes_no_dead_letter(
         again.on("orders", consumer=name, name="hang")(recorder())
         async with running(again):
             await count(store, "effects", 1)
+
+
+async def test_a_handler_that_was_called_off_is_not_called_again(shared_dsn: str, schema: str) -> None:
+    async with opened(shared_dsn, schema) as store:
+        worker, name, began = AsyncWorker(store, shutdown_timeout=0.3), fresh_name(), AsyncFlag()
+        goes_on, calls = AsyncFlag(), itertools.count()
+
+        @worker.on("orders", consumer=name)
+        async def hang(tx: AsyncTransaction, event: ChangeEvent) -> None:
+            next(calls)
+            began.set()
+            await goes_on.wait(20)
+            await tx["effects"].insert(str(event.document_id), {})  # its connection is gone
+
+        await worker.declare()
+        await store["orders"].insert("a", {})
+        async with running(worker):
+            assert await began.wait(20)
+        goes_on.set()
+        await async_sleep(0.5)
+        assert next(calls) == 1
 
 
 async def test_a_handler_may_stop_its_worker_twice(shared_dsn: str, schema: str) -> None:
@@ -291,7 +338,7 @@ async def test_a_handler_whose_lane_was_called_off_is_not_called_beside_itself(
     shared_dsn: str, schema: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(shared_dsn, schema) as store:
-        worker, name, goes_on = AsyncWorker(store, shutdown_timeout=0.2), fresh_name(), AsyncFlag()
+        worker, name, goes_on = AsyncWorker(store, hang_after=0.1), fresh_name(), AsyncFlag()
         inside, most = [0], [0]
 
         @worker.on("orders", consumer=name)
@@ -306,40 +353,71 @@ async def test_a_handler_whose_lane_was_called_off_is_not_called_beside_itself(
 
         await worker.declare()
         await store["orders"].insert("a", {})
-        with caplog.at_level(logging.WARNING, "pgdoc.worker"):
+        with caplog.at_level(logging.INFO, "pgdoc.worker"):
             async with running(worker):
 
                 async def is_inside() -> bool:
                     return inside[0] > 0
 
-                async def is_called_off() -> bool:
-                    return "did not end in time" in caplog.text
+                async def is_open_again() -> bool:
+                    return caplog.text.count("is open, and runs") > times
 
                 await until(is_inside)
-                await execute(store, b"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
-                await execute(
-                    store,
-                    b"UPDATE pgdoc.owners SET epoch = epoch + 1, holder = gen_random_uuid() WHERE name = %s",
-                    name,
-                )
-
-                async def is_between() -> bool:
-                    return worker.status()[0].state in {"closed", "standby"}
-
-                async def is_open_again() -> bool:
-                    return worker.status()[0].state in {"idle", "running"}
-
-                await until(is_called_off)
-                await until(is_between)
-                await until(is_open_again)
-                await async_sleep(0.7)
-                goes_on.set()
+                try:
+                    for times in (1, 2):  # noqa: B007 (`is_open_again` reads it)
+                        await execute(
+                            store, b"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active"
+                        )
+                        await execute(
+                            store,
+                            b"UPDATE pgdoc.owners SET epoch = epoch + 1, holder = gen_random_uuid() WHERE name = %s",
+                            name,
+                        )
+                        await until(is_open_again)
+                    await async_sleep(0.5)
+                finally:
+                    goes_on.set()
 
                 async def is_done() -> bool:
                     return inside[0] == 0
 
                 await until(is_done)
         assert most[0] == 1
+        assert caplog.text.count("did not end in time") == 1
+
+
+async def test_a_handler_that_hangs_in_its_turn_holds_up_the_others_once(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "CAUTIOUS_AFTER", 0)
+    monkeypatch.setattr(lane, "_TURN_S", 0.5)
+    async with opened(shared_dsn, schema) as store:
+        worker, name, began, goes_on = AsyncWorker(store), fresh_name(), AsyncFlag(), AsyncFlag()
+        refused, take_turn = [], lane.AsyncLane._take_turn
+
+        async def noting(of: lane.AsyncLane) -> bool:
+            has_turn = await take_turn(of)
+            refused.extend([] if has_turn else [of.registration.name])
+            return has_turn
+
+        monkeypatch.setattr(lane.AsyncLane, "_take_turn", noting)
+
+        @worker.on("orders", consumer=name, where={"document_id": "hangs"})
+        async def hang(events: list[ChangeEvent]) -> None:
+            began.set()
+            await goes_on.wait(30 * len(events))
+
+        worker.on("orders", consumer=name, name="good", where={"document_id": {"$ne": "hangs"}})(recorder())
+        await worker.declare()
+        async with running(worker):
+            try:
+                await store["orders"].insert("hangs", {})
+                assert await began.wait(20)
+                await store["orders"].insert_many(numbered(0, 5))
+                await count(store, "effects", 5)
+            finally:
+                goes_on.set()
+        assert refused == ["good"]
 
 
 async def test_an_event_that_can_not_be_read_becomes_a_dead_letter_whose_retry_says_so(

@@ -249,7 +249,7 @@ def test_a_worker_that_stops_rolls_back_what_does_not_end(
         store["orders"].insert("a", {})
         with running(worker):
             assert began.wait(20)
-        assert "did not end in time" in caplog.text
+        assert "did not end in time: its batch is rolled back" in caplog.text
         never.set()
         assert store["effects"].count() == 0
         again = Worker(store)

@@ -212,6 +212,32 @@ def test_what_waits_behind_a_letter_that_somebody_deleted_is_handled(
             count(store, "effects", 5)
 
 
+def test_a_letter_that_becomes_due_while_later_ones_are_tried_again_keeps_its_order(
+    shared_dsn: str, schema: str
+) -> None:
+    with opened(shared_dsn, schema) as store:
+        worker, name, bad, tried = Worker(store), fresh_name(), {"x", "y"}, []
+
+        @worker.on("orders", consumer=name, retries=0, on_dead="park")
+        def take(tx: Transaction, event: ChangeEvent) -> None:
+            if event.document_id in bad:
+                raise RuntimeError("bad")
+            if event.document_id == "y":  # somebody retries the first letters meanwhile
+                store.retry_dead_letters(consumer=name, document_id="x")
+            tried.append(f"{event.document_id} {event.full_document['n'] if event.full_document else 0}")
+            tx["effects"].insert(str(event.resume_token), {})
+
+        worker.declare()
+        for n, document_id in enumerate(("x", "y", "x", "x")):
+            store["orders"].replace(document_id, {"n": n}, upsert=True)
+        with running(worker):
+            until(partial(has_letters, store, name, 4))
+            bad.clear()
+            store.retry_dead_letters(consumer=name, document_id="y")
+            until(partial(has_letters, store, name, 0))
+        assert tried == ["y 1", "x 0", "x 2", "x 3"]
+
+
 def test_a_batch_that_is_called_off_becomes_no_dead_letter(
     shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +267,27 @@ def test_a_batch_that_is_called_off_becomes_no_dead_letter(
         again.on("orders", consumer=name, name="hang")(recorder())
         with running(again):
             count(store, "effects", 1)
+
+
+def test_a_handler_that_was_called_off_is_not_called_again(shared_dsn: str, schema: str) -> None:
+    with opened(shared_dsn, schema) as store:
+        worker, name, began = Worker(store, shutdown_timeout=0.3), fresh_name(), Flag()
+        goes_on, calls = Flag(), itertools.count()
+
+        @worker.on("orders", consumer=name)
+        def hang(tx: Transaction, event: ChangeEvent) -> None:
+            next(calls)
+            began.set()
+            goes_on.wait(20)
+            tx["effects"].insert(str(event.document_id), {})  # its connection is gone
+
+        worker.declare()
+        store["orders"].insert("a", {})
+        with running(worker):
+            assert began.wait(20)
+        goes_on.set()
+        sleep(0.5)
+        assert next(calls) == 1
 
 
 def test_a_handler_may_stop_its_worker_twice(shared_dsn: str, schema: str) -> None:
@@ -292,7 +339,7 @@ def test_a_handler_whose_lane_was_called_off_is_not_called_beside_itself(
     shared_dsn: str, schema: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(shared_dsn, schema) as store:
-        worker, name, goes_on = Worker(store, shutdown_timeout=0.2), fresh_name(), Flag()
+        worker, name, goes_on = Worker(store, hang_after=0.1), fresh_name(), Flag()
         inside, most = [0], [0]
 
         @worker.on("orders", consumer=name)
@@ -307,40 +354,71 @@ def test_a_handler_whose_lane_was_called_off_is_not_called_beside_itself(
 
         worker.declare()
         store["orders"].insert("a", {})
-        with caplog.at_level(logging.WARNING, "pgdoc.worker"):
+        with caplog.at_level(logging.INFO, "pgdoc.worker"):
             with running(worker):
 
                 def is_inside() -> bool:
                     return inside[0] > 0
 
-                def is_called_off() -> bool:
-                    return "did not end in time" in caplog.text
+                def is_open_again() -> bool:
+                    return caplog.text.count("is open, and runs") > times
 
                 until(is_inside)
-                execute(store, b"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
-                execute(
-                    store,
-                    b"UPDATE pgdoc.owners SET epoch = epoch + 1, holder = gen_random_uuid() WHERE name = %s",
-                    name,
-                )
-
-                def is_between() -> bool:
-                    return worker.status()[0].state in {"closed", "standby"}
-
-                def is_open_again() -> bool:
-                    return worker.status()[0].state in {"idle", "running"}
-
-                until(is_called_off)
-                until(is_between)
-                until(is_open_again)
-                sleep(0.7)
-                goes_on.set()
+                try:
+                    for times in (1, 2):  # noqa: B007 (`is_open_again` reads it)
+                        execute(
+                            store, b"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active"
+                        )
+                        execute(
+                            store,
+                            b"UPDATE pgdoc.owners SET epoch = epoch + 1, holder = gen_random_uuid() WHERE name = %s",
+                            name,
+                        )
+                        until(is_open_again)
+                    sleep(0.5)
+                finally:
+                    goes_on.set()
 
                 def is_done() -> bool:
                     return inside[0] == 0
 
                 until(is_done)
         assert most[0] == 1
+        assert caplog.text.count("did not end in time") == 1
+
+
+def test_a_handler_that_hangs_in_its_turn_holds_up_the_others_once(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "CAUTIOUS_AFTER", 0)
+    monkeypatch.setattr(lane, "_TURN_S", 0.5)
+    with opened(shared_dsn, schema) as store:
+        worker, name, began, goes_on = Worker(store), fresh_name(), Flag(), Flag()
+        refused, take_turn = [], lane.Lane._take_turn
+
+        def noting(of: lane.Lane) -> bool:
+            has_turn = take_turn(of)
+            refused.extend([] if has_turn else [of.registration.name])
+            return has_turn
+
+        monkeypatch.setattr(lane.Lane, "_take_turn", noting)
+
+        @worker.on("orders", consumer=name, where={"document_id": "hangs"})
+        def hang(events: list[ChangeEvent]) -> None:
+            began.set()
+            goes_on.wait(30 * len(events))
+
+        worker.on("orders", consumer=name, name="good", where={"document_id": {"$ne": "hangs"}})(recorder())
+        worker.declare()
+        with running(worker):
+            try:
+                store["orders"].insert("hangs", {})
+                assert began.wait(20)
+                store["orders"].insert_many(numbered(0, 5))
+                count(store, "effects", 5)
+            finally:
+                goes_on.set()
+        assert refused == ["good"]
 
 
 def test_an_event_that_can_not_be_read_becomes_a_dead_letter_whose_retry_says_so(

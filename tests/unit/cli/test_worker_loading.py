@@ -40,6 +40,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "needs_other": "import no_such_library",
         "divides": "x = 1 / 0",
         "exits": "raise SystemExit(3)",
+        "mistypes": "import pgdoc\n\nstore = pgdoc.Store(pool_size=0)",
+        "unset": "import os\nos.environ['NO_SUCH_VARIABLE_20']",
         "unparsable": "def f(:",
     }
     for name, text in modules.items():
@@ -70,6 +72,8 @@ def test_a_worker_inside_an_object_is_found() -> None:
         ),
         ("divides:worker", "can't be imported: ZeroDivisionError: division by zero ({folder}/divides.py, line 1)"),
         ("exits:worker", "can't be imported: SystemExit: 3 ({folder}/exits.py, line 1)"),
+        ("mistypes:worker", "of at least 1, got 0 ({folder}/mistypes.py, line 3)"),
+        ("unset:worker", "KeyError: 'NO_SUCH_VARIABLE_20' ({folder}/unset.py, line 2)"),
         ("unparsable:worker", "can't be imported: SyntaxError: invalid syntax ({folder}/unparsable.py, line 1)"),
         ("the_app:wroker", "module 'the_app' ({folder}/the_app.py) has no 'wroker': it has worker"),
         ("the_app:worker.inside", "module 'the_app' ({folder}/the_app.py) has no 'worker.inside'"),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
+
+from pgdoc import Document
+from pgdoc.changes.events import from_snapshot
+from pgdoc.model.stored_rows import WIDTH
 from pgdoc.workers import backlog
 from pgdoc.workers.backlog import LaneBacklog
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def event(size: int = 1) -> Any:
@@ -46,7 +48,20 @@ def test_there_is_room_until_the_limit_of_events_or_bytes(monkeypatch: pytest.Mo
     assert has_room == [True, True, False, False, True]
 
 
-def test_a_row_of_a_snapshot_counts_although_it_has_no_message_of_its_own() -> None:
-    queue, row = LaneBacklog(), SimpleNamespace()
-    queue.put(row)  # type: ignore[arg-type]
-    assert queue.take(1) == [row]
+@pytest.mark.parametrize("of_change", [False, True])
+def test_a_document_of_a_snapshot_counts_with_its_size(monkeypatch: pytest.MonkeyPatch, *, of_change: bool) -> None:
+    monkeypatch.setattr(backlog, "_BYTES", 100_000)
+    queue, text = LaneBacklog(), b'{"a": "' + b"x" * 200_000 + b'"}'
+    part: Any = SimpleNamespace()
+    row: Any = Document.from_text("a", text, 1, 0, 0) if of_change else b"0" * WIDTH + text
+    event = from_snapshot(part, 1, "a", row)
+    has_room = [queue.has_room]
+    queue.put(event)
+    has_room.append(queue.has_room)
+    assert queue.take(1) == [event]
+    has_room.append(queue.has_room)
+    assert has_room == [True, False, True]
+    if of_change:
+        assert row.data["a"]  # its text is gone
+        queue.put(event)
+        assert queue.take(1) == [event]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -10,8 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgdoc.errors import DatabaseError, PoolExhausted, SerializationFailure, ServerUnreachable, TransactionLost
-from pgdoc.workers.failures import halves, is_loss, is_outage, met_conflict, text_of, traceback_of
+from pgdoc.errors import (
+    DatabaseError,
+    InvalidDocument,
+    PoolExhausted,
+    SerializationFailure,
+    ServerUnreachable,
+    TransactionLost,
+)
+from pgdoc.runtime.activities import Activity
+from pgdoc.workers.failures import halves, is_loss, is_outage, met_conflict, named, text_of, traceback_of
 
 
 def test_only_what_met_another_transaction_is_a_conflict() -> None:
@@ -49,6 +58,7 @@ def test_an_error_is_stored_as_the_text_that_postgresql_takes() -> None:
 
     assert text_of(ValueError("a\0b \ud800")) == "ValueError: a\\x00b \\ud800"
     assert text_of(KeyError()) == "KeyError"
+    assert text_of(InvalidDocument("no")) == "pgdoc.InvalidDocument: no"
     assert text_of(OddError()).endswith("OddError: (its text can't be printed)")
     assert len(text_of(ValueError("x" * 100_000))) == 10_000
 
@@ -58,3 +68,25 @@ def test_the_traceback_ends_with_the_error(message: str) -> None:
     with pytest.raises(ValueError, match=r"plain|nul") as raised:
         raise ValueError(message)
     assert traceback_of(raised.value).rstrip().endswith(message.replace("\0", "\\x00"))
+
+
+def test_an_id_that_a_writer_chose_forges_no_line_of_a_log() -> None:
+    event: Any = SimpleNamespace(event_type="insert", collection="orders", resume_token=SimpleNamespace(lsn="0/1"))
+    event.document_id = "a"
+    assert named([event, event]) == "insert of orders/a at 0/1 and 1 more"
+    event.document_id = "a\nERROR forged\x1b[2J"
+    assert named([event]) == "insert of 'orders/a\\nERROR forged\\x1b[2J' at 0/1"
+    event.document_id = "a" * 1000
+    assert len(named([event])) < 200
+
+
+def test_the_traceback_begins_at_the_handler() -> None:
+    def handler() -> None:
+        raise ValueError("no")
+
+    activity = Activity("test-handler", handler)
+    assert activity.wait(20)
+    assert activity.error is not None
+    first, where, *_ = traceback_of(activity.error).splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert where.endswith("in handler")

@@ -67,6 +67,9 @@ def test_a_handler_has_the_name_of_its_function_or_its_own() -> None:
     assert registered(audit, name="other").title == 'handler "other" of consumer "audit"'
     with pytest.raises(ValueError, match="name must be a text of 1 to 200 characters, got ''"):
         registered(audit, name="")
+    for odd in ("a\0b", "a\ud800b", "a\nb"):
+        with pytest.raises(ValueError, match="name must have only characters that can be printed"):
+            registered(audit, name=odd)
 
 
 def test_what_the_server_would_refuse_is_refused_at_once() -> None:
@@ -111,7 +114,7 @@ def test_each_kind_of_worker_takes_its_kind_of_function() -> None:
 
     check_handler(function)
     async_check_handler(coroutine)
-    with pytest.raises(TypeError, match="AsyncWorker takes coroutine functions"):
+    with pytest.raises(TypeError, match="got the coroutine function coroutine; AsyncWorker takes"):
         check_handler(coroutine)
-    with pytest.raises(TypeError, match="Worker takes functions"):
+    with pytest.raises(TypeError, match="got the function function; Worker takes plain functions"):
         async_check_handler(function)
