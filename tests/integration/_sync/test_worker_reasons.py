@@ -37,7 +37,7 @@ def test_a_letter_whose_event_could_not_be_stored_keeps_its_first_error(
                 store.retry_dead_letters(consumer=name)
                 until(is_dead)
         (letter,) = store.dead_letters(consumer=name)
-        assert letter.error == f"RuntimeError: no a\npgdoc.errors.documents.InvalidEvent: {NOT_STORED}"
+        assert letter.error == f"RuntimeError: no a\npgdoc.InvalidEvent: {NOT_STORED}"
         assert (letter.traceback, letter.attempts, letter.tried_at) == (first.traceback, 1, first.tried_at)
 
 
