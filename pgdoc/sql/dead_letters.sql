@@ -38,6 +38,13 @@ WITH retried AS (
       WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
         AND d.document_id IS NULL
         AND NOT EXISTS (SELECT FROM retried r WHERE r.id = d.id))
+    AND NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters n
+      WHERE n.consumer = p.consumer AND n.handler = p.handler AND n.state = 'parked' AND n.collection = p.collection AND n.id < p.id
+        AND n.document_id IS NULL AND EXISTS (
+          SELECT FROM pgdoc.dead_letters d
+          WHERE d.consumer = n.consumer AND d.handler = n.handler AND d.state = 'dead' AND d.collection = n.collection AND d.id < n.id
+            AND NOT EXISTS (SELECT FROM retried r WHERE r.id = d.id)))
     AND (p.document_id IS NOT NULL OR NOT EXISTS (
       SELECT FROM pgdoc.dead_letters d
       WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
@@ -70,6 +77,13 @@ WITH dropped AS (
       WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
         AND d.document_id IS NULL
         AND NOT EXISTS (SELECT FROM dropped r WHERE r.id = d.id))
+    AND NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters n
+      WHERE n.consumer = p.consumer AND n.handler = p.handler AND n.state = 'parked' AND n.collection = p.collection AND n.id < p.id
+        AND n.document_id IS NULL AND NOT EXISTS (SELECT FROM dropped r WHERE r.id = n.id) AND EXISTS (
+          SELECT FROM pgdoc.dead_letters d
+          WHERE d.consumer = n.consumer AND d.handler = n.handler AND d.state = 'dead' AND d.collection = n.collection AND d.id < n.id
+            AND NOT EXISTS (SELECT FROM dropped r WHERE r.id = d.id)))
     AND (p.document_id IS NOT NULL OR NOT EXISTS (
       SELECT FROM pgdoc.dead_letters d
       WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id

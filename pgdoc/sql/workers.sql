@@ -71,7 +71,7 @@ RETURNING true
 SELECT DISTINCT collection, document_id FROM pgdoc.dead_letters WHERE consumer = %(name)s AND handler = %(handler)s
 
 -- name: release
--- Makes due what no dead letter holds back. Each condition of its own, so that each has its index.
+-- Makes due what no dead letter holds back, nor an event of the whole collection that one holds back. Each condition of its own, so that each has its index.
 UPDATE pgdoc.dead_letters AS p SET state = 'due'
 WHERE p.consumer = %(name)s AND p.handler = %(handler)s AND p.state = 'parked'
   AND (NOT %(parks)s OR (
@@ -83,6 +83,12 @@ WHERE p.consumer = %(name)s AND p.handler = %(handler)s AND p.state = 'parked'
       SELECT FROM pgdoc.dead_letters d
       WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id
         AND d.document_id IS NULL)
+    AND NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters n
+      WHERE n.consumer = p.consumer AND n.handler = p.handler AND n.state = 'parked' AND n.collection = p.collection AND n.id < p.id
+        AND n.document_id IS NULL AND EXISTS (
+          SELECT FROM pgdoc.dead_letters d
+          WHERE d.consumer = n.consumer AND d.handler = n.handler AND d.state = 'dead' AND d.collection = n.collection AND d.id < n.id))
     AND (p.document_id IS NOT NULL OR NOT EXISTS (
       SELECT FROM pgdoc.dead_letters d
       WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead' AND d.collection = p.collection AND d.id < p.id))))
@@ -119,6 +125,12 @@ WHERE p.consumer = %(name)s::text AND p.handler = %(handler)s::text AND p.state 
       SELECT FROM pgdoc.dead_letters d
       WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead'::text AND d.collection = p.collection AND d.id < p.id
         AND d.document_id IS NULL)
+  AND NOT EXISTS (
+      SELECT FROM pgdoc.dead_letters n
+      WHERE n.consumer = p.consumer AND n.handler = p.handler AND n.state = 'parked'::text AND n.collection = p.collection AND n.id < p.id
+        AND n.document_id IS NULL AND EXISTS (
+          SELECT FROM pgdoc.dead_letters d
+          WHERE d.consumer = n.consumer AND d.handler = n.handler AND d.state = 'dead'::text AND d.collection = n.collection AND d.id < n.id))
   AND (p.document_id IS NOT NULL OR NOT EXISTS (
       SELECT FROM pgdoc.dead_letters d
       WHERE d.consumer = p.consumer AND d.handler = p.handler AND d.state = 'dead'::text AND d.collection = p.collection AND d.id < p.id))
@@ -146,5 +158,8 @@ UPDATE pgdoc.dead_letters AS p SET state = 'parked'
 FROM failed
 WHERE %(parks)s AND p.consumer = %(name)s AND p.handler = %(handler)s AND p.collection = %(collection)s AND p.state = 'due'
   AND p.id > failed.id
-  AND (p.document_id = %(document_id)s OR p.document_id IS NULL OR %(document_id)s::text IS NULL)
+  AND (p.document_id = %(document_id)s OR p.document_id IS NULL OR %(document_id)s::text IS NULL OR EXISTS (
+      SELECT FROM pgdoc.dead_letters n
+      WHERE n.consumer = p.consumer AND n.handler = p.handler AND n.state = ANY (ARRAY['due', 'parked'])
+        AND n.collection = p.collection AND n.document_id IS NULL AND n.id > failed.id AND n.id < p.id))
 RETURNING true

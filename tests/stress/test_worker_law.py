@@ -83,8 +83,9 @@ class Model:
     def settle(self) -> None:
         """Try the letters that are due, in their order."""
         for letter in list(self.letters):
+            # What is still there before it is dead, or waits itself.
             is_held = self.parks and any(
-                each.state == "dead" and conflict(each.event, letter.event) for each in self.letters[: self._at(letter)]
+                conflict(each.event, letter.event) for each in self.letters[: self._at(letter)]
             )
             if letter.state == "dead" or is_held:
                 letter.state = letter.state if letter.state == "dead" else "parked"

@@ -1,4 +1,4 @@
-"""A worker says why something is not processed, and keeps what it said first."""
+"""What becomes of letters that fail again, and what a worker says about it."""
 
 from __future__ import annotations
 
@@ -63,3 +63,34 @@ async def test_an_outage_is_a_warning_once(
         assert await effects(store) == ["a"]
     said = [each.levelno for each in caplog.records if "ServerUnreachable: away" in each.getMessage()]
     assert said == [logging.WARNING, *[logging.INFO] * 3]
+
+
+async def test_what_waits_behind_an_event_of_the_collection_waits_as_long_as_that(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(shared_dsn, schema) as store:
+        monkeypatch.setattr("pgdoc._async.worker_consumer.LETTERS_S", 0.05)
+        worker, name, bad = AsyncWorker(store), fresh_name(), {"a"}
+        worker.on("orders", consumer=name, retries=0, on_dead="park")(recorder(bad=bad))
+        await worker.declare()
+        await store["orders"].insert("a", {})
+        async with store.transaction() as tx:
+            await tx.connection.execute(f"TRUNCATE {schema}.orders".encode())
+        await store["orders"].insert("b", {})
+
+        async def has_failed_again() -> bool:
+            letters = await store.dead_letters(consumer=name)
+            return [(each.state, each.attempts) for each in letters] == [("dead", 2), ("parked", 0), ("parked", 0)]
+
+        async def all_are_stored() -> bool:
+            return len(await store.dead_letters(consumer=name)) == 3
+
+        async with running(worker):
+            await until(all_are_stored)
+            await store.retry_dead_letters(consumer=name)
+            await until(has_failed_again)
+            assert await effects(store) == []
+            bad.clear()
+            await store.retry_dead_letters(consumer=name)
+            await count(store, "effects", 3)
+        assert await effects(store) == ["a", None, "b"]

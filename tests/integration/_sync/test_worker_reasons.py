@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_worker_reasons.py: change that file, and run it.
-"""A worker says why something is not processed, and keeps what it said first."""
+"""What becomes of letters that fail again, and what a worker says about it."""
 
 from __future__ import annotations
 
@@ -64,3 +64,34 @@ def test_an_outage_is_a_warning_once(
         assert effects(store) == ["a"]
     said = [each.levelno for each in caplog.records if "ServerUnreachable: away" in each.getMessage()]
     assert said == [logging.WARNING, *[logging.INFO] * 3]
+
+
+def test_what_waits_behind_an_event_of_the_collection_waits_as_long_as_that(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(shared_dsn, schema) as store:
+        monkeypatch.setattr("pgdoc._sync.worker_consumer.LETTERS_S", 0.05)
+        worker, name, bad = Worker(store), fresh_name(), {"a"}
+        worker.on("orders", consumer=name, retries=0, on_dead="park")(recorder(bad=bad))
+        worker.declare()
+        store["orders"].insert("a", {})
+        with store.transaction() as tx:
+            tx.connection.execute(f"TRUNCATE {schema}.orders".encode())
+        store["orders"].insert("b", {})
+
+        def has_failed_again() -> bool:
+            letters = store.dead_letters(consumer=name)
+            return [(each.state, each.attempts) for each in letters] == [("dead", 2), ("parked", 0), ("parked", 0)]
+
+        def all_are_stored() -> bool:
+            return len(store.dead_letters(consumer=name)) == 3
+
+        with running(worker):
+            until(all_are_stored)
+            store.retry_dead_letters(consumer=name)
+            until(has_failed_again)
+            assert effects(store) == []
+            bad.clear()
+            store.retry_dead_letters(consumer=name)
+            count(store, "effects", 3)
+        assert effects(store) == ["a", None, "b"]
