@@ -323,3 +323,24 @@ async def test_a_worker_that_may_not_run_says_so_at_its_start(shared_dsn: str, s
         finally:
             async with store.transaction() as tx:
                 await tx.connection.execute("ALTER TABLE pgdoc.handlers RENAME COLUMN moved TO place")
+
+
+async def test_a_position_that_a_failover_has_undone_is_not_passed_over(
+    shared_dsn: str, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(shared_dsn, schema) as store:
+        worker, name = AsyncWorker(store), fresh_name()
+        worker.on("orders", consumer=name, name="one")(recorder())
+        worker.on("orders", consumer=name, name="two")(recorder("others"))
+        await worker.declare()
+        async with running(worker):
+            await store["orders"].insert("a", {})
+            await count(store, "effects", 1)
+            async with store.transaction() as tx:  # as the server that was promoted has it
+                await tx.connection.execute(
+                    "UPDATE pgdoc.handlers SET place = '{1}' WHERE consumer = %s AND handler = 'one'", [name]
+                )
+            await store["orders"].insert("b", {})
+            await count(store, "others", 2)
+            await count(store, "effects", 2)
+    assert f'consumer "{name}" of the worker is not open, and is tried again: ConsumerLost' in caplog.text

@@ -322,3 +322,24 @@ def test_a_worker_that_may_not_run_says_so_at_its_start(shared_dsn: str, schema:
         finally:
             with store.transaction() as tx:
                 tx.connection.execute("ALTER TABLE pgdoc.handlers RENAME COLUMN moved TO place")
+
+
+def test_a_position_that_a_failover_has_undone_is_not_passed_over(
+    shared_dsn: str, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(shared_dsn, schema) as store:
+        worker, name = Worker(store), fresh_name()
+        worker.on("orders", consumer=name, name="one")(recorder())
+        worker.on("orders", consumer=name, name="two")(recorder("others"))
+        worker.declare()
+        with running(worker):
+            store["orders"].insert("a", {})
+            count(store, "effects", 1)
+            with store.transaction() as tx:  # as the server that was promoted has it
+                tx.connection.execute(
+                    "UPDATE pgdoc.handlers SET place = '{1}' WHERE consumer = %s AND handler = 'one'", [name]
+                )
+            store["orders"].insert("b", {})
+            count(store, "others", 2)
+            count(store, "effects", 2)
+    assert f'consumer "{name}" of the worker is not open, and is tried again: ConsumerLost' in caplog.text
