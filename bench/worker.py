@@ -109,7 +109,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def prepared(changes: int) -> Iterator[Setting]:
-    """Start a server, for one round: what is written there must not outgrow the history."""
+    """Start a server for one round, so that the history reaches back to the beginning of the round."""
     with LocalServer(plugin="wal2json") as server:
         with pgdoc.Store(server.conninfo) as store:  # closed before the round, because its reader would take part
             after = sink.fill(server.conninfo, store, changes)

@@ -44,6 +44,7 @@ CREATE INDEX ON pgdoc.dead_letters (consumer, handler, id) WHERE state = 'due';
 COMMENT ON TABLE pgdoc.dead_letters IS 'events that a handler of a worker could not process, and those that wait behind them';
 COMMENT ON COLUMN pgdoc.dead_letters.state IS 'dead: the handler failed; parked: it waits behind a dead one of the same document; due: the handler is to try it again';
 COMMENT ON COLUMN pgdoc.dead_letters.event_type IS 'null, as document_id and changed_at, if the event''s row can''t be read';
+COMMENT ON COLUMN pgdoc.dead_letters.document_id IS 'null, too, for an event of the whole collection, or if it has more than 1,500 bytes: the event has it then';
 COMMENT ON COLUMN pgdoc.dead_letters.token IS 'the resume token of the event';
 COMMENT ON COLUMN pgdoc.dead_letters.event IS 'the event as event.to_json() prints it; null if that can''t be printed or stored';
 COMMENT ON COLUMN pgdoc.dead_letters.changed_at IS 'when the change was committed';

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 from pgdoc._async.checkpoint import checkpoint
-from pgdoc.changes.events import ChangeEvent
+from pgdoc.changes.events import from_json
 from pgdoc.consumers.handlers import begin_handler
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, InvalidEvent
@@ -15,12 +15,14 @@ from pgdoc.model.tokens import Mark
 from pgdoc.runtime.primitives import async_call
 from pgdoc.sql import statement
 from pgdoc.workers.failures import fact, text_of, traceback_of
-from pgdoc.workers.parking import Parked
+from pgdoc.workers.parking import Parked, parking_key
 
 if TYPE_CHECKING:
     from pgdoc._async.store import AsyncStore
     from pgdoc._async.transaction import AsyncTransaction
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
+    from pgdoc.model.json_codec import JsonDecoder
     from pgdoc.workers.memory import LaneMemory
     from pgdoc.workers.registration import Registration
 
@@ -41,11 +43,11 @@ class DueLetter(NamedTuple):
     event: str | None
     attempts: int
 
-    def read(self) -> ChangeEvent:
-        """Return the event, or raise `InvalidEvent`."""
+    def read(self, decode: JsonDecoder | None) -> ChangeEvent:
+        """Return the event, whose data `decode` decodes, or raise `InvalidEvent`."""
         if self.event is None:
             raise InvalidEvent(NOT_STORED)
-        return ChangeEvent.from_json(self.event)
+        return from_json(self.event, decode)
 
 
 def mark_after(event: ChangeEvent) -> Mark:
@@ -145,10 +147,11 @@ class AsyncLaneRows:
         self, tx: AsyncTransaction, event: ChangeEvent, error: BaseException | None = None, attempts: int = 0
     ) -> None:
         """Store a letter in the transaction that stores the position: dead if there is an error, else parked."""
+        collection, document_id = parking_key(event)
         params = {
             "event_type": fact(event, "event_type"),
-            "collection": event.collection,
-            "document_id": fact(event, "document_id"),
+            "collection": collection,
+            "document_id": document_id,
             "token": str(event.resume_token),
             "error": None if error is None else text_of(error),
             "traceback": None if error is None else traceback_of(error),

@@ -369,7 +369,7 @@ class Lane:
             return
 
         def act() -> None:
-            event = letter.read()
+            event = letter.read(self._store._connections.codec.decode)  # noqa: SLF001 (one package)
             if not self.registration.takes_tx:
                 self._call([event])
             is_removed = False

@@ -45,7 +45,8 @@ class Declaration(Enum):
 def declare_consumer(source: Source, name: str, selection: Selection, *, snapshot: bool) -> Declaration:
     """Make sure that a consumer has its row, its position and its slot.
 
-    If this is interrupted, what is left has no position, and the next process that creates or opens it begins again.
+    A call that is interrupted leaves a row without a position. The next process that creates or opens the consumer
+    begins again.
 
     Raises:
         ConsumerLost: it reads another schema.

@@ -14,7 +14,7 @@
 7. While nothing reads the slot, because the hub feeds the stream (see `sharing`) or its mailbox is full, what is
    acknowledged is stored within a second, and the ownership's session advances the slot from time to time: an advance
    reads the WAL since the slot's `restart_lsn` again, if quickly. An owner whose session ends notices it.
-8. When another session waits for the consumer, what is acknowledged is stored at once (see `calls`).
+8. When another session waits for the consumer, the thread stores its progress at once (see `calls`).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Origin(NamedTuple):
     """What the documents of a stream share if they are of one collection.
 
     Attributes:
-        columns: reads from an image of a row, or what is left of it, what is neither id nor data.
+        columns: reads the columns other than id and data from an image of a row, or from the rest of one.
         decode_text: decodes the data.
     """
 

@@ -55,5 +55,5 @@ def random_delays(count: int) -> Iterator[float]:
 
 
 def growing_pause_s(waited_s: float, longest_s: float) -> float:
-    """Return how long to pause before the next look, after waiting so long: what takes long is found a quarter late."""
+    """Return the pause before the next look: a quarter of the wait so far, so a wait ends at most a quarter late."""
     return min(max(SHORTEST_PAUSE_S, waited_s / 4), longest_s)

@@ -23,7 +23,7 @@ class WorkerFinding:
         verdict: `ok`; `warn`, if the worker runs, and something may go wrong; or `wrong`, if it can't run.
         consumer: the name of the consumer that it is about, if it is about one.
         handler: the name of the handler, if it is about one.
-        text: what was found, and what to do.
+        text: the finding, and the next step.
         fix: the commands that mend it, in order: of a shell if they begin with `pgdoc`, else SQL.
     """
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Parked", "parking_key"]
 
+_LONGEST_ID_BYTES = 1500
+
 Key: TypeAlias = tuple[str, str | None]
 """A collection and a document id; `None` for an event of the whole collection."""
 
@@ -62,5 +64,12 @@ class Parked:
 
 
 def parking_key(event: ChangeEvent) -> Key:
-    """Return what an event is about; an unreadable one may be about any document."""
-    return event.collection, fact(event, "document_id")
+    """Return the collection and document of an event.
+
+    An unreadable event may be about any document. So may one whose id is too long for the index of dead letters: a row
+    of a B-tree has at most 2,704 bytes, and the names of the consumer, the handler and the collection are in it.
+    """
+    document_id = fact(event, "document_id")
+    if document_id is not None and len(document_id.encode(errors="surrogatepass")) > _LONGEST_ID_BYTES:
+        document_id = None
+    return event.collection, document_id

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import random
+import string
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -344,3 +347,60 @@ async def test_a_position_that_a_failover_has_undone_is_not_passed_over(
             await count(store, "others", 2)
             await count(store, "effects", 2)
     assert f'consumer "{name}" of the worker is not open, and is tried again: ConsumerLost' in caplog.text
+
+
+async def test_a_dead_letter_that_is_tried_again_has_the_numbers_of_its_store(shared_dsn: str, schema: str) -> None:
+    seen: list[Any] = []
+    async with (
+        opened(shared_dsn, schema) as plain,
+        AsyncStore(shared_dsn, schema=schema, decimals=True) as store,
+    ):
+        worker, name = AsyncWorker(store), fresh_name()
+
+        @worker.on("orders", consumer=name, retries=0)
+        async def see(event: ChangeEvent) -> None:
+            assert event.full_document is not None
+            seen.append(event.full_document.data["price"])
+            if len(seen) < 2:
+                raise RuntimeError
+
+        async def is_dead() -> bool:
+            return [each.state for each in await plain.dead_letters(consumer=name)] == ["dead"]
+
+        async def is_done() -> bool:
+            return await plain.dead_letters(consumer=name) == []
+
+        await worker.declare()
+        await store["orders"].insert("a", {"price": Decimal("1.10")})
+        async with running(worker):
+            await until(is_dead)
+            await plain.retry_dead_letters(consumer=name)
+            await until(is_done)
+    assert [(type(each), str(each)) for each in seen] == [(Decimal, "1.10")] * 2
+
+
+async def test_an_event_of_a_row_with_a_long_key_becomes_a_dead_letter(shared_dsn: str, schema: str) -> None:
+    """Its key fits into the index of its table, and not into that of dead letters, which has more columns."""
+    key = "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=2600))
+    async with opened(shared_dsn, schema) as store:
+        worker, name = AsyncWorker(store), fresh_name()
+        table = f"public.keys_of_{name}"
+        worker.on(table, consumer=name, retries=0, on_dead="park", name="h" * 200)(recorder(bad={key}))
+        async with store.transaction() as tx:
+            await tx.connection.execute(f"CREATE TABLE {table} (k text PRIMARY KEY, n int)".encode())
+        await store.add_table(table)
+        await worker.declare()
+        async with store.transaction() as tx:
+            await tx.connection.execute(f"INSERT INTO {table} VALUES (%s, 1)".encode(), [key])
+            await tx.connection.execute(f"UPDATE {table} SET n = 2".encode())
+
+        async def are_stored() -> bool:
+            return [each.state for each in await store.dead_letters(consumer=name)] == ["dead", "parked"]
+
+        async with running(worker):
+            await until(are_stored)
+            letters = await store.dead_letters(consumer=name)
+        assert [each.event.document_id for each in letters if each.event is not None] == [key] * 2
+        await store.remove_table(table)
+        async with store.transaction() as tx:
+            await tx.connection.execute(f"DROP TABLE {table}".encode())

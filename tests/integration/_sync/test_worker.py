@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import logging
+import random
+import string
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -343,3 +346,60 @@ def test_a_position_that_a_failover_has_undone_is_not_passed_over(
             count(store, "others", 2)
             count(store, "effects", 2)
     assert f'consumer "{name}" of the worker is not open, and is tried again: ConsumerLost' in caplog.text
+
+
+def test_a_dead_letter_that_is_tried_again_has_the_numbers_of_its_store(shared_dsn: str, schema: str) -> None:
+    seen: list[Any] = []
+    with (
+        opened(shared_dsn, schema) as plain,
+        Store(shared_dsn, schema=schema, decimals=True) as store,
+    ):
+        worker, name = Worker(store), fresh_name()
+
+        @worker.on("orders", consumer=name, retries=0)
+        def see(event: ChangeEvent) -> None:
+            assert event.full_document is not None
+            seen.append(event.full_document.data["price"])
+            if len(seen) < 2:
+                raise RuntimeError
+
+        def is_dead() -> bool:
+            return [each.state for each in plain.dead_letters(consumer=name)] == ["dead"]
+
+        def is_done() -> bool:
+            return plain.dead_letters(consumer=name) == []
+
+        worker.declare()
+        store["orders"].insert("a", {"price": Decimal("1.10")})
+        with running(worker):
+            until(is_dead)
+            plain.retry_dead_letters(consumer=name)
+            until(is_done)
+    assert [(type(each), str(each)) for each in seen] == [(Decimal, "1.10")] * 2
+
+
+def test_an_event_of_a_row_with_a_long_key_becomes_a_dead_letter(shared_dsn: str, schema: str) -> None:
+    """Its key fits into the index of its table, and not into that of dead letters, which has more columns."""
+    key = "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=2600))
+    with opened(shared_dsn, schema) as store:
+        worker, name = Worker(store), fresh_name()
+        table = f"public.keys_of_{name}"
+        worker.on(table, consumer=name, retries=0, on_dead="park", name="h" * 200)(recorder(bad={key}))
+        with store.transaction() as tx:
+            tx.connection.execute(f"CREATE TABLE {table} (k text PRIMARY KEY, n int)".encode())
+        store.add_table(table)
+        worker.declare()
+        with store.transaction() as tx:
+            tx.connection.execute(f"INSERT INTO {table} VALUES (%s, 1)".encode(), [key])
+            tx.connection.execute(f"UPDATE {table} SET n = 2".encode())
+
+        def are_stored() -> bool:
+            return [each.state for each in store.dead_letters(consumer=name)] == ["dead", "parked"]
+
+        with running(worker):
+            until(are_stored)
+            letters = store.dead_letters(consumer=name)
+        assert [each.event.document_id for each in letters if each.event is not None] == [key] * 2
+        store.remove_table(table)
+        with store.transaction() as tx:
+            tx.connection.execute(f"DROP TABLE {table}".encode())
