@@ -49,6 +49,11 @@
     ├── BulkError                        a write of a bulk failed (`index`, `collection`, `document_id`)
     ├── BulkIncomplete                   writes of an unordered bulk failed (`failures`), the others are stored
     ├── UnreadableDocument               stored data that can't be read (`collection`, `document_id`)
+    ├── LogError                         a problem with the log of a relay
+    │   ├── LogUnreachable               its engine does not answer (resumable)
+    │   ├── LogFull                      it takes no more entries (resumable)
+    │   ├── LogRefused                   not one that the relay may write, or the stream can read (`reason`)
+    │   └── LogGap                       it lacks events that PostgreSQL no longer keeps (`after`, `until`)
     └── StreamError
         ├── StreamClosed                 the stream is closed
         ├── SlotBlocked                  open write transactions block the first slot (resumable, retryable,
@@ -96,6 +101,7 @@ from pgdoc.errors.documents import (
     UnreadableDocument,
     VersionConflict,
 )
+from pgdoc.errors.relays import LogError, LogFull, LogGap, LogRefused, LogUnreachable
 from pgdoc.errors.server import (
     CatalogError,
     CatalogMissing,
@@ -164,6 +170,11 @@ __all__ = [
     "InvalidName",
     "InvalidResumeToken",
     "InvalidUpdate",
+    "LogError",
+    "LogFull",
+    "LogGap",
+    "LogRefused",
+    "LogUnreachable",
     "MissingExtra",
     "NotACollection",
     "NotAConsumer",

@@ -1,0 +1,95 @@
+"""What a log is, as its relay writes it beside the entries: a second relay must say the same, and readers need it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Self
+
+from pgdoc.errors import LogRefused
+
+__all__ = ["LogConfig"]
+
+VERSION: Final = 1
+_KEY: Final = "pgdoc"
+_SAME: Final = {
+    "system_id": "is of another PostgreSQL cluster",
+    "database_oid": "is of another database",
+    "selection": "has other collections, tables, topics or another filter",
+    "format": "has another format",
+    "partitions": "has another number of partitions",
+    "limit": "cuts large events at another size",
+    "layout": "has other subjects or keys",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """What decides which entries a log has, and how they look.
+
+    Attributes:
+        system_id, database_oid: of the database whose events these are.
+        selection: a digest of the collections, tables, topics and filter.
+        format: of the bodies.
+        partitions: how many partitions documents are divided into.
+        limit: the most bytes of a message's body; a larger event is cut into parts.
+        layout: how the engine names subjects or keys.
+        begun_at: the token after which the log begins, as text. It is not compared.
+    """
+
+    system_id: int
+    database_oid: int
+    selection: str
+    format: str
+    partitions: int
+    limit: int = 0
+    layout: str = ""
+    begun_at: str = ""
+    version: int = VERSION
+
+    @property
+    def text(self) -> str:
+        """What is written beside the log."""
+        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def parse(cls, text: str | None, log: str) -> Self:
+        """Read what `text` returned.
+
+        Raises:
+            LogRefused: it is not that of a relay, or of a newer one.
+        """
+        if not text:
+            raise LogRefused(f"{log} was not made by pgdoc relay: name another, or delete it", reason="foreign")
+        try:
+            values = json.loads(text)
+            if isinstance(values, dict) and values.get("version", 0) > VERSION:
+                raise LogRefused(f"{log} was made by a newer pgdoc: update pgdoc", reason="version")
+            return cls(**values)
+        except (ValueError, TypeError) as exc:
+            raise LogRefused(f"what a relay wrote about {log} is damaged: {exc}", reason="foreign") from exc
+
+    def check(self, found: LogConfig, log: str) -> None:
+        """Refuse a log that a relay with another configuration has made.
+
+        Raises:
+            LogRefused: it differs; the message says in what.
+        """
+        for name, finding in _SAME.items():
+            if getattr(self, name) != getattr(found, name):
+                raise LogRefused(
+                    f"{log} {finding} ({name}: {getattr(found, name)} there, {getattr(self, name)} here): give the "
+                    "relay the options it began with, or another log",
+                    reason="other_relay" if name in ("system_id", "database_oid") else "config",
+                )
+
+    def of_engine(self, *, limit: int, layout: str) -> LogConfig:
+        """Return it with what the engine decides."""
+        return replace(self, limit=limit, layout=layout)
+
+
+def selection_digest(**selection: Any) -> str:
+    """Return a digest of what a relay's events are selected by."""
+    text = json.dumps(selection, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,64 @@
+"""What a relay sends: one message for each event, or several parts of a large one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Message", "Part", "Window", "after_parts", "parts_of"]
+
+
+class Part(NamedTuple):
+    """Which part of an event a message has: `number` from 1 to `total`."""
+
+    number: int
+    total: int
+
+
+class Message(NamedTuple):
+    """One message, in the terms of no particular engine.
+
+    Attributes:
+        partition: of the document, or `EVERY`.
+        collection, document_id, event_type: of the event.
+        token: the event's token, as text.
+        body: the event in the relay's format, or a part of that.
+        part: `None` for a whole event.
+        traceparent: the trace context of the writer, if it has one.
+    """
+
+    partition: int
+    collection: str
+    document_id: str | None
+    event_type: str
+    token: str
+    body: bytes
+    part: Part | None = None
+    traceparent: str | None = None
+
+
+Window = list[Message]
+"""Messages that are sent together, and acknowledged together."""
+
+
+def parts_of(message: Message, limit: int) -> Window:
+    """Return the message, or the parts of one with a body of more than `limit` bytes.
+
+    The same event has the same parts each time, since the log's own configuration fixes the limit.
+    """
+    size = len(message.body)
+    if size <= limit:
+        return [message]
+    count = -(-size // limit)
+    return [
+        message._replace(body=message.body[at : at + limit], part=Part(number, count))
+        for number, at in enumerate(range(0, size, limit), 1)
+    ]
+
+
+def after_parts(window: Window, token: str, part: Part | None) -> Window:
+    """Return the messages of an event that follow one part of it, which is the last one that a log has."""
+    if part is None:
+        return [each for each in window if each.token != token]
+    return [
+        each for each in window if each.token != token or (each.part is not None and each.part.number > part.number)
+    ]

@@ -1,0 +1,147 @@
+"""The JetStream stream of a log: its names, its configuration, and where it ends."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from pgdoc.errors import InvalidInput, LogRefused
+from pgdoc.relay.config import LogConfig
+from pgdoc.relay.durations import number_of, seconds_of, size_of
+from pgdoc.relay.extras import needing
+from pgdoc.relay.log import LogEnd
+from pgdoc.relay.messages import Part
+from pgdoc.relay.nats.connection import mapped
+from pgdoc.relay.partitions import EVERY, encoded
+
+with needing("nats"):
+    import nats.js.errors
+    from nats.js.api import DiscardPolicy, StorageType, StreamConfig, StreamInfo
+
+if TYPE_CHECKING:
+    from pgdoc.relay.nats.connection import NatsConnection
+    from pgdoc.relay.targets import Target
+
+__all__ = ["HEADER_ROOM", "NatsStream", "part_of_header"]
+
+HEADER_ROOM: Final = 16 << 10
+"""How much of the server's max_payload is left for headers, which count."""
+
+_CONFIG_KEY: Final = "pgdoc-log"
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_LONGEST_ID: Final = 1000  # in a subject: one of 4,096 characters ends the connection
+
+
+class NatsStream:
+    """The stream that a URL names.
+
+    Attributes:
+        name: of the stream.
+        shown: for messages.
+        layout: how its subjects are named.
+    """
+
+    def __init__(self, target: Target, connection: NatsConnection) -> None:
+        if not _NAME.fullmatch(target.name):
+            raise InvalidInput(
+                f"{target.shown} names no stream: add its name, of letters, digits, _ and -, such as nats://host/ORDERS"
+            )
+        self.name, self.shown = target.name, f'the stream "{target.name}" of {target.shown}'
+        self._target, self._connection = target, connection
+        self._has_ids = target.options.get("subjects", "partition") == "id"
+        if target.options.get("subjects", "partition") not in ("partition", "id"):
+            raise InvalidInput(f"subjects in {target.shown} must be partition or id")
+        self.layout = "partition.collection.id" if self._has_ids else "partition.collection"
+
+    def subject(self, partition: int, collection: str, document_id: str | None) -> str:
+        """Return the subject of an event: `<stream>.<partition or all>.<collection>[.<id>]`."""
+        subject = f"{self.name}.{'all' if partition == EVERY else partition}.{encoded(collection)}"
+        if not self._has_ids or document_id is None:
+            return subject
+        name = encoded(document_id)
+        return f"{subject}.{name[:_LONGEST_ID] or '%'}"
+
+    async def find(self) -> StreamInfo | None:
+        """Return what the server knows of the stream; `None` if there is none."""
+        with mapped(self.shown):
+            try:
+                return await self._connection.jetstream.stream_info(self.name)
+            except nats.js.errors.NotFoundError:
+                return None
+
+    async def create(self, config: LogConfig) -> StreamInfo:
+        """Create the stream."""
+        target = self._target
+        wanted = StreamConfig(
+            name=self.name,
+            subjects=[f"{self.name}.>"],
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW if self._is_bounded else DiscardPolicy.OLD,
+            num_replicas=number_of(target, "replicas", least=1, most=5) or 1,
+            max_age=seconds_of(target, "max_age"),
+            max_bytes=size_of(target, "max_bytes"),
+            metadata={_CONFIG_KEY: config.text},
+            description="written by pgdoc relay; nobody else may write",
+        )
+        with mapped(self.shown):
+            return await self._connection.jetstream.add_stream(wanted)
+
+    @property
+    def _is_bounded(self) -> bool:
+        return self._target.options.get("when_full", "stop") == "stop"
+
+    def config_of(self, info: StreamInfo) -> LogConfig:
+        """Return what the relay wrote about the stream."""
+        return LogConfig.parse((info.config.metadata or {}).get(_CONFIG_KEY), self.shown)
+
+    def check(self, info: StreamInfo) -> None:
+        """Refuse a stream whose settings could lose entries.
+
+        Raises:
+            LogRefused: it has some.
+        """
+        config = info.config
+        if config.storage != StorageType.FILE:
+            raise self._refused("keeps its entries in memory: make it anew with file storage")
+        if config.subjects != [f"{self.name}.>"]:
+            raise self._refused(f"has the subjects {config.subjects}: it must have {self.name}.> alone")
+        if config.retention not in (None, "limits"):
+            raise self._refused(f"has the retention {config.retention}: it must be limits")
+        if (config.max_msgs_per_subject or -1) > 0:
+            raise self._refused("keeps only some messages of each subject: max_msgs_per_subject must be -1")
+        if config.no_ack or config.sealed:
+            raise self._refused("is sealed, or acknowledges nothing")
+        if config.sources or config.mirror:
+            raise self._refused("takes messages from other streams")
+
+    def _refused(self, finding: str) -> LogRefused:
+        return LogRefused(f"{self.shown} {finding}", reason="config")
+
+    async def end(self, info: StreamInfo) -> LogEnd:
+        """Return where the stream ends."""
+        identity = f"{self.name}@{info.created}"
+        sequence = info.state.last_seq
+        if not sequence:
+            return LogEnd(0, None, None, identity)
+        with mapped(self.shown):
+            try:
+                found = await self._connection.jetstream.get_msg(self.name, sequence)
+            except nats.js.errors.NotFoundError:
+                return LogEnd(sequence, None, None, identity)
+        headers = found.headers or {}
+        token = headers.get("Pgdoc-Token")
+        if token is None:
+            raise LogRefused(
+                f"{self.shown} has a message that no relay wrote, at sequence {sequence}: nobody else may publish to "
+                f"{self.name}.>; delete the stream, or name another",
+                reason="foreign",
+            )
+        return LogEnd(sequence, token, part_of_header(headers.get("Pgdoc-Part")), identity)
+
+
+def part_of_header(text: str | None) -> Part | None:
+    """Return which part of an event a message has."""
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    return Part(int(number), int(count))
