@@ -4,6 +4,7 @@ from pgdoc._async.bulk import AsyncBulk
 from pgdoc._async.bulk_collection import AsyncBulkCollection
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.indexes import Index, IndexProgress
+from pgdoc._async.relay import AsyncRelay
 from pgdoc._async.store import AsyncStore
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.transaction import AsyncTransaction
@@ -11,6 +12,7 @@ from pgdoc._async.worker import AsyncWorker
 from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.bulk_collection import BulkCollection
 from pgdoc._sync.collection import Collection
+from pgdoc._sync.relay import Relay
 from pgdoc._sync.store import Store
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.transaction import Transaction
@@ -28,6 +30,7 @@ from pgdoc.model.positions import Lsn
 from pgdoc.model.raw_json import RawJson
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.model.watched_tables import LockHolder, Refusal, TableCheck, WatchedTable
+from pgdoc.relay.figures import RelayStatus
 from pgdoc.streams.status import ConsumerStatus, History, Status, StreamStats
 from pgdoc.workers.dead_letters import DeadLetter
 from pgdoc.workers.figures import HandlerStatus
@@ -38,6 +41,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncBulkCollection",
     "AsyncChangeStream",
     "AsyncCollection",
+    "AsyncRelay",
     "AsyncStore",
     "AsyncTransaction",
     "AsyncWorker",
@@ -60,6 +64,8 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "Lsn",
     "RawJson",
     "Refusal",
+    "Relay",
+    "RelayStatus",
     "ResumeToken",
     "Status",
     "Store",

@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.fixtures.fix_clusters",
     "tests.fixtures.fix_schema",
     "tests.fixtures.fix_streams",
+    "tests.fixtures.fix_engines",
 ]
 
 # The slowest files start first, so that no worker is left with one at the end (`make test` runs several files at a

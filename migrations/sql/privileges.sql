@@ -11,6 +11,7 @@
 --           contain ids of documents.
 -- worker    the same, and SELECT, INSERT, UPDATE and DELETE on handlers and dead_letters. A dead letter contains documents,
 --           so a role that may read the table reads what its workers' streams were given.
+-- relay     what a consumer needs, and SELECT, INSERT, UPDATE and DELETE on relays.
 -- letters   SELECT on dead_letters, to list them; UPDATE and DELETE as well, to have them retried and to drop them.
 -- monitor   EXECUTE on consumer_metrics and dead_letter_metrics, which members of pg_monitor have: their results contain no
 --           ids.

@@ -58,7 +58,7 @@ def find_beginning(end: LogEnd, stored: StoredEnd | None, begun_at: ResumeToken,
     if end.sequence < stored.sequence:
         if token is None:
             raise _gap(log, None, begun_at, f"ends at sequence {end.sequence:,}, not at {stored.sequence:,} or later")
-        return Beginning(token, end.part, is_gap=True)
+        return Beginning(token, end.part, is_gap=token < begun_at)
     if token is not None:
         return Beginning(token, end.part)
     return Beginning(skip_count=end.sequence - stored.sequence)

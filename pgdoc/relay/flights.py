@@ -66,9 +66,14 @@ class Flights(Generic[FutureT]):
         messages = [message for flight in self._flights for message in flight.window]
         if not 0 <= stored <= len(messages):
             return None
-        if stored and end.token is not None and (end.token, end.part) != (
-            messages[stored - 1].token,
-            messages[stored - 1].part,
+        if (
+            stored
+            and end.token is not None
+            and (end.token, end.part)
+            != (
+                messages[stored - 1].token,
+                messages[stored - 1].part,
+            )
         ):
             return None
         left = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from pgdoc.errors import InvalidInput, LogRefused
@@ -32,6 +33,11 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _LONGEST_ID: Final = 1000  # in a subject: one of 4,096 characters ends the connection
 
 
+@lru_cache(maxsize=4096)
+def _subject(stream: str, partition: int, collection: str) -> bytes:
+    return f"{stream}.{'all' if partition == EVERY else partition}.{encoded(collection)}".encode()
+
+
 class NatsStream:
     """The stream that a URL names.
 
@@ -53,13 +59,12 @@ class NatsStream:
             raise InvalidInput(f"subjects in {target.shown} must be partition or id")
         self.layout = "partition.collection.id" if self._has_ids else "partition.collection"
 
-    def subject(self, partition: int, collection: str, document_id: str | None) -> str:
+    def subject(self, partition: int, collection: str, document_id: str | None) -> bytes:
         """Return the subject of an event: `<stream>.<partition or all>.<collection>[.<id>]`."""
-        subject = f"{self.name}.{'all' if partition == EVERY else partition}.{encoded(collection)}"
+        subject = _subject(self.name, partition, collection)
         if not self._has_ids or document_id is None:
             return subject
-        name = encoded(document_id)
-        return f"{subject}.{name[:_LONGEST_ID] or '%'}"
+        return b"%b.%b" % (subject, encoded(document_id)[:_LONGEST_ID].encode() or b"%")
 
     async def find(self) -> StreamInfo | None:
         """Return what the server knows of the stream; `None` if there is none."""

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidInput, LogFull, LogRefused, LogUnreachable
 from pgdoc.relay.durations import seconds_of
-from pgdoc.relay.extras import needing
 from pgdoc.relay.nats.connection import CONNECTION_OPTIONS, NatsConnection, mapped
 from pgdoc.relay.nats.stream import HEADER_ROOM, NatsStream
 from pgdoc.relay.partitions import encoded
 
-with needing("nats"):
-    import nats.errors
-
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from pgdoc.relay.config import LogConfig
     from pgdoc.relay.log import LogEnd
     from pgdoc.relay.messages import Message, Window
@@ -41,6 +36,11 @@ _FULL: Final = {10023, 10047, 10077, 10122}
 """Insufficient resources, storage exceeded, maximum bytes or messages exceeded."""
 _TOO_LARGE: Final = 10054
 _LONGEST_HEADER_ID: Final = 512
+
+
+@lru_cache(maxsize=1024)
+def _collection_header(collection: str) -> bytes:
+    return f"Pgdoc-Collection: {encoded(collection)}\r\n".encode()
 
 
 class NatsWriter:
@@ -94,49 +94,33 @@ class NatsWriter:
 
     async def send(self, window: Window) -> int:
         """See `LogWriter`."""
-        self._connection.check_open()
         base = self._sequence
         last = self._sequence = base + len(window)
-        with mapped(self._stream.shown):
-            async with self._turn:
-                if self._is_stuck:  # only the first message that is refused gets the real error, such as "full"
-                    await self._acknowledged(window[0], base + 1)
-                    self._is_stuck = False
-                    window, base = window[1:], base + 1
-                acknowledged = await self._write(window, base) if window else None
-            if acknowledged is not None:
-                await acknowledged
+        async with self._turn:
+            if self._is_stuck:  # only the first message that is refused gets the real error, such as "full"
+                await self._acknowledged(self._write(window[:1], base), base + 1)
+                self._is_stuck = False
+                window, base = window[1:], base + 1
+            acknowledgement = self._write(window, base) if window else None
+        if acknowledgement is not None:
+            await self._acknowledged(acknowledgement, last)
         return last
 
-    async def _write(self, window: Window, base: int) -> Awaitable[None]:
-        """Write the messages; return what waits for the acknowledgement of the last."""
-        client: Any = self._connection.client
+    def _write(self, window: Window, base: int) -> asyncio.Future[bytes]:
+        """Write the messages; the future has the server's answer to the last."""
         frames = [self._frame(message, base + number) for number, message in enumerate(window[:-1])]
-        if frames:
-            await client._send_command(b"".join(frames))  # noqa: SLF001 (publish() takes three times as long)
-        acknowledged = asyncio.ensure_future(self._acknowledged(window[-1], base + len(window)))
-        await asyncio.sleep(0)  # it is written when the next window is
-        return acknowledged
+        reply, answer = self._connection.expect()
+        frames.append(self._frame(window[-1], base + len(window) - 1, reply))
+        self._connection.write(b"".join(frames))
+        return answer
 
-    async def _acknowledged(self, message: Message, sequence: int) -> None:
-        """Write a message, and wait until the server has stored it, and all before it."""
-        client: Any = self._connection.client
-        headers = dict(self._headers(message, sequence - 1))
-        asked = asyncio.ensure_future(
-            client.request(self._subject(message), message.body, timeout=self._ack_s, headers=headers)
-        )
-        lost = asyncio.ensure_future(self._connection.lost.wait())
-        try:
-            await asyncio.wait({asked, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not asked.done():
-                raise LogUnreachable(f"{self._stream.shown}: the connection was lost")
-            answer = json.loads(asked.result().data)
-        except nats.errors.NoRespondersError as exc:
-            raise LogUnreachable(f"{self._stream.shown} does not answer: it may have no leader now") from exc
-        finally:
-            asked.cancel()
-            lost.cancel()
-        self._check(answer, sequence)
+    async def _acknowledged(self, answer: asyncio.Future[bytes], sequence: int) -> None:
+        """Wait until the server has stored a message, and all before it."""
+        with mapped(self._stream.shown):
+            text = await asyncio.wait_for(answer, self._ack_s)
+        if not text:
+            raise LogUnreachable(f"{self._stream.shown} does not answer: it may have no leader now")
+        self._check(json.loads(text), sequence)
 
     def _check(self, answer: dict[str, Any], sequence: int) -> None:
         error = answer.get("error")
@@ -156,30 +140,24 @@ class NatsWriter:
             raise LogRefused(text, reason="config")
         raise LogUnreachable(text)
 
-    def _subject(self, message: Message) -> str:
-        return self._stream.subject(message.partition, message.collection, message.document_id)
-
-    def _frame(self, message: Message, expected: int) -> bytes:
+    def _frame(self, message: Message, expected: int, reply: bytes = b"") -> bytes:
         """Return a message as the protocol has it: HPUB."""
-        headers = b"".join([f"{name}: {value}\r\n".encode() for name, value in self._headers(message, expected)])
-        head = b"NATS/1.0\r\n%b\r\n" % headers
-        subject, body = self._subject(message).encode(), message.body
-        return b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, len(head), len(head) + len(body), head, body)
-
-    def _headers(self, message: Message, expected: int) -> list[tuple[str, str]]:
-        headers = [
-            ("Nats-Expected-Last-Sequence", str(expected)),
-            ("Pgdoc-Token", message.token),
-            ("Pgdoc-Type", message.event_type),
-            ("Pgdoc-Collection", encoded(message.collection)),
-        ]
-        if message.document_id is not None and len(message.document_id) <= _LONGEST_HEADER_ID:
-            headers.append(("Pgdoc-Id", encoded(message.document_id)))
-        if message.part is not None:
-            headers.append(("Pgdoc-Part", f"{message.part.number}/{message.part.total}"))
-        if message.traceparent is not None:
-            headers.append(("traceparent", encoded(message.traceparent)))
-        return headers
+        partition, collection, document_id, kind, token, body, part, traceparent = message
+        head = b"NATS/1.0\r\nNats-Expected-Last-Sequence: %d\r\nPgdoc-Token: %b\r\nPgdoc-Type: %b\r\n%b" % (
+            expected,
+            token.encode(),
+            kind.encode(),
+            _collection_header(collection),
+        )
+        if document_id is not None and len(document_id) <= _LONGEST_HEADER_ID:
+            head += b"Pgdoc-Id: %b\r\n" % encoded(document_id).encode()
+        if part is not None:
+            head += b"Pgdoc-Part: %d/%d\r\n" % part
+        if traceparent is not None:
+            head += b"traceparent: %b\r\n" % traceparent.encode()
+        subject = self._stream.subject(partition, collection, document_id)
+        size = len(head) + 2
+        return b"HPUB %b %b%d %d\r\n%b\r\n%b\r\n" % (subject, reply, size, size + len(body), head, body)
 
     async def close(self) -> None:
         """See `LogWriter`."""

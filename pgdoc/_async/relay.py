@@ -1,0 +1,177 @@
+"""Relays: hand the events of a consumer over to a distributed log, exactly once."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgdoc._async.relay_session import AsyncRelaySession, Reopen
+from pgdoc._async.store import AsyncStore
+from pgdoc.database.errors import map_error
+from pgdoc.errors import ConsumerLost, InvalidInput, LogError, PgdocError, StoreClosed
+from pgdoc.model.short_repr import short_repr
+from pgdoc.relay.engines import open_writer
+from pgdoc.relay.figures import RelayFigures
+from pgdoc.relay.loop_thread import LoopThread
+from pgdoc.relay.options import RelayOptions
+from pgdoc.relay.targets import Target
+from pgdoc.runtime.activities import async_catch_signals
+from pgdoc.runtime.primitives import async_sleep, async_wait
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pgdoc.relay.figures import RelayStatus
+
+__all__ = ["AsyncRelay"]
+
+logger = logging.getLogger("pgdoc.relay")
+
+PARTITIONS = 16
+FIRST_DELAY_S = 0.2
+LONGEST_DELAY_S = 30.0
+_POLL_S = 0.1
+
+
+class AsyncRelay:
+    """Hands the events of a durable consumer over to a log in NATS JetStream, Redis or Kafka.
+
+    The log has each event once, in order. Processes that run the same relay stand by for each other.
+
+    Args:
+        store: its server has the events.
+        consumer: the name of the durable consumer; it is created if it does not exist.
+        to: the URL of the log, such as `nats://host/ORDERS`. What follows `?` are options of its engine.
+        *names: as for `store.watch`; none for all collections.
+        where: a filter on events, as for `store.watch`.
+        tables: without names, all watched tables as well.
+        snapshot: begin a new consumer with the documents that exist.
+        format: of the messages: `pgdoc`, which `RemoteStream` reads.
+        partitions: into how many partitions the documents are divided, for groups of readers. A log keeps the number it
+            began with.
+        on_lost: what to do when the log lacks events that PostgreSQL no longer keeps, for example because it was put
+            back to an older copy: `raise`, or `continue` without them.
+
+    Raises:
+        TypeError: `store` is not an `AsyncStore`.
+        InvalidInput: the URL or an option is not valid.
+        InvalidFilter: `where` is not a filter.
+        MissingExtra: the client of the engine is not installed.
+    """
+
+    def __init__(  # noqa: PLR0913 (the contract)
+        self,
+        store: AsyncStore,
+        consumer: str,
+        to: str,
+        *names: str,
+        where: Mapping[str, Any] | None = None,
+        tables: bool = False,
+        snapshot: bool = False,
+        format: str = "pgdoc",  # noqa: A002 (the name in the contract)
+        partitions: int = PARTITIONS,
+        on_lost: str = "raise",
+    ) -> None:
+        if not isinstance(store, AsyncStore):
+            raise TypeError(f"store must be an AsyncStore, got {short_repr(store)}")
+        self.store = store
+        self._target = Target.parse(to)
+        self._options = RelayOptions.checked(
+            consumer,
+            names,
+            encoder=store._connections.codec.encoder,  # noqa: SLF001 (one package)
+            where=where,
+            tables=tables,
+            snapshot=snapshot,
+            format=format,
+            partitions=partitions,
+            on_lost=on_lost,
+        )
+        self._writer = open_writer(self._target)
+        self._figures = RelayFigures(consumer, self._target.shown)
+        # Set by signal handlers, which may take no lock; `run` polls it.
+        self._stop_count = 0
+        self._is_running = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether `run` was called, and has not returned."""
+        return self._is_running
+
+    def status(self) -> RelayStatus:
+        """Return what the relay does, and what it has done in this process."""
+        return self._figures.status()
+
+    def stop(self) -> None:
+        """Let `run` end, after what was sent is acknowledged. Any thread may call it."""
+        self._stop_count += 1
+
+    async def run(self) -> None:
+        """Relay until SIGTERM, SIGINT or `stop`.
+
+        A server or an engine that is away is waited for. Only the main thread gets signals;
+        elsewhere call `stop`.
+
+        Raises:
+            InvalidInput: the relay runs already.
+            LogRefused: the log is not one that this relay may write.
+            LogGap: the log lacks events that PostgreSQL no longer keeps.
+            PgdocError: the consumer can't be opened, and trying again would not help.
+        """
+        if self._is_running:
+            raise InvalidInput("the relay is running already")
+        self._is_running = True
+        thread = LoopThread(f"pgdoc-relay-{self._options.consumer}")
+        try:
+            with async_catch_signals(self.stop):
+                await self._run(thread)
+        finally:
+            try:
+                await async_wait(thread.submit(self._writer.close()))
+            finally:
+                thread.close()
+                self._figures.state = "closed"
+                self._is_running, self._stop_count = False, 0  # here: a `stop` before `run` counts
+
+    async def _run(self, thread: LoopThread) -> None:
+        delay_s = FIRST_DELAY_S
+        while not self._stops():
+            session = AsyncRelaySession(
+                self.store,
+                self._options,
+                self._target,
+                writer=self._writer,
+                thread=thread,
+                figures=self._figures,
+                stops=self._stops,
+            )
+            try:
+                await session.run()
+            except Reopen:
+                delay_s = FIRST_DELAY_S
+                continue
+            except (PgdocError, psycopg.Error) as exc:
+                error = exc if isinstance(exc, PgdocError) else map_error(exc, f'consumer "{self._options.consumer}"')
+                if isinstance(error, StoreClosed) or not (error.resumable or isinstance(error, ConsumerLost)):
+                    raise error from exc
+                self._note(error)
+            else:
+                return
+            await self._pause(delay_s)
+            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+    def _stops(self) -> bool:
+        return self._stop_count > 0
+
+    def _note(self, error: PgdocError) -> None:
+        self._figures.error = str(error)
+        self._figures.state = "waiting_for_log" if isinstance(error, LogError) else "waiting_for_server"
+        logger.warning('the relay of consumer "%s" is interrupted, and tries again: %s', self._options.consumer, error)
+
+    async def _pause(self, seconds: float) -> None:
+        slept = 0.0
+        while slept < seconds and not self._stops():
+            await async_sleep(_POLL_S)
+            slept += _POLL_S

@@ -1,0 +1,34 @@
+"""Relays into JetStream: each event once, in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgdoc import AsyncRelay, ChangeEvent
+from pgdoc.runtime.primitives import async_call
+from tests.integration._async.relays import entries, fresh_stream, relaying, until
+from tests.integration._async.workers import fresh_name, opened
+
+if TYPE_CHECKING:
+    from tests.engines import NatsServer
+
+
+async def test_a_log_has_each_event_once_also_when_the_relay_runs_again(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    stream, consumer = fresh_stream(), fresh_name()
+    async with opened(shared_dsn, schema) as store:
+        await store["orders"].insert("first", {})
+        relay = AsyncRelay(store, consumer, f"{nats_server.url}/{stream}", "orders", partitions=4)
+        async with relaying(relay):
+            await until(lambda: relay.status().state == "relaying")
+            await store["orders"].insert_many([(f"o-{n}", {"n": n}) for n in range(50)])
+            await until(lambda: relay.status().stored == 50)
+        await store["orders"].update("o-7", {"$set": {"n": "seven"}})
+        async with relaying(relay):
+            await store["orders"].delete("o-8")
+            await until(lambda: relay.status().sequence == 52)
+        found = await async_call(entries, nats_server.url, stream)
+        events = [ChangeEvent.from_json(body) for _, _, body in found]
+        assert [event.document_id for event in events] == [*(f"o-{n}" for n in range(50)), "o-7", "o-8"]
+        assert [headers["Pgdoc-Token"] for _, headers, _ in found] == [str(event.resume_token) for event in events]

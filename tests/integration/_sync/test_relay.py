@@ -1,0 +1,35 @@
+# Written by .ci/twins.py from tests/integration/_async/test_relay.py: change that file, and run it.
+"""Relays into JetStream: each event once, in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgdoc import Relay, ChangeEvent
+from pgdoc.runtime.primitives import call
+from tests.integration._sync.relays import entries, fresh_stream, relaying, until
+from tests.integration._sync.workers import fresh_name, opened
+
+if TYPE_CHECKING:
+    from tests.engines import NatsServer
+
+
+def test_a_log_has_each_event_once_also_when_the_relay_runs_again(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    stream, consumer = fresh_stream(), fresh_name()
+    with opened(shared_dsn, schema) as store:
+        store["orders"].insert("first", {})
+        relay = Relay(store, consumer, f"{nats_server.url}/{stream}", "orders", partitions=4)
+        with relaying(relay):
+            until(lambda: relay.status().state == "relaying")
+            store["orders"].insert_many([(f"o-{n}", {"n": n}) for n in range(50)])
+            until(lambda: relay.status().stored == 50)
+        store["orders"].update("o-7", {"$set": {"n": "seven"}})
+        with relaying(relay):
+            store["orders"].delete("o-8")
+            until(lambda: relay.status().sequence == 52)
+        found = call(entries, nats_server.url, stream)
+        events = [ChangeEvent.from_json(body) for _, _, body in found]
+        assert [event.document_id for event in events] == [*(f"o-{n}" for n in range(50)), "o-7", "o-8"]
+        assert [headers["Pgdoc-Token"] for _, headers, _ in found] == [str(event.resume_token) for event in events]
