@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import socket
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import nats
 
 START_TIMEOUT_S = 20.0
 
@@ -92,3 +95,22 @@ class NatsServer:
         if process is not None:
             process.send_signal(number)
             process.wait(START_TIMEOUT_S)
+
+
+def entries(url: str, stream: str) -> list[tuple[int, dict[str, str], bytes]]:
+    """Return the messages of a stream: sequence, headers and body."""
+    return asyncio.run(_entries(url, stream))
+
+
+async def _entries(url: str, stream: str) -> list[tuple[int, dict[str, str], bytes]]:
+    client = await nats.connect(url)
+    try:
+        context = client.jetstream()
+        state = (await context.stream_info(stream)).state
+        found = []
+        for sequence in range(state.first_seq, state.last_seq + 1):
+            message = await context.get_msg(stream, sequence)
+            found.append((sequence, dict(message.headers or {}), message.data or b""))
+        return found
+    finally:
+        await client.close()

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pgdoc import AsyncRelay, ChangeEvent
 from pgdoc.runtime.primitives import async_call
-from tests.integration._async.relays import entries, fresh_stream, relaying, until
+from tests.engines import entries
+from tests.integration._async.relays import fresh_stream, relaying, until
 from tests.integration._async.workers import fresh_name, opened
 
 if TYPE_CHECKING:

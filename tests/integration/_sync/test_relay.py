@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pgdoc import Relay, ChangeEvent
 from pgdoc.runtime.primitives import call
-from tests.integration._sync.relays import entries, fresh_stream, relaying, until
+from tests.engines import entries
+from tests.integration._sync.relays import fresh_stream, relaying, until
 from tests.integration._sync.workers import fresh_name, opened
 
 if TYPE_CHECKING:
