@@ -15,8 +15,10 @@ from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.engines import open_writer
 from pgdoc.relay.figures import RelayFigures
 from pgdoc.relay.loop_thread import LoopThread
+from pgdoc.relay.measures import count_relay
 from pgdoc.relay.options import RelayOptions
 from pgdoc.relay.targets import Target
+from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.activities import async_catch_signals
 from pgdoc.runtime.primitives import async_sleep, async_wait
 
@@ -53,6 +55,8 @@ class AsyncRelay:
             began with.
         on_lost: what to do when the log lacks events that PostgreSQL no longer keeps, for example because it was put
             back to an older copy: `raise`, or `continue` without them.
+        shutdown_timeout: how many seconds the engine may take to acknowledge what was sent when the relay stops. What
+            it has not acknowledged then is looked for, and sent if it is missing, by the next relay.
 
     Raises:
         TypeError: `store` is not an `AsyncStore`.
@@ -73,10 +77,12 @@ class AsyncRelay:
         format: str = "pgdoc",  # noqa: A002 (the name in the contract)
         partitions: int = PARTITIONS,
         on_lost: str = "raise",
+        shutdown_timeout: float = 10.0,
     ) -> None:
         if not isinstance(store, AsyncStore):
             raise TypeError(f"store must be an AsyncStore, got {short_repr(store)}")
         self.store = store
+        self.shutdown_timeout = shutdown_timeout
         self._target = Target.parse(to)
         self._options = RelayOptions.checked(
             consumer,
@@ -91,6 +97,8 @@ class AsyncRelay:
         )
         self._writer = open_writer(self._target)
         self._figures = RelayFigures(consumer, self._target.shown)
+        source = store._streams.hub.source  # noqa: SLF001 (one package)
+        count_relay(self, source_labels(source.conninfo, source.schema), self._figures)
         # Set by signal handlers, which may take no lock; `run` polls it.
         self._stop_count = 0
         self._is_running = False

@@ -16,8 +16,10 @@ from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.engines import open_writer
 from pgdoc.relay.figures import RelayFigures
 from pgdoc.relay.loop_thread import LoopThread
+from pgdoc.relay.measures import count_relay
 from pgdoc.relay.options import RelayOptions
 from pgdoc.relay.targets import Target
+from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.activities import catch_signals
 from pgdoc.runtime.primitives import sleep, wait
 
@@ -54,6 +56,8 @@ class Relay:
             began with.
         on_lost: what to do when the log lacks events that PostgreSQL no longer keeps, for example because it was put
             back to an older copy: `raise`, or `continue` without them.
+        shutdown_timeout: how many seconds the engine may take to acknowledge what was sent when the relay stops. What
+            it has not acknowledged then is looked for, and sent if it is missing, by the next relay.
 
     Raises:
         TypeError: `store` is not an `Store`.
@@ -74,10 +78,12 @@ class Relay:
         format: str = "pgdoc",  # noqa: A002 (the name in the contract)
         partitions: int = PARTITIONS,
         on_lost: str = "raise",
+        shutdown_timeout: float = 10.0,
     ) -> None:
         if not isinstance(store, Store):
             raise TypeError(f"store must be an Store, got {short_repr(store)}")
         self.store = store
+        self.shutdown_timeout = shutdown_timeout
         self._target = Target.parse(to)
         self._options = RelayOptions.checked(
             consumer,
@@ -92,6 +98,8 @@ class Relay:
         )
         self._writer = open_writer(self._target)
         self._figures = RelayFigures(consumer, self._target.shown)
+        source = store._streams.hub.source  # noqa: SLF001 (one package)
+        count_relay(self, source_labels(source.conninfo, source.schema), self._figures)
         # Set by signal handlers, which may take no lock; `run` polls it.
         self._stop_count = 0
         self._is_running = False

@@ -33,6 +33,7 @@ from pgdoc.cli.invocation import own_command
 from pgdoc.cli.metrics import metrics_command
 from pgdoc.cli.opening import explain_missing, has_schema, missing_collections, open_stream, schema_not_found
 from pgdoc.cli.output import print_events, print_fields, print_json, print_json_lines
+from pgdoc.cli.relay import relay_command
 from pgdoc.cli.render import printable
 from pgdoc.cli.sizes import read_size
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
@@ -64,6 +65,7 @@ app.command("metrics")(metrics_command)
 app.add_typer(upgrade_app, name="upgrade")
 app.command("grant", cls=PlainCommand)(grant_command)
 app.command("worker", cls=PlainCommand)(worker_command)
+app.command("relay", cls=PlainCommand)(relay_command)
 
 _TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0

@@ -2,7 +2,7 @@
 
 An entry ends with its owner, of which it holds no reference. Entering and ending take microseconds; nothing is noted in
 between. The counts of entries that have ended stay, and their number is bounded, although users choose the names of
-schemas, collections, consumers and handlers.
+schemas, collections, consumers, handlers and logs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Measured: TypeAlias = tuple[Labelled, float]
 OTHER = "(other)"
 """The label of everything beyond a limit; no schema, collection or consumer has this name."""
 
-_MOST = {"source": 100, "stream": 500, "handler": 500}
+_MOST = {"source": 100, "stream": 500, "handler": 500, "relay": 100}
 """How many different labels are kept apart."""
 
 

@@ -14,6 +14,7 @@ __all__ = ["BY_NAME", "METRICS", "Half", "Metric", "MetricKind"]
 _STORE = ("database", "schema")
 _STREAM = ("database", "schema", "stream", "consumer")  # its collections; its consumer's name, or empty
 _HANDLER = ("database", "schema", "consumer", "handler")
+_RELAY = ("database", "schema", "consumer", "log")
 _READER = ("database", "schema", "reader")
 
 _GAUGE, _COUNTER = MetricKind.GAUGE, MetricKind.COUNTER
@@ -192,6 +193,38 @@ METRICS: tuple[Metric, ...] = (
         "",
         (*_HANDLER, "state"),
         "Handlers in this state: standby, idle, running, backing_off or waiting_for_server.",
+        _PROCESS,
+    ),
+    Metric(
+        "pgdoc_relay_messages_total",
+        _COUNTER,
+        "",
+        _RELAY,
+        "Messages that the relay has sent, and the engine of its log has acknowledged. A large event has several.",
+        _PROCESS,
+    ),
+    Metric(
+        "pgdoc_relay_interruptions_total",
+        _COUNTER,
+        "",
+        _RELAY,
+        "How often the relay had to open its log again.",
+        _PROCESS,
+    ),
+    Metric(
+        "pgdoc_relay_waiting_messages",
+        _GAUGE,
+        "",
+        _RELAY,
+        "Messages that the relay has sent, and the engine has not acknowledged yet.",
+        _PROCESS,
+    ),
+    Metric(
+        "pgdoc_relay_state",
+        _GAUGE,
+        "",
+        (*_RELAY, "state"),
+        "Relays in this state: standby, opening, relaying, log_full, waiting_for_log or waiting_for_server.",
         _PROCESS,
     ),
     *SERVER_METRICS,

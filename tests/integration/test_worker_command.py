@@ -54,7 +54,7 @@ async def audit(tx: pgdoc.AsyncTransaction, events: list[pgdoc.ChangeEvent]) -> 
         await asyncio.sleep({pause})
 """
 
-BLOCKING = "import pgdoc.cli.worker_process\npgdoc.cli.worker_process._GRACE_S = 1.0\n" + ASYNC.replace(
+BLOCKING = "import pgdoc.cli.service_process\npgdoc.cli.service_process._GRACE_S = 1.0\n" + ASYNC.replace(
     "await asyncio.sleep", "time.sleep"
 )
 

@@ -50,6 +50,10 @@ def test_the_names_that_the_process_and_the_server_promise():
         "pgdoc_handler_running_seconds",
         "pgdoc_handler_waiting_events",
         "pgdoc_handler_state",
+        "pgdoc_relay_messages_total",
+        "pgdoc_relay_interruptions_total",
+        "pgdoc_relay_waiting_messages",
+        "pgdoc_relay_state",
     }
     assert {metric.name for metric in METRICS if metric.half is Half.SERVER} >= {
         "pgdoc_consumer_oldest_unacked_seconds",

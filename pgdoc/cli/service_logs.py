@@ -1,13 +1,15 @@
-"""The log of `pgdoc worker`, on stderr."""
+"""The log of `pgdoc worker` and `pgdoc relay`, on stderr; and the options that both have."""
 
 from __future__ import annotations
 
 import json
 import logging
 from datetime import UTC, datetime
-from typing import Final
+from typing import Annotated, Any, Final
 
-__all__ = ["LEVELS", "LOG_FORMATS", "log_to_stderr"]
+import typer
+
+__all__ = ["LogFormat", "LogLevel", "log_to_stderr"]
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
@@ -45,3 +47,26 @@ def log_to_stderr(level: str | None, log_format: str | None) -> None:
             root.removeHandler(former)
     root.addHandler(handler)
     root.setLevel((level or "info").upper())
+
+
+def _read_level(text: str) -> str:
+    return _read_choice(text.lower(), LEVELS)
+
+
+def _read_format(text: str) -> str:
+    return _read_choice(text, LOG_FORMATS)
+
+
+def _read_choice(text: str, choices: tuple[str, ...]) -> str:
+    if text not in choices:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(choices)}")
+    return text
+
+
+LogLevel = Annotated[
+    Any,
+    typer.Option(metavar="|".join(LEVELS), parser=_read_level, help="Log this and what is worse; by default, info."),
+]
+LogFormat = Annotated[
+    Any, typer.Option(metavar="|".join(LOG_FORMATS), parser=_read_format, help="How to log; by default, text.")
+]
