@@ -20,3 +20,16 @@ BEGIN
   DELETE FROM pgdoc.relays WHERE consumer = NEW.name;
   RETURN NULL;
 END $$;
+
+-- Handlers of groups: such a row belongs to a partition of a log (`group#partition`), and to no consumer. So the rows of a
+-- consumer that is dropped go by a trigger, not by a foreign key.
+ALTER TABLE pgdoc.handlers DROP CONSTRAINT handlers_consumer_fkey;
+CREATE FUNCTION pgdoc.forget_dropped() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  DELETE FROM pgdoc.handlers WHERE consumer = OLD.name;
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION pgdoc.forget_dropped IS 'deletes the positions of the handlers of a consumer that is dropped';
+CREATE TRIGGER pgdoc_forget_dropped AFTER DELETE ON pgdoc.consumers FOR EACH ROW EXECUTE FUNCTION pgdoc.forget_dropped();
+COMMENT ON COLUMN pgdoc.handlers.consumer IS 'the consumer, or the group and the partition of a log, as group#partition';

@@ -31,10 +31,12 @@ _POLL_S = 0.1
 
 
 @contextlib.contextmanager
-def ending_blockers(source: Source, claim: dict[str, Any], purpose: str) -> Iterator[list[PgdocError | psycopg.Error]]:
+def ending_blockers(
+    source: Source, claim: dict[str, Any], purpose: str, block: str = "end_blockers"
+) -> Iterator[list[PgdocError | psycopg.Error]]:
     """End what blocks the block's statement, once that takes longer than `_PATIENCE_S`.
 
-    `claim` has the parameters of the statement `end_blockers`. Yields a list that gets the error, if that fails.
+    `claim` has the parameters of the statement named `block`. Yields a list that gets the error, if that fails.
     """
     done = threading.Event()
     errors: list[PgdocError | psycopg.Error] = []
@@ -42,7 +44,7 @@ def ending_blockers(source: Source, claim: dict[str, Any], purpose: str) -> Iter
     def end() -> None:
         if not done.wait(_PATIENCE_S):
             try:
-                _end_until(done, source, claim, purpose)
+                _end_until(done, source, claim, purpose, block)
             except (PgdocError, psycopg.Error) as exc:
                 errors.append(exc)
 
@@ -57,10 +59,10 @@ def ending_blockers(source: Source, claim: dict[str, Any], purpose: str) -> Iter
         thread.join()
 
 
-def _end_until(done: threading.Event, source: Source, claim: dict[str, Any], purpose: str) -> None:
+def _end_until(done: threading.Event, source: Source, claim: dict[str, Any], purpose: str, block: str) -> None:
     with connect(source.conninfo, replication=False, purpose=purpose) as connection:
         while not done.wait(_POLL_S):
-            for blocker in connection.execute(statement("consumers", "end_blockers"), claim):
+            for blocker in connection.execute(statement("consumers", block), claim):
                 logger.warning(
                     'consumer "%s": ended the open transaction of pid %s, in which a former owner made a checkpoint',
                     claim["name"],

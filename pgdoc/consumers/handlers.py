@@ -34,11 +34,19 @@ class HandlerRow(NamedTuple):
 
 
 def begin_handler(  # noqa: PLR0913 (the columns of its row)
-    source: Source, consumer: str, claim: Claim, handler: str, at: tuple[int, ...], *, again: bool = False
+    source: Source,
+    consumer: str,
+    claim: Claim,
+    handler: str,
+    at: tuple[int, ...],
+    *,
+    again: bool = False,
+    is_of_group: bool = False,
 ) -> HandlerRow:
     """Let this process run a handler of a consumer that it owns, and stands `at` a position.
 
-    A process that begins `again` is not counted once more.
+    A process that begins `again` is not counted once more. A claim that `is_of_group` stands beside a log, not in this
+    database.
     A transaction in which a former owner runs the handler is ended after a second: its process may be paused.
 
     Raises:
@@ -52,8 +60,9 @@ def begin_handler(  # noqa: PLR0913 (the columns of its row)
         try:
             connection.execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}".encode())
             waiter = {"waiter": connection.info.backend_pid}
-            with ending_blockers(source, params | waiter, purpose):
-                row = connection.execute(statement("workers", "begin").encode(), params).fetchone()
+            begin, end = ("begin_of_group", "end_blockers_of_group") if is_of_group else ("begin", "end_blockers")
+            with ending_blockers(source, params | waiter, purpose, end):
+                row = connection.execute(statement("workers", begin).encode(), params).fetchone()
         except psycopg.errors.LockNotAvailable as exc:
             raise ServerUnreachable(
                 f'handler "{handler}" of consumer "{consumer}" can\'t begin: a transaction of its former owner did not '

@@ -87,6 +87,15 @@ WHERE blocker.pid > 0
               WHERE pid = %(waiter)s AND NOT granted AND locktype = ANY (ARRAY['transactionid', 'tuple']))
   AND EXISTS (SELECT FROM pgdoc.owners WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s)
 
+-- name: end_blockers_of_group
+-- The same for a handler of a group, whose claim stands beside a log: a later one in the row is that of another process.
+SELECT blocker.pid, pg_terminate_backend(blocker.pid)
+FROM unnest(pg_blocking_pids(%(waiter)s)) AS blocker(pid)
+WHERE blocker.pid > 0
+  AND EXISTS (SELECT FROM pg_locks
+              WHERE pid = %(waiter)s AND NOT granted AND locktype = ANY (ARRAY['transactionid', 'tuple']))
+  AND EXISTS (SELECT FROM pgdoc.handlers WHERE consumer = %(name)s AND handler = %(handler)s AND epoch < %(epoch)s)
+
 -- name: end_reader
 SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots
 WHERE slot_name = %s AND active

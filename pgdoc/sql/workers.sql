@@ -12,6 +12,17 @@ SET epoch = excluded.epoch, holder = excluded.holder,
 WHERE h.epoch < excluded.epoch OR h.epoch = excluded.epoch AND h.holder = excluded.holder
 RETURNING place, begun_times
 
+-- name: begin_of_group
+-- The same for a partition of a log: the claim stands there, and the highest epoch is the last.
+INSERT INTO pgdoc.handlers AS h (consumer, handler, epoch, holder, begun_place, begun_times)
+VALUES (%(name)s, %(handler)s, %(epoch)s, %(holder)s, %(at)s::bigint[], 1)
+ON CONFLICT (consumer, handler) DO UPDATE
+SET epoch = excluded.epoch, holder = excluded.holder,
+  begun_place = greatest(h.place, excluded.begun_place),
+  begun_times = CASE WHEN (h.begun_place = greatest(h.place, excluded.begun_place)) THEN h.begun_times + %(more)s ELSE 1 END
+WHERE h.epoch < excluded.epoch OR h.epoch = excluded.epoch AND h.holder = excluded.holder
+RETURNING place, begun_times
+
 -- name: end
 UPDATE pgdoc.handlers SET begun_times = 0, tried_times = 0
 WHERE consumer = %(name)s AND handler = %(handler)s AND epoch = %(epoch)s AND holder = %(holder)s
@@ -26,6 +37,12 @@ WHERE consumer = %(name)s::text AND handler = %(handler)s::text AND epoch = %(ep
   AND ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int = %(timeline)s::integer
 RETURNING true
 
+-- name: save_of_group
+UPDATE pgdoc.handlers SET place = %(place)s::bigint[]
+WHERE consumer = %(name)s::text AND handler = %(handler)s::text AND epoch = %(epoch)s::bigint AND holder = %(holder)s::uuid
+  AND place = %(last)s::bigint[]
+RETURNING true
+
 -- name: lock
 -- Runs in the transaction of the effect of a letter, as `save` does.
 SELECT true FROM pgdoc.handlers
@@ -35,6 +52,10 @@ FOR UPDATE
 -- name: stored
 SELECT h.place, c.place FROM pgdoc.handlers h JOIN pgdoc.consumers c ON c.name = h.consumer
 WHERE h.consumer = %(name)s AND h.handler = %(handler)s AND h.epoch = %(epoch)s AND h.holder = %(holder)s
+
+-- name: stored_of_group
+SELECT place FROM pgdoc.handlers
+WHERE consumer = %(name)s AND handler = %(handler)s AND epoch = %(epoch)s AND holder = %(holder)s
 
 -- name: note_try
 UPDATE pgdoc.handlers SET tried_place = %(place)s::bigint[],

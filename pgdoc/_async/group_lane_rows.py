@@ -1,0 +1,58 @@
+"""The rows of one handler for one partition of a log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgdoc._async.lane_rows import AsyncLaneRows
+from pgdoc.consumers.handlers import begin_handler
+from pgdoc.runtime.primitives import async_call
+
+if TYPE_CHECKING:
+    from pgdoc._async.transaction import AsyncTransaction
+    from pgdoc.model.tokens import Mark
+
+__all__ = ["AsyncGroupLaneRows"]
+
+
+class AsyncGroupLaneRows(AsyncLaneRows):
+    """The rows of one handler, while this process has the partition.
+
+    They stand in the database of the handler's effects, which may be another than that of the events. The claim stands
+    beside the log; its epoch fences a former owner here.
+    """
+
+    async def begin(self) -> int:
+        """See `AsyncLaneRows`."""
+        consumer, claim = self._consumer, self._consumer.claim
+        if claim is None:
+            raise self.lost()
+        source = await self._store._streams.source_of_consumers()  # noqa: SLF001 (one package)
+        row = await async_call(
+            begin_handler,
+            source,
+            consumer.name,
+            claim,
+            self._registration.name,
+            tuple(consumer.begun_at),
+            again=self._memory.has_begun,
+            is_of_group=True,
+        )
+        self._memory.has_begun = True
+        self.skips_to, self._last = row.place, list(row.place)
+        return row.begun_times
+
+    async def save(self, tx: AsyncTransaction, mark: Mark) -> None:
+        """See `AsyncLaneRows`."""
+        place = [int(number) for number in mark.position]
+        if not await self._fetch_in(tx, "save_of_group", place=place, last=self._last):
+            raise self.lost()
+        self._saving = place
+
+    async def is_stored(self, mark: Mark) -> bool:
+        """See `AsyncLaneRows`."""
+        rows = await self._fetch("stored_of_group")
+        if not rows:
+            raise self.lost()
+        self._last = list(rows[0][0])
+        return tuple(self._last) >= mark.position
