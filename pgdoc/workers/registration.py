@@ -67,7 +67,7 @@ class Registration:
         name: str | None,
         where: Mapping[str, Any] | None,
         tables: bool,
-        topics: Sequence[str] | None,
+        topics: Sequence[str] | None = None,
         **options: Any,
     ) -> Self:
         """Check what the user gave."""
