@@ -13,7 +13,7 @@ from pgdoc.streams.options import StreamOptions, make_selection
 from pgdoc.streams.patience import TIMEOUT_S, check_lsn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from pgdoc._async.admin import AsyncAdmin
@@ -41,6 +41,7 @@ class AsyncServerCalls:
         *names: str,
         where: Mapping[str, Any] | None = None,
         tables: bool = False,
+        topics: Sequence[str] | None = None,
         snapshot: bool = False,
     ) -> bool:
         """Create a durable consumer without opening it, so that it misses nothing that is committed after this call.
@@ -49,14 +50,16 @@ class AsyncServerCalls:
         once. A consumer that exists stays as it is, and a process that has it open is not disturbed. If its slot was
         lost while nobody had it open, the call makes the slot again from history.
 
-        The names, `where` and `tables` are those of the later `watch`. They are checked as `watch` checks them, and
-        missing collections are created, but they are not stored: pass the same again when the consumer is opened.
+        The names, `where`, `tables` and `topics` are those of the later `watch`. They are checked as `watch` checks
+        them, and missing collections are created, but they are not stored: pass the same again when the consumer is
+        opened.
 
         Args:
             name: its name.
             *names: the collections and tables that it is to read; none for all collections.
             where: the filter of its events.
             tables: without names, all watched tables as well.
+            topics: as for `watch`.
             snapshot: whether it begins with the documents that exist when it is first opened, with `snapshot=True`.
 
         Returns:
@@ -78,7 +81,8 @@ class AsyncServerCalls:
         options = StreamOptions.of_consumer(
             check_consumer(name), where=where, snapshot=snapshot, codec=self._streams.codec
         )
-        return await self._admin.create_consumer(make_selection(names, options, tables=tables), options)
+        selection = make_selection(names, options.where, tables=tables, topics=topics)
+        return await self._admin.create_consumer(selection, options)
 
     async def drop_consumer(self, name: str, *, unused_for: timedelta | None = None) -> bool:
         """Drop a durable consumer with its slot, which then holds back no more WAL.

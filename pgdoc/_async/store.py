@@ -12,6 +12,7 @@ from pgdoc._async.catalog_calls import AsyncCatalogCalls
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.connections import AsyncConnections
 from pgdoc._async.dead_letters import AsyncDeadLetterCalls
+from pgdoc._async.publishing import publish_message
 from pgdoc._async.server_calls import AsyncServerCalls
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.stream_backend import AsyncStreamBackend
@@ -31,10 +32,11 @@ from pgdoc.runtime.retry import random_delays
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least, make_selection
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
+    from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.model.values import Encoder
@@ -205,10 +207,15 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
         session = AsyncTransactionSession(self._connections, metadata=metadata, isolation=None)
         return AsyncBulk(session, self._schema, auto_create=self._auto_create, ordered=ordered)
 
+    async def publish(self, topic: str, payload: Any, key: DocumentId | None = None) -> None:
+        """Publish an event of your own, in a transaction of its own; see `AsyncTransaction.publish`."""
+        await publish_message(self._connections, topic, payload, key)
+
     def watch(  # noqa: PLR0913 (the contract)
         self,
         *names: str,
         tables: bool = False,
+        topics: Sequence[str] | None = None,
         where: Mapping[str, Any] | None = None,
         snapshot: bool = False,
         resume_after: ResumeToken | Lsn | str | None = None,
@@ -219,14 +226,19 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
         buffer_size: int = BUFFER_SIZE,
         buffer_bytes: int = BUFFER_BYTES,
     ) -> AsyncChangeStream:
-        """Open a stream of the changes of several collections and tables, or of all of them, present and future.
+        """Open a stream of the changes of several collections, tables and topics, or of all collections.
+
+        Those to come count, too.
 
         Without `resume_after` the stream delivers nothing that was committed before the call, and everything that is
         committed after it returns.
 
         Args:
-            *names: the collections, and the tables as `"schema.table"` (see `add_table`); none for all collections.
+            *names: the collections, and the tables as `"schema.table"` (see `add_table`); none, or `"*"`, for all
+                collections.
             tables: without names, all watched tables as well.
+            topics: the topics of events that applications `publish`, such as `"order.shipped"`; `"order.*"` for all
+                below `order`, `"*"` for all. Without names, the stream is only on these.
             where: a filter on `event.to_dict()`, such as `{"event_type": "insert", "full_document.data.total": 5}`.
                 After `update_description.updated_fields`, the rest of a path is one key. Events that do not match take
                 no room in the buffer, and `resume_token` advances past them.
@@ -270,7 +282,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
         )
-        selection = make_selection(names, options, tables=tables)
+        selection = make_selection(names, options.where, tables=tables, topics=topics)
         return async_opening(AsyncChangeStream(self._streams, selection, options))
 
     async def close(self) -> None:

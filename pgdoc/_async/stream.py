@@ -56,7 +56,7 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening):
     def __init__(self, backend: AsyncStreamBackend, selection: Selection, options: StreamOptions) -> None:
         self._backend, self._selection, self._options = backend, selection, options
         self._mailbox = AsyncMailbox(options.buffer_size, options.buffer_bytes)
-        self._delivery = Delivery(self._mailbox, selection.collections, options)
+        self._delivery = Delivery(self._mailbox, selection.vital, options)
         self._consumer: Consumer | None = None
         self._snapshot_reader: AsyncSnapshotReader | None = None  # reads for `_delivery.snapshot`
         self._acknowledges = False  # whether asking for the next event acknowledges the last

@@ -113,6 +113,8 @@ class AsyncStreamBackend:
                 f"run ALTER TABLE {'.'.join(map(quote_identifier, address))} REPLICA IDENTITY FULL"
             )
         await self._publish(schema, names)
+        if selection.topics:
+            await self._publish_messages()
 
     async def prepare_start(self, selection: Selection, options: StreamOptions) -> None:
         """Prepare what a stream or a consumer with these options wants; what exists already creates nothing."""
@@ -161,6 +163,18 @@ class AsyncStreamBackend:
             fault = f"{fault} ({exc})"
         if fault is not None and await self._plugin() == "pgoutput":
             raise PublicationIncomplete(f'the publication "pgdoc" {fault}')
+
+    async def _publish_messages(self) -> None:
+        """Make sure that pgoutput sends messages, as `_publish` does for collections."""
+        ((is_published,),) = await self.fetch("messages_published")
+        if is_published or self.hub.source.plugin == "wal2json":
+            return
+        fault = "lacks pgdoc.messages: run SELECT pgdoc.publish_messages() as its owner"
+        try:
+            await self.fetch("publish_messages")
+        except PgdocError as exc:
+            if await self._plugin() == "pgoutput":
+                raise PublicationIncomplete(f'the publication "pgdoc" {fault} ({exc})') from exc
 
     async def _plugin(self) -> str:
         source = self.hub.source
@@ -238,7 +252,7 @@ class AsyncStreamBackend:
 
     async def existence(self, position: Position, selection: Selection) -> Existence | None:
         """Return which collections and tables of a stream exist at `position`; `None` for a stream on all."""
-        if selection.collections is None:
+        if selection.vital is None:
             return None
         at = (str(Lsn(position.commit_lsn)), str(Lsn(position.lsn)))
         rows = await self.fetch("existed", self.hub.source.schema, selection.names, *at)

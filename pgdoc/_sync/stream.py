@@ -57,7 +57,7 @@ class ChangeStream(StreamWaiting, Opening):
     def __init__(self, backend: StreamBackend, selection: Selection, options: StreamOptions) -> None:
         self._backend, self._selection, self._options = backend, selection, options
         self._mailbox = Mailbox(options.buffer_size, options.buffer_bytes)
-        self._delivery = Delivery(self._mailbox, selection.collections, options)
+        self._delivery = Delivery(self._mailbox, selection.vital, options)
         self._consumer: Consumer | None = None
         self._snapshot_reader: SnapshotReader | None = None  # reads for `_delivery.snapshot`
         self._acknowledges = False  # whether asking for the next event acknowledges the last

@@ -114,6 +114,8 @@ class StreamBackend:
                 f"run ALTER TABLE {'.'.join(map(quote_identifier, address))} REPLICA IDENTITY FULL"
             )
         self._publish(schema, names)
+        if selection.topics:
+            self._publish_messages()
 
     def prepare_start(self, selection: Selection, options: StreamOptions) -> None:
         """Prepare what a stream or a consumer with these options wants; what exists already creates nothing."""
@@ -162,6 +164,18 @@ class StreamBackend:
             fault = f"{fault} ({exc})"
         if fault is not None and self._plugin() == "pgoutput":
             raise PublicationIncomplete(f'the publication "pgdoc" {fault}')
+
+    def _publish_messages(self) -> None:
+        """Make sure that pgoutput sends messages, as `_publish` does for collections."""
+        ((is_published,),) = self.fetch("messages_published")
+        if is_published or self.hub.source.plugin == "wal2json":
+            return
+        fault = "lacks pgdoc.messages: run SELECT pgdoc.publish_messages() as its owner"
+        try:
+            self.fetch("publish_messages")
+        except PgdocError as exc:
+            if self._plugin() == "pgoutput":
+                raise PublicationIncomplete(f'the publication "pgdoc" {fault} ({exc})') from exc
 
     def _plugin(self) -> str:
         source = self.hub.source
@@ -239,7 +253,7 @@ class StreamBackend:
 
     def existence(self, position: Position, selection: Selection) -> Existence | None:
         """Return which collections and tables of a stream exist at `position`; `None` for a stream on all."""
-        if selection.collections is None:
+        if selection.vital is None:
             return None
         at = (str(Lsn(position.commit_lsn)), str(Lsn(position.lsn)))
         rows = self.fetch("existed", self.hub.source.schema, selection.names, *at)

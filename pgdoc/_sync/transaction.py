@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.collection import Collection
+from pgdoc._sync.publishing import publish_message
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from pgdoc._sync.transaction_session import TransactionSession
+    from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
 
 __all__ = ["Transaction"]
@@ -63,6 +65,27 @@ class Transaction:
         return Collection(self._session, self._schema, name, auto_create=self._auto_create)
 
     __getitem__ = collection
+
+    def publish(self, topic: str, payload: Any, key: DocumentId | None = None) -> None:
+        """Publish an event of your own: streams on its topic get it, in order with the changes of this transaction.
+
+        Nothing is stored: the event is only in the WAL, as the changes are, and is delivered once the transaction
+        commits. Those that are rolled back are not delivered.
+
+        Args:
+            topic: words of `A-Z`, `a-z`, `0-9`, `_` and `-` with dots between them, such as `order.shipped`.
+            payload: any JSON value, or what the store's encoder makes one of; at most 64 MiB of JSON text.
+            key: what the event is about, such as the id of a document: events of one key are handled in order. It
+                becomes the `document_id` of the event.
+
+        Raises:
+            InvalidName: `topic` is not a valid topic.
+            InvalidDocument: the payload can't be represented as JSON, or `key` is not a valid id. Nothing was sent.
+            DocumentTooLarge: the payload is too large.
+            DatabaseError: among other reasons, the role may not publish; the message says what to grant.
+            TransactionClosed: the transaction has not begun, or has ended.
+        """
+        publish_message(self._session, topic, payload, key)
 
     def bulk(self, *, ordered: bool = True) -> Bulk:
         """Return a bulk whose writes are part of this transaction; enter it with `with tx.bulk() as b`.

@@ -16,7 +16,7 @@ from pgdoc.runtime.primitives import sleep
 from pgdoc.workers.registration import Registration, check_handler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pgdoc.workers.figures import HandlerStatus
     from pgdoc.workers.findings import WorkerFinding
@@ -70,13 +70,14 @@ class Worker:
         consumer: str,
         where: Mapping[str, Any] | None = None,
         tables: bool = False,
+        topics: Sequence[str] | None = None,
         snapshot: bool = False,
         batch: int = BATCH,
         retries: int | None = 5,
         on_dead: str = "continue",
         name: str | None = None,
     ) -> Callable[[HandlerT], HandlerT]:
-        """Decorate a handler, which is called with events of these collections and tables.
+        """Decorate a handler, which is called with events of these collections, tables and topics.
 
         The names of its parameters say what it takes:
 
@@ -97,6 +98,7 @@ class Worker:
                 own position.
             where: a filter on events, as for `store.watch`.
             tables: without names, all watched tables as well.
+            topics: of events that applications publish, as for `store.watch`.
             snapshot: begin a new consumer with the documents that exist. Such a handler needs a consumer of its own.
             batch: the most events in one call, or in one transaction.
             retries: how often an event is tried again; `None` for ever.
@@ -122,6 +124,7 @@ class Worker:
                 consumer=consumer,
                 where=where,
                 tables=tables,
+                topics=topics,
                 snapshot=snapshot,
                 batch=batch,
                 retries=retries,

@@ -19,6 +19,7 @@ from pgdoc.model.tokens import Mark
 from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.activities import Activity, Flag, Caution
 from pgdoc.sql import statement
+from pgdoc.streams.options import EVERY_COLLECTION
 from pgdoc.workers.endings import Endings
 from pgdoc.workers.failures import is_loss, is_outage, named, text_of
 from pgdoc.workers.figures import HandlerFigures
@@ -108,10 +109,12 @@ class WorkerConsumer:
         where: Mapping[str, Any] | None = None
         if len(filters) == len(self.registrations):
             where = filters[0] if len(filters) == 1 else {"$or": filters}
-        names = {name for each in self.registrations for name in each.names}
-        has_all = not all(each.names for each in self.registrations)
+        names = {name for each in self.registrations for name in each.selection.collections or ()}
+        topics = {topic for each in self.registrations for topic in each.topics}
+        has_all = any(each.selection.collections is None for each in self.registrations)
         return {
-            "names": [] if has_all else sorted(names),
+            "names": [EVERY_COLLECTION] if has_all else sorted(names),
+            "topics": sorted(topics) or None,
             "tables": any(each.tables for each in self.registrations) or (has_all and any(map(is_table_name, names))),
             "where": where,
             "snapshot": any(each.snapshot for each in self.registrations),

@@ -26,6 +26,7 @@ from pgdoc.changes.table_rows import rows_of_table
 from pgdoc.decoding.catalog_messages import read_message
 from pgdoc.decoding.records import (
     COLLECTION_COLUMNS,
+    MESSAGE_KIND,
     Begin,
     CollectionChange,
     Commit,
@@ -36,6 +37,7 @@ from pgdoc.decoding.records import (
     RowChange,
 )
 from pgdoc.model.positions import MESSAGE, ROW
+from pgdoc.model.topics import is_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -150,7 +152,7 @@ class Assembler:
             former = self._registry.span_at(row.span.oid, row.span.since - 1)
             if former is not None and former.shape is not None and row.span.shape is not None:
                 change = change._replace(detail=(former.shape, row.span.shape))
-        is_other = row.span.shape is None and row.span.schema != self._registry.schema
+        is_other = (row.span.shape is None and row.span.schema != self._registry.schema) or is_topic(row.span.label)
         if change is None or is_other or self._begin is None:
             return
         self._registry_ordinal = self._registry_ordinal + 2 if row.lsn == self._registry_lsn else 0
@@ -172,6 +174,8 @@ class Assembler:
 
     def _rows_of(self, row: RowChange) -> list[RowChange]:
         """Return the row under the name of its collection or table: none if it belongs to none."""
+        if row.kind == MESSAGE_KIND:
+            return [row]
         if row.lsn >= self._registry.messages_until:
             span = self._registry.span_at(row.oid or row.table, row.lsn)
             if span is None:

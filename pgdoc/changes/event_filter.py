@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.changes.event_json import FIELDS, plain_field
 from pgdoc.changes.events import EventType
 from pgdoc.changes.router import Condition, RouteKey
+from pgdoc.decoding.records import MESSAGE_KIND
 from pgdoc.errors import InvalidFilter
 from pgdoc.query import finder, matcher, parse_filter, scalar_key
 from pgdoc.query.filters.nodes import MISSING, And, Equal, In, Not, Or
@@ -30,7 +31,14 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_where"]
 
-_ROW_KINDS: Final = {"insert": "I", "update": "U", "replace": "U", "delete": "D", "truncate": "T"}
+_ROW_KINDS: Final = {
+    "insert": "I",
+    "update": "U",
+    "replace": "U",
+    "delete": "D",
+    "truncate": "T",
+    "message": MESSAGE_KIND,
+}
 
 
 def parse_where(where: Mapping[str, Any], encoder: Encoder | None = None) -> Condition:
@@ -144,8 +152,11 @@ def _root(path: Path) -> tuple[Callable[[ChangeEvent], Any], Path]:
     field, *rest = path
     if field == "columns":
         return lambda event: event.columns, tuple(rest)
+    if field in _OF_MESSAGES:
+        return lambda event: MISSING if event.topic is None else getattr(event, field), tuple(rest)
     if field not in FIELDS:
-        raise _unknown(path, "use document_id" if field == "_id" else f"use one of {', '.join((*FIELDS, 'columns'))}")
+        known_fields = ", ".join((*FIELDS, "columns", *_OF_MESSAGES))
+        raise _unknown(path, "use document_id" if field == "_id" else f"use one of {known_fields}")
     known = _PARTS.get(field)
     if not rest or known is None:
         return lambda event: plain_field(event, field), tuple(rest)
@@ -180,3 +191,4 @@ _PARTS: Final = {
     "update_description": ("updated_fields", "removed_fields", "truncated_arrays", "disambiguated_paths"),
 }
 _BY_PATH: Final = ("updated_fields", "disambiguated_paths")
+_OF_MESSAGES: Final = ("topic", "payload")

@@ -11,7 +11,7 @@ import orjson
 from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.row_images import columns_of, images_of, iso_of, metadata_of, time_of
 from pgdoc.changes.table_rows import changed_of, columns_text_of, data_of
-from pgdoc.decoding.records import REST, ROW_KINDS
+from pgdoc.decoding.records import MESSAGE_KIND, REST, ROW_KINDS
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model import json_codec
 from pgdoc.model.documents import data_text
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pgdoc.decoding.records import RowChange
     from pgdoc.model.documents import Document
 
-__all__ = ["FIELDS", "json_of", "plain_field", "plain_of"]
+__all__ = ["FIELDS", "json_of", "payload_text", "plain_field", "plain_of"]
 
 
 class _Form(NamedTuple):
@@ -151,7 +151,28 @@ def _read_fields(event: ReadEvent, form: _Form) -> dict[str, Any]:
     columns = _shape_of_columns(event, form)
     if columns is not None:
         found["columns"] = columns
+    if event.topic is not None:
+        found["topic"], found["payload"] = event.topic, _shape_of_payload(event, form)
     return found
+
+
+def payload_text(event: ReadEvent) -> bytes | str | None:
+    """Return the JSON of the payload as the server sent it; `None` if the event is no message, or has only a value."""
+    state = event.__dict__
+    if "_change" in state:
+        text: bytes | str | None = event._images[0]["data"] if state["_change"].row.kind == MESSAGE_KIND else None  # noqa: SLF001
+        return text
+    return state["_texts"].get("payload") if "_texts" in state else None
+
+
+def _shape_of_payload(event: ReadEvent, form: _Form) -> Any:
+    """Represent the payload by its text, as a document, unless it was accessed."""
+    text = None if "payload" in event.__dict__ else payload_text(event)
+    return (
+        form.value(event.payload)
+        if text is None
+        else form.text(text, event.__dict__.get("_decode") or json_codec.decode)
+    )
 
 
 def _shape_of_columns(event: ReadEvent, form: _Form) -> Any:
@@ -165,7 +186,7 @@ def _shape_of_columns(event: ReadEvent, form: _Form) -> Any:
 def json_of(event: ReadEvent) -> bytes:
     """See `ChangeEvent.to_json`."""
     state = event.__dict__
-    if "_json" in state and not _is_accessed(state) and state.get("columns") is None:
+    if "_json" in state and not _is_accessed(state) and state.get("columns") is None and state.get("payload") is None:
         text: bytes = state["_json"]
         return text
     values = _read_directly(event, _JSON)
@@ -213,7 +234,7 @@ def _read_directly(event: ReadEvent, form: _Form) -> dict[str, Any] | None:
     columns: str | None = None
     try:
         if row.kind not in "IUD":
-            if row.kind not in ROW_KINDS and is_table_name(row.table):
+            if row.kind == MESSAGE_KIND or (row.kind not in ROW_KINDS and is_table_name(row.table)):
                 return None
             of_row: tuple[Any, ...] = (str(event.event_type), *_NO_ROW)
         elif is_table_name(row.table):

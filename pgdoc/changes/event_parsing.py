@@ -43,7 +43,9 @@ _MIDDLE: Final = re.compile(
     rb'(%b),"timestamp":(%b),"transaction_id":([0-9]++),"metadata":' % (_STRING, _STRING),
     re.DOTALL,
 )
-_TAIL: Final = re.compile(rb'(null|%b)(?:,"columns":(.++))?+' % _STRING, re.DOTALL)
+_TAIL: Final = re.compile(
+    rb'(null|%b)(?:,"topic":(%b),"payload":(.++)|,"columns":(.++))?+' % (_STRING, _STRING), re.DOTALL
+)
 _DOCUMENT_HEAD: Final = re.compile(rb'\{"id":(?P<id>%b),"data":' % _STRING, re.DOTALL)
 _DOCUMENT_TAIL: Final = re.compile(
     rb',"version":(?P<version>[0-9]++),"created_at":(?P<created_at>%b),"updated_at":(?P<updated_at>%b)\}'
@@ -120,7 +122,7 @@ def _cut_usual(raw: bytes) -> dict[str, bytes] | None:
         return None
     event_type, collection, document_id = head.groups()
     resume_token, timestamp, transaction_id = middle.groups()
-    renamed_to, columns = tail.groups()
+    renamed_to, topic, payload, columns = tail.groups()
     texts: dict[str, bytes] = {
         "event_type": event_type,
         "collection": collection,
@@ -136,6 +138,8 @@ def _cut_usual(raw: bytes) -> dict[str, bytes] | None:
     }
     if columns is not None:
         texts["columns"] = columns
+    if topic is not None:
+        texts["topic"], texts["payload"] = topic, payload
     return texts
 
 
@@ -332,6 +336,11 @@ def _metadata(event: ReadEvent) -> dict[str, Any]:
     return found
 
 
+def _payload(event: ReadEvent) -> Any:
+    text = event.__dict__["_texts"].get("payload")
+    return None if text is None else (event.__dict__.get("_decode") or json_codec.decode)(text)
+
+
 def _columns(event: ReadEvent) -> dict[str, Any] | None:
     text = event.__dict__["_texts"].get("columns")
     found: dict[str, Any] | None = None if text is None else _comparable(event)(text)
@@ -346,5 +355,7 @@ OF_JSON: Final[dict[str, Callable[[ReadEvent], Any]]] = {
     "timestamp": lambda event: _moment_in(event.__dict__["_texts"], "timestamp"),
     "metadata": _metadata,
     "columns": _columns,
+    "topic": lambda event: _text_in(texts, "topic") if "topic" in (texts := event.__dict__["_texts"]) else None,
+    "payload": _payload,
 }
 """The fields that an event reads from its JSON on first access."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.changes.diff import UpdateDescription, describe_update
-from pgdoc.changes.event_json import json_of, plain_of
+from pgdoc.changes.event_json import json_of, payload_text, plain_of
 from pgdoc.changes.event_parsing import OF_JSON, state_of_json
 from pgdoc.changes.row_images import (
     check_columns,
@@ -21,13 +21,14 @@ from pgdoc.changes.row_images import (
 )
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
 from pgdoc.changes.table_rows import columns_text_of, data_of
-from pgdoc.decoding.records import REST, ROW_KINDS, CollectionChange
+from pgdoc.decoding.records import MESSAGE_KIND, REST, ROW_KINDS, CollectionChange
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, Origin, document_of_image, moment_of, to_be_decoded_by
 from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
+from pgdoc.model.topics import topic_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,7 @@ class EventType(StrEnum):
     SCHEMA = "schema"
     INVALIDATE = "invalidate"
     SNAPSHOT = "snapshot"
+    MESSAGE = "message"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class ChangeEvent:
         renamed_to: the collection's new name (rename); otherwise `None`.
         columns: the other columns of the row, if it is of a table that was added with a `document`; the types of the
             columns `before` and `after` the change, by name (schema); otherwise `None`.
+        topic: what the application published the event under (message); otherwise `None`. The `collection` of such an
+            event is `topic:` and the topic, its `document_id` is the key.
+        payload: what it published (message); otherwise `None`.
     """
 
     event_type: EventType
@@ -93,6 +98,8 @@ class ChangeEvent:
     metadata: dict[str, Any]
     renamed_to: str | None = None
     columns: dict[str, Any] | None = None
+    topic: str | None = None
+    payload: Any = None
 
     if TYPE_CHECKING:  # what `from_change` sets
 
@@ -176,9 +183,10 @@ _set_state = ChangeEvent.__dict__["__dict__"].__set__
 
 
 def to_be_compared(event: ChangeEvent) -> ChangeEvent:
-    """Return the event of a snapshot for filters to look at: its numbers are exact."""
+    """Return the event for filters to look at: its numbers are exact."""
     if event.full_document is None:
-        return event
+        text = payload_text(event)
+        return event if text is None else replace(event, payload=json_codec.decode_comparable(text))
     return replace(event, full_document=to_be_decoded_by(json_codec.decode_comparable, event.full_document))
 
 
@@ -194,7 +202,12 @@ def from_snapshot(part: DuePart, number: int, document_id: str, row: StoredRow |
 _SNAPSHOT, _UPDATE = EventType.SNAPSHOT, EventType.UPDATE  # looking up a member takes as long as making an event
 
 
-_ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}
+_ROW_EVENTS = {
+    "I": EventType.INSERT,
+    "D": EventType.DELETE,
+    "T": EventType.TRUNCATE,
+    MESSAGE_KIND: EventType.MESSAGE,
+}
 
 
 def _event_type(event: ChangeEvent) -> EventType:
@@ -217,12 +230,12 @@ def _event_type(event: ChangeEvent) -> EventType:
 def _document_id(event: ChangeEvent) -> str | None:
     state = event.__dict__
     kind = state["_change"].row.kind
-    if kind not in "IUD":
+    if kind not in "IUDM":
         return None
     images = state.get("_images")
     if images is None:  # as the field does, which takes longer
         images = state["_images"] = images_of(event)
-    document_id: str = images[kind == "D"]["id"]
+    document_id: str | None = images[kind == "D"]["id"]
     return document_id
 
 
@@ -295,6 +308,16 @@ def _columns(event: ChangeEvent) -> dict[str, Any] | None:
     return None if text is None else (event.__dict__.get("_decode") or json_codec.decode_comparable)(text)
 
 
+def _topic(event: ChangeEvent) -> str | None:
+    row = event._change.row  # noqa: SLF001
+    return topic_of(row.table) if row.kind == MESSAGE_KIND else None
+
+
+def _payload(event: ChangeEvent) -> Any:
+    text = payload_text(event)
+    return None if text is None else (event.__dict__.get("_decode") or json_codec.decode)(text)
+
+
 def _resume_token(event: ChangeEvent) -> ResumeToken:
     return token_at(event._change.position, event._ids, event._progress)  # noqa: SLF001
 
@@ -343,6 +366,8 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "metadata": lambda event: metadata_of(event) if event._change.transaction.metadata else {},  # noqa: SLF001
     "renamed_to": lambda event: event._change.row.renamed_to,  # noqa: SLF001
     "columns": _columns,
+    "topic": _topic,
+    "payload": _payload,
 }
 
 

@@ -16,6 +16,7 @@ from pgdoc.changes.table_rows import TableRows
 from pgdoc.decoding.wal2json import columns_losing_nan
 from pgdoc.errors import PgdocError
 from pgdoc.model.table_names import is_table_name
+from pgdoc.model.topics import is_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -76,10 +77,13 @@ class Registry:
     def add(self, span: Span) -> None:
         """Take note of a span, or that a known one has ended; ignore one of another schema.
 
+        Ignored, too, is a table whose name is that of a topic: it could be taken for messages, and its owner for a role
+        that may publish.
+
         Raises:
             TableAdded: the present session can't read this table.
         """
-        if span.shape is None and span.schema != self.schema:
+        if (span.shape is None and span.schema != self.schema) or is_topic(span.label):
             return
         key = (span.oid, span.since)
         if key not in self._spans.get(span.oid, {}):  # what was known when the session began does not change it

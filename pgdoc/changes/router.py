@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from pgdoc.decoding.records import ROW_KINDS
 from pgdoc.model.table_names import is_table_name
+from pgdoc.model.topics import ANY_TOPIC, is_topic, selectors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -72,24 +73,35 @@ class Selection:
     """The collections and the filter that a stream asked for; `None` for all collections, or all changes.
 
     Attributes:
-        collections: may name watched tables, too.
+        collections: may name watched tables, too; empty for none, of a stream on topics only.
         with_tables: whether all watched tables belong to all collections.
+        topics: the names that select the topics, see `pgdoc.model.topics`.
     """
 
     collections: frozenset[str] | None = None
     where: Condition | None = None
     with_tables: bool = False
+    topics: frozenset[str] = frozenset()
 
     @property
     def tables(self) -> frozenset[str | None] | frozenset[str]:
         """The tables whose rows it can want. `None` stands for any collection, `ANY_TABLE` for any watched table."""
         restricted = self.where.tables if self.where is not None else None
-        if restricted is None:
-            return self.collections or (_ALL if self.with_tables else _COLLECTIONS)
-        return frozenset(filter(self.covers, restricted))
+        if restricted is not None:
+            return frozenset(filter(self.covers, restricted))
+        if self.collections is None:
+            return (_ALL if self.with_tables else _COLLECTIONS) | self.topics
+        return self.collections | self.topics
+
+    @property
+    def vital(self) -> frozenset[str] | None:
+        """The collections and tables without which its stream ends; `None` if it never does for that."""
+        return None if self.topics else self.collections
 
     def covers(self, name: str) -> bool:
-        """Return whether it is on a collection or table, whatever its filter says."""
+        """Return whether it is on a collection, table or topic, whatever its filter says."""
+        if is_topic(name):
+            return not self.topics.isdisjoint(selectors_of(name))
         if self.collections is None:
             return self.with_tables or not is_table_name(name)
         return name in self.collections
@@ -115,7 +127,7 @@ class Selection:
     def may_want(self, table: str, kind: str) -> bool:
         """Return whether it can want rows of a table and kind."""
         tables, kinds = self.tables, self.kinds
-        return (table in tables or _wildcard_of(table) in tables) and (kind in kinds or None in kinds)
+        return not tables.isdisjoint(_keys_of(table)) and (kind in kinds or None in kinds)
 
     def wants_row(self, change: Change, view: View) -> bool:
         """Return whether it wants a row whose table and looked-up value match."""
@@ -141,22 +153,31 @@ _COLLECTIONS: Final[frozenset[str | None]] = frozenset({None})
 _ALL: Final[frozenset[str | None]] = frozenset({None, ANY_TABLE})
 
 
-def _wildcard_of(table: str) -> str | None:
-    return ANY_TABLE if is_table_name(table) else None
+def _keys_of(table: str) -> tuple[str | None, ...]:
+    """Return what can stand in `Selection.tables` for a collection, table or topic."""
+    if is_topic(table):
+        return selectors_of(table)
+    return table, ANY_TABLE if is_table_name(table) else None
 
 
 def named_by(selections: Iterable[Selection]) -> frozenset[str] | None:
-    """Return the collections and tables that some selections can want; `None` if one can want all."""
+    """Return the collections and tables that some selections can want; `None` if one can want all.
+
+    One name, `ANY_TOPIC`, stands for all topics that they can want.
+    """
     named = _union_of(selections)
-    return None if None in named else frozenset(name for name in named if name is not None)
+    if None in named:
+        return None
+    return frozenset(ANY_TOPIC if is_topic(name) else name for name in named if name is not None)
 
 
 def names_of(selections: Iterable[Selection]) -> list[str] | None:
     """Return what the catalog's functions take for what some selections can want, or a little more."""
     named = _union_of(selections)
+    others = sorted(name for name in named if name is not None and not is_topic(name))
     if None in named:
-        return None if len(named) == 1 else [ANY_TABLE]
-    return sorted(name for name in named if name is not None)
+        return [ANY_TABLE] if others else None
+    return others
 
 
 def _union_of(selections: Iterable[Selection]) -> frozenset[str | None]:
@@ -306,7 +327,7 @@ class Router:
     def _find_route(self, table: str, kind: str) -> _Route:
         if len(self._routes) >= _MOST_ROUTES:  # tables come and go
             self._routes.clear()
-        tables = table, _wildcard_of(table)
+        tables = _keys_of(table)
         sets = [self._by_table_and_kind.get(key, {}) for key in product(tables, (kind, None))]
         found = [selection for selections in sets for selection in selections]
         unfiltered = [each for each in found if each.where is None or each.where.rest is None]

@@ -83,4 +83,6 @@ OF_SNAPSHOT: Final[dict[str, Callable[[ReadEvent], Any]]] = {
     "metadata": lambda _event: {},
     "renamed_to": lambda _event: None,
     "columns": _columns,
+    "topic": lambda _event: None,
+    "payload": lambda _event: None,
 }

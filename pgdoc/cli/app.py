@@ -33,6 +33,7 @@ from pgdoc.cli.invocation import own_command
 from pgdoc.cli.metrics import metrics_command
 from pgdoc.cli.opening import explain_missing, has_schema, missing_collections, open_stream, schema_not_found
 from pgdoc.cli.output import print_events, print_fields, print_json, print_json_lines
+from pgdoc.cli.publishing import Topics, add_publish_command
 from pgdoc.cli.relay import relay_command
 from pgdoc.cli.render import printable
 from pgdoc.cli.sizes import read_size
@@ -66,6 +67,7 @@ app.add_typer(upgrade_app, name="upgrade")
 app.command("grant", cls=PlainCommand)(grant_command)
 app.command("worker", cls=PlainCommand)(worker_command)
 app.command("relay", cls=PlainCommand)(relay_command)
+add_publish_command(app)
 
 _TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0
@@ -187,6 +189,7 @@ def watch_command(  # noqa: PLR0913 (its options)
     ] = None,
     *,
     tables: Annotated[bool, typer.Option("--tables", help="Without names, watch all watched tables, too.")] = False,
+    topic: Topics = None,
     create: Annotated[
         bool, typer.Option("--create", help="Create the collections and the consumer that do not exist.")
     ] = False,
@@ -227,6 +230,7 @@ def watch_command(  # noqa: PLR0913 (its options)
     refuse_names_with_tables(names, tables=tables)
     options = {
         "tables": tables,
+        "topics": topic,
         "where": where,
         "snapshot": snapshot,
         "resume_after": resume_after,
@@ -236,8 +240,8 @@ def watch_command(  # noqa: PLR0913 (its options)
         open_store("watch", dsn, schema, auto_create=create) as store,
         open_stream(store, schema, names, options, create=create) as stream,
     ):
-        everything = "all collections and tables" if tables else "all collections"
-        typer.echo(f"watching {', '.join(names) or everything}; Ctrl-C stops", err=True)
+        everything = ["all collections and tables"] if tables else [] if topic else ["all collections"]
+        typer.echo(f"watching {', '.join([*(names or everything), *(topic or ())])}; Ctrl-C stops", err=True)
         for missing in missing_collections(store, names):  # possible only if the stream resumes
             found = "is not watched" if is_table_name(missing) else "does not exist"
             typer.echo(

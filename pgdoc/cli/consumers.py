@@ -12,6 +12,7 @@ from pgdoc.cli.consumer_care import add_care_commands
 from pgdoc.cli.consumer_group import ConsumerGroup, print_consumers
 from pgdoc.cli.opening import create_consumer
 from pgdoc.cli.output import print_json
+from pgdoc.cli.publishing import Topics
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 
 __all__ = ["consumers_app"]
@@ -57,6 +58,7 @@ def create_consumer_command(  # noqa: PLR0913 (its options)
     ] = None,
     *,
     tables: Annotated[bool, typer.Option("--tables", help="Without names, all watched tables, too.")] = False,
+    topic: Topics = None,
     snapshot: Annotated[
         bool, typer.Option("--snapshot", help="Begin with the documents that exist, when opened with snapshot=True.")
     ] = False,
@@ -80,7 +82,7 @@ def create_consumer_command(  # noqa: PLR0913 (its options)
     group = context.obj.with_options(dsn, schema, json=json)
     names, of_schema = collections or [], group.schema or DEFAULT_SCHEMA
     refuse_names_with_tables(names, tables=tables)
-    options = {"where": where, "tables": tables, "snapshot": snapshot}
+    options = {"where": where, "tables": tables, "topics": topic, "snapshot": snapshot}
     with open_store("consumers", group.dsn, of_schema, auto_create=create) as store:
         is_new = create_consumer(store, of_schema, name, names, options, create=create)
     if group.json:

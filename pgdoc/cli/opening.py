@@ -157,7 +157,7 @@ def explain_missing(store: pgdoc.Store, schema: str, name: str, advice: str = ""
 def missing_collections(store: pgdoc.Store, names: list[str]) -> list[str]:
     """Return the names, sorted, of which there is no collection or watched table."""
     tables = [table.name for table in store.tables()] if any(map(is_table_name, names)) else []
-    return sorted(set(names).difference(store.collections(), tables)) if names else []
+    return sorted(set(names).difference(store.collections(), tables, {"*"})) if names else []
 
 
 def has_schema(store: pgdoc.Store, schema: str) -> bool:

@@ -108,9 +108,10 @@ def printable(text: str) -> str:
 
 
 def _target(event: ChangeEvent) -> str:
+    name = printable(event.topic or event.collection)
     if event.document_id is None:
-        return printable(event.collection)
-    return f"{printable(event.collection)}/{_cut(event.document_id, _VALUE_WIDTH)}"
+        return name
+    return f"{name}/{_cut(event.document_id, _VALUE_WIDTH)}"
 
 
 def _content(event: ChangeEvent) -> list[Text]:
@@ -124,7 +125,9 @@ def _content(event: ChangeEvent) -> list[Text]:
         before, after = event.full_document_before_change, event.full_document
         if before is not None and after is not None:
             return _changes(event.update_description or diff(before.data, after.data), before.data)
-        return [Text(shorten(document.data, _DOCUMENT_WIDTH)) for document in (before, after) if document is not None]
+        values = [document.data for document in (before, after) if document is not None]
+        values += [event.payload] if event.event_type is EventType.MESSAGE else []
+        return [Text(shorten(value, _DOCUMENT_WIDTH)) for value in values]
     except UnreadableDocument as error:
         return [Text(printable(f"unreadable: {error}"), style="red")]
 

@@ -253,7 +253,7 @@ class Consumer(ConsumerFeed):
         if start.anew:
             self._progress.begin_anew()
             self.snapshot = start.snapshot
-            self.existence = ownership.existence(start.position, selection.collections)
+            self.existence = ownership.existence(start.position, selection.vital)
             self.recreated += 1
         owned = self._owned = OwnedSlot(self._source, ownership, cluster, start, self._progress, selection=selection)
         self._cluster = cluster
@@ -270,7 +270,7 @@ class Consumer(ConsumerFeed):
         self._progress.begun = Mark(position, start.snapshot)
         self._progress.hold(start.confirmed if ownership.wants_failover else None, ownership.wal_end()[0])
         self.snapshot = start.snapshot
-        self.existence = ownership.existence(position, self._subscription.selection.collections)
+        self.existence = ownership.existence(position, self._subscription.selection.vital)
         self.claim = self._won
         self._mailbox.begin_at(position)
         self._subscription.after = resume_point(position)

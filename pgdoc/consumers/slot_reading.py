@@ -102,7 +102,10 @@ class SlotReading:
             except UnsentChange:
                 poison, route = None, STRAIGHT
                 if self._session.route.part.only is None:
-                    poison, route = find_poison(self._open_copy, self._selection.collections, unsent)
+                    has_topics = bool(self._selection.topics)
+                    poison, route = find_poison(
+                        self._open_copy, self._selection.collections, unsent, has_topics=has_topics
+                    )
                 if wants_any(self._selection, poison):
                     self._pass_or_raise(unsent, poison)
                 if poison is None:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pgdoc.database.rights import STREAMER_TABLES, granting_command, identifier
+from pgdoc.database.rights import MESSAGE_RIGHTS, STREAMER_TABLES, granting_command, identifier
 from pgdoc.errors import CatalogMissing, DatabaseError
 from pgdoc.sql import statement
 
@@ -33,7 +33,7 @@ _QUERIES: Final = ("server", "role", "collections", "tables", "creators", "reade
 
 _MEANINGS: Final = {
     "reader": 'reads the documents of the schema "{schema}"',
-    "writer": 'reads and writes the documents of the schema "{schema}"',
+    "writer": 'reads and writes the documents of the schema "{schema}", and publishes events of its own',
     "streamer": 'opens streams, consumers and workers, with snapshots of the schema "{schema}" and of watched tables',
     "owner": 'creates collections in the schema "{schema}" and owns them, and lets streams watch tables that it owns',
 }
@@ -168,6 +168,7 @@ class _Planner:
                 self._note_policies("the role sees the documents that they let through")
             case "writer":
                 self._grant_collections(_WRITE)
+                self._let_publish_messages()
                 self._note_policies("the role reads and writes the documents that they let through")
             case "streamer":
                 self._let_stream()
@@ -290,6 +291,14 @@ class _Planner:
             f"{granting_command(reader.name, 'writer' if reader.writes else 'reader', self.schema)} afterwards"
             for reader in self.facts.readers
         ]
+
+    def _let_publish_messages(self) -> None:
+        """Let the role publish, if whoever runs this may grant it: writing documents needs no right of the catalog."""
+        server, text = self.facts.server, f"GRANT {MESSAGE_RIGHTS} {self._to}"
+        if server.grantor_is_superuser or server.grantor == server.catalog_owner:
+            self._add(text, self._catalog_owner, has=self.facts.role.publishes)
+        elif not self.facts.role.publishes:
+            self.notes.append(f"to let the role publish events, run {text} as {self._catalog_owner}")
 
     def _let_publish(self) -> None:
         """Let the owner of the catalog publish what the role owns: PostgreSQL has no smaller right for that."""

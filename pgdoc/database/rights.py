@@ -10,7 +10,15 @@ import psycopg
 from pgdoc.database.quoting import identifier
 from pgdoc.errors import CollectionNotFound
 
-__all__ = ["CONSUMER_TABLES", "STREAMER_TABLES", "Caller", "granting_command", "identifier", "may_not_create"]
+__all__ = [
+    "CONSUMER_TABLES",
+    "MESSAGE_RIGHTS",
+    "STREAMER_TABLES",
+    "Caller",
+    "granting_command",
+    "identifier",
+    "may_not_create",
+]
 
 CONSUMER_TABLES: Final = ("pgdoc.consumers", "pgdoc.consumer_progress", "pgdoc.owners", "pgdoc.unreadable")
 """The tables that roles with consumers write."""
@@ -19,6 +27,9 @@ _LETTERS: Final = "pgdoc.dead_letters"
 _WORKER_TABLES: Final = ("pgdoc.handlers", _LETTERS)
 STREAMER_TABLES: Final = (*CONSUMER_TABLES, *_WORKER_TABLES, "pgdoc.relays")
 """The tables that `pgdoc grant --as streamer` covers: those, and the tables that roles with workers or relays write."""
+
+MESSAGE_RIGHTS: Final = "INSERT (topic, key, payload) ON TABLE pgdoc.messages"
+"""What a role needs to publish events of its own."""
 
 _DEFAULT_SCHEMA: Final = "docs"
 
@@ -41,6 +52,13 @@ class Caller(NamedTuple):
         return (
             f"Role {self._named} needs SELECT, INSERT, UPDATE and DELETE on it, and USAGE on its schema: "
             f"{self._printed('writer', 'all of it')}"
+        )
+
+    def to_publish(self) -> str:
+        """About a call that publishes an event."""
+        return (
+            f"As the catalog's owner, run GRANT {MESSAGE_RIGHTS} TO {identifier(self.role)}; "
+            f"{self._printed('writer', 'all that writers need')}"
         )
 
     def to_own(self, name: str) -> str:

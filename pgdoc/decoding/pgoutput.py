@@ -16,9 +16,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, iso_time, parse_keepalive, sent_at, unpack_lsn, xlog_start
+from pgdoc.decoding.message_rows import MESSAGES, images_of_message, pgoutput_name
 from pgdoc.decoding.parts import EVERYTHING, Part
 from pgdoc.decoding.records import (
     COLLECTION_COLUMNS,
+    MESSAGE_KIND,
     REST,
     Begin,
     Commit,
@@ -96,9 +98,8 @@ class PgOutput:
                 relation = relations.get(frame[_TABLE:_TUPLE]) or self._relation(frame[_TABLE:_TUPLE])
                 if self._begin is not None:
                     self._append_begin(records)
-                if relation.is_registry:
-                    if kind != "D":
-                        append(relation.read_registry_row(kind, frame))
+                if relation.is_of_catalog:
+                    records += relation.read_catalog_row(kind, frame)
                     continue
                 complete = relation.has_collection_columns and (kind == "I" or frame.startswith(_OLD, _TUPLE))
                 lsn = unpack_lsn(frame, 1)[0]
@@ -130,7 +131,7 @@ class PgOutput:
             self._relations[frame[_TABLE:_TUPLE]] = _read_relation(frame, self._schema)
         elif tag == _TRUNCATE:
             for relation in [self._relation(table) for table in _truncated(frame)]:
-                if not relation.is_registry:
+                if not relation.is_of_catalog:
                     self._append_begin(records)
                     records.append(
                         RowChange(xlog_start(frame), "T", relation.table, frame, True, _no_images, relation.oid)
@@ -169,16 +170,31 @@ class Relation:
         columns: in their order.
     """
 
-    __slots__ = ("columns", "has_collection_columns", "is_registry", "oid", "read_images", "table")
+    __slots__ = ("columns", "has_collection_columns", "is_of_catalog", "is_registry", "oid", "read_images", "table")
 
-    def __init__(self, oid: int, table: str, columns: list[_TableColumn], *, is_registry: bool) -> None:
+    def __init__(
+        self, oid: int, table: str, columns: list[_TableColumn], *, is_registry: bool, is_messages: bool = False
+    ) -> None:
         self.oid = oid
         self.table = table
         self.is_registry = is_registry
+        self.is_of_catalog = is_registry or is_messages
         self.columns = columns
         self.has_collection_columns = {column.name for column in columns} >= COLLECTION_COLUMNS
         is_usual = [(column.name, column.type_oid) for column in columns] == _COLLECTION
         self.read_images: Callable[[bytes], Images] = self._read_parts if is_usual else self  # every row change has it
+
+    def read_catalog_row(self, kind: str, frame: bytes) -> list[Record]:
+        """Return what a change of a table of the catalog is, if it is anything."""
+        if self.is_registry:
+            return [self.read_registry_row(kind, frame)] if kind != "D" else []
+        if kind != "I":  # a message is deleted at once
+            return []
+        name = pgoutput_name(frame, _TUPLE + 3, self.columns)
+        return [RowChange(xlog_start(frame), MESSAGE_KIND, name, frame, True, self._read_message, self.oid)]
+
+    def _read_message(self, frame: bytes) -> Images:
+        return images_of_message(self(frame).after)
 
     def read_registry_row(self, kind: str, frame: bytes) -> RegistryRow:
         """Decode a row of the registry. A name is exact in any case: an oid can't be taken for another table's."""
@@ -340,8 +356,9 @@ def _read_relation(frame: bytes, wanted_schema: str) -> Relation:
         name, at = _text(frame, at + 1)
         columns.append(_TableColumn(name, _read(_long, frame, at), bool(flags & _PART_OF_KEY)))
         at += 8
-    is_registry = (schema, table) == REGISTRY
-    return Relation(oid, table if schema == wanted_schema else "", columns, is_registry=is_registry)
+    is_registry, is_messages = (schema, table) == REGISTRY, (schema, table) == MESSAGES
+    name = table if schema == wanted_schema else ""
+    return Relation(oid, name, columns, is_registry=is_registry, is_messages=is_messages)
 
 
 def _text(frame: bytes, at: int) -> tuple[str, int]:

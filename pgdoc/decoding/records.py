@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 COLLECTION_COLUMNS = frozenset({"id", "data", "version", "replaced_version", "created_at", "updated_at"})
 
-ROW_KINDS = frozenset("IUDT")
+ROW_KINDS = frozenset("IUDTM")
 """The kinds of a `RowChange`. Every other kind is that of a `CollectionChange`."""
+
+MESSAGE_KIND: Final = "M"
+"""The kind of a row that is an event of the application's own, see `message_rows`. Its table is its topic's name."""
 
 
 class Begin(NamedTuple):
@@ -75,7 +78,7 @@ class RowChange(NamedTuple):
     change, mostly for garbage collection of rows that only wait in a buffer.
 
     Attributes:
-        kind: `I`, `U`, `D` or `T`.
+        kind: `I`, `U`, `D`, `T`, or `MESSAGE_KIND`.
         table: its name in the schema that is read. Before the change is assembled, pgoutput's may be outdated, or empty
             if the table was in another schema.
         complete: whether the message has all the images that its kind should have.

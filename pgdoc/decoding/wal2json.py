@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, parse_keepalive, sent_at, unpack_lsn, xlog_start
+from pgdoc.decoding.message_rows import MESSAGES, read_wal2json_message, wal2json_name
 from pgdoc.decoding.parts import EVERYTHING, Part
 from pgdoc.decoding.records import (
     COLLECTION_COLUMNS,
+    MESSAGE_KIND,
     REST,
     Begin,
     Commit,
@@ -30,6 +32,7 @@ from pgdoc.decoding.records import (
 from pgdoc.decoding.registry_rows import REGISTRY, read_registry_row
 from pgdoc.errors import ProtocolError
 from pgdoc.model.table_names import is_table_name, table_address
+from pgdoc.model.topics import is_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,8 +63,8 @@ _ACTION = PAYLOAD + len('{"action":"')
 _UNKNOWN_TIME = "2000-01-01 00:00:00+00"
 """The time of a transaction whose session has a replication origin but gave no time: PostgreSQL's zero."""
 _PATTERN_CHARACTERS = frozenset("\\ \t\n\r\v\f,.*'\"")
-_REGISTRY = "\0registry"
-"""Stands for the registry's name, which a table of another schema can have, too."""
+_REGISTRY, _MESSAGES = "\0registry", "\0messages"
+"""Stand for the names of tables of the catalog, which tables of another schema can have, too."""
 
 
 def wal2json_options(schema: str, part: Part = EVERYTHING, watched: Iterable[str] = ()) -> dict[str, str]:
@@ -69,10 +72,13 @@ def wal2json_options(schema: str, part: Part = EVERYTHING, watched: Iterable[str
 
     `watched` are the names, in events, of tables of any schema whose changes are asked for, too.
     """
+    messages = ".".join(MESSAGES)
     if part.only is None:
-        names = [f"{_escaped(schema)}.*", *map(_qualified, sorted(watched))]
+        names = [f"{_escaped(schema)}.*", *map(_qualified, sorted(watched)), messages]
     else:
-        names = [_qualified(name if is_table_name(name) else f"{schema}.{name}") for name in sorted(part.only)]
+        others = sorted(name for name in part.only if not is_topic(name))
+        names = [_qualified(name if is_table_name(name) else f"{schema}.{name}") for name in others]
+        names += [messages] if len(others) < len(part.only) else []
     options = {
         "format-version": "2",
         "include-lsn": "1",
@@ -126,9 +132,8 @@ class Wal2Json:
                     self._append_begin(records)
                 if frame.startswith(self._address, self._at) and frame.endswith(b"}"):
                     table = self._table
-                elif (table := self._find_table(frame)) is _REGISTRY:
-                    if kind in "IU":
-                        append(read_registry_row(xlog_start(frame), kind, read_images(frame), frame))
+                elif (table := self._find_table(frame)) is _REGISTRY or table is _MESSAGES:
+                    records += _read_catalog_row(table, kind, frame)
                     continue
                 complete = "." in table or (  # `is_table_name`, inline: the assembler looks at such a table's rows
                     frame.rfind(_LATE_COLUMN) > 0 if kind == "I" else kind == "T" or _has_before(frame)
@@ -176,7 +181,7 @@ class Wal2Json:
             table = _table(frame, self._schema)
             if end > 0 and b"\\" not in address:  # else the address may end inside the name
                 self._tables[address] = table
-        if table is not _REGISTRY and address in self._tables:
+        if table is not _REGISTRY and table is not _MESSAGES and address in self._tables:
             self._address, self._at, self._table = address, start, table
         return table
 
@@ -195,10 +200,23 @@ def _table(frame: bytes, wanted_schema: str | None) -> str:
             schema, _, table = address.decode().partition(_TABLE.decode())
     except (UnicodeDecodeError, KeyError, TypeError) as exc:
         raise ProtocolError(f"wal2json sent a change with an unreadable table name: {exc!r}", offset=start) from exc
-    if (schema, table) == REGISTRY:
-        return _REGISTRY
+    if (schema, table) in _OF_CATALOG:
+        return _OF_CATALOG[schema, table]
     is_bare = wanted_schema is None or (wanted_schema == schema and not is_table_name(table))
     return table if is_bare else f"{schema}.{table}"
+
+
+_OF_CATALOG = {REGISTRY: _REGISTRY, MESSAGES: _MESSAGES}
+
+
+def _read_catalog_row(table: str, kind: str, frame: bytes) -> list[Record]:
+    """Return what a change of a table of the catalog is, if it is anything."""
+    lsn = xlog_start(frame)
+    if table is _REGISTRY:
+        return [read_registry_row(lsn, kind, read_images(frame), frame)] if kind in "IU" else []
+    if kind != "I":  # a message is deleted at once
+        return []
+    return [RowChange(lsn, MESSAGE_KIND, wal2json_name(frame), frame, True, read_wal2json_message)]
 
 
 def _has_before(frame: bytes) -> bool:

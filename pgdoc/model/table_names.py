@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pgdoc.errors import InvalidInput, InvalidName
 from pgdoc.model.short_repr import short_repr
+from pgdoc.model.topics import is_topic, topic_of
 
 __all__ = ["check_document_column", "check_table", "is_table_name", "table_address", "titled"]
 
@@ -18,7 +19,9 @@ def is_table_name(name: str) -> bool:
 
 
 def titled(name: str, schema: str = "") -> str:
-    """Return what messages call a collection, with its schema if that is given, or a table."""
+    """Return what messages call a collection, with its schema if that is given, a table or a topic."""
+    if is_topic(name):
+        return f'topic "{topic_of(name)}"'
     if is_table_name(name):
         return f'table "{name}"'
     return f'collection "{schema}.{name}"' if schema else f'collection "{name}"'
@@ -26,6 +29,10 @@ def titled(name: str, schema: str = "") -> str:
 
 def check_table(name: Any) -> str:
     """Return the name if it is that of a table, with its schema."""
+    if isinstance(name, str) and is_topic(name):
+        raise InvalidName(
+            f"{short_repr(name)} is the name of a topic: pass topics=, and rename the schema of a table of this name"
+        )
     if not isinstance(name, str) or not all(name.partition(".")):
         raise InvalidName(f"{short_repr(name)} is not the name of a table: give its schema, too, as in 'public.orders'")
     if not all(_is_possible(part) for part in table_address(name)):

@@ -19,6 +19,7 @@ from pgdoc.decoding.parts import Part
 from pgdoc.decoding.records import ROW_KINDS
 from pgdoc.errors import PgdocError, ServerUnreachable, UnreadableChange
 from pgdoc.model.positions import Lsn
+from pgdoc.model.topics import ANY_TOPIC
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import read_burst
 from pgdoc.runtime.deadline import is_closing
@@ -75,11 +76,13 @@ def find_poison(
     names: frozenset[str] | None,
     unsent: UnsentChange,
     *,
+    has_topics: bool = False,
     check: Callable[[], object] = bool,
 ) -> tuple[frozenset[str] | None, Route]:
     """Return which collections have a change that wal2json can't send, and the route to the others.
 
     Reads the transaction a few times for each of them. `names` are the collections that are wanted; `None` for all.
+    With `has_topics`, messages are wanted, too, which all come from one table: `ANY_TOPIC` stands for it.
     `check` is called meanwhile, and may raise. A thread that has to end gives up.
 
     Returns:
@@ -112,6 +115,7 @@ def find_poison(
 
     try:
         wanted = (read(()) or frozenset()) if names is None else names
+        wanted |= {ANY_TOPIC} if has_topics else frozenset()
         poison = frozenset(find(sorted(wanted)))
     except PgdocError as exc:
         if exc.resumable:
@@ -123,12 +127,14 @@ def find_poison(
 
 def wants_any(selection: Selection, poison: frozenset[str] | None) -> bool:
     """Return whether a stream can want changes of these collections; `None` stands for any."""
+    if poison is not None and ANY_TOPIC in poison and selection.topics:
+        return True
     return poison is None or any(selection.may_want(name, kind) for name in poison for kind in ROW_KINDS)
 
 
 def unreadable(unsent: UnsentChange, poison: frozenset[str] | None, subject: str, advice: str) -> UnreadableChange:
     """Make the error for a stream that wants what can't be read."""
-    listed = ", ".join(f'"{name}"' for name in sorted(poison or ()))
+    listed = ", ".join("pgdoc.messages" if name == ANY_TOPIC else f'"{name}"' for name in sorted(poison or ()))
     found = f"a change of {listed}" if listed else "a change (of a collection that could not be found out)"
     xid = None if unsent.transaction is None else unsent.transaction.xid
     error = UnreadableChange(

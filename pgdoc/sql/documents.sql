@@ -22,6 +22,11 @@ WITH "pgdoc metadata" AS MATERIALIZED (SELECT pg_logical_emit_message(true, 'pgd
 -- name: emit
 SELECT pg_logical_emit_message(true, 'pgdoc', %s)
 
+-- name: publish
+-- A trigger of the table deletes the row at once: its INSERT is the event.
+{with_metadata} INSERT INTO pgdoc.messages (topic, key, payload) SELECT %s::text, %s::text, %s::jsonb {from_metadata}
+RETURNING true
+
 -- name: insert
 {with_metadata} INSERT INTO {table} (id, data) SELECT %s, %s::jsonb {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO NOTHING

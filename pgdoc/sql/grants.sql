@@ -17,6 +17,8 @@ SELECT current_setting('server_version_num')::int AS version, current_database()
           WHERE g.rolname = 'rds_replication'::name) AS has_rds_replication,
   ARRAY(SELECT wanted.name FROM unnest(%(tables)s::text[]) AS wanted(name) WHERE (to_regclass(wanted.name) IS NULL)
         UNION ALL
+        SELECT 'pgdoc.messages'::text WHERE to_regclass('pgdoc.messages') IS NULL
+        UNION ALL
         SELECT wanted.name FROM unnest(%(functions)s::text[]) AS wanted(name) WHERE (to_regprocedure(wanted.name) IS NULL)) AS missing
 FROM (SELECT) AS one LEFT JOIN pg_namespace n ON n.nspname = 'pgdoc'::name LEFT JOIN pg_roles c ON c.oid = n.nspowner
 
@@ -34,6 +36,8 @@ SELECT r.rolsuper AS is_superuser, r.rolcanlogin AS can_login, r.rolbypassrls AS
   (SELECT bool_and(has_table_privilege(r.oid, to_regclass(wanted.name)::oid, needed.privilege))
      FROM unnest(%(tables)s::text[]) AS wanted(name),
        unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed(privilege)) AS writes_consumers,
+  (SELECT bool_and(has_column_privilege(r.oid, to_regclass('pgdoc.messages')::oid, needed.name, 'INSERT'))
+     FROM unnest(ARRAY['topic', 'key', 'payload']) AS needed(name)) AS publishes,
   coalesce((SELECT pg_has_role(n.nspowner, r.oid, 'USAGE') FROM pg_namespace n WHERE n.nspname = 'pgdoc'::name), false) AS is_published_for,
   coalesce((SELECT pg_has_role(r.oid, n.nspowner, 'MEMBER') FROM pg_namespace n WHERE n.nspname = 'pgdoc'::name), false) AS acts_as_catalog_owner
 FROM pg_roles r WHERE r.rolname = %(role)s::name

@@ -144,6 +144,14 @@ SELECT pgdoc.publication_fault(%s, %s)
 -- name: publish
 SELECT pgdoc.publish(%s)
 
+-- name: messages_published
+SELECT EXISTS (
+  SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+  WHERE p.pubname = 'pgdoc'::name AND r.prrelid = 'pgdoc.messages'::regclass::oid)
+
+-- name: publish_messages
+SELECT pgdoc.publish_messages()
+
 -- name: published_since
 SELECT (pgdoc.published_since(%s, %s) - '0/0'::pg_lsn)::bigint AS since
 

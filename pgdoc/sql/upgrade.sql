@@ -77,7 +77,7 @@ FROM pg_stat_activity a
 WHERE a.pid = o.pid AND a.backend_start IS NULL AND NOT o.needs_lease
 
 -- name: freeze
-SELECT pgdoc.freeze()
+SELECT pgdoc.freeze(), pgdoc.freeze_table('pgdoc.messages')
 
 -- name: thaw
 SELECT pgdoc.thaw()
@@ -111,6 +111,8 @@ WHERE r.until IS NULL AND NOT coalesce(pgdoc.is_frozen(to_regclass(format('%%I.%
 UNION ALL
 SELECT 'pgdoc', 'registry' WHERE NOT pgdoc.is_frozen('pgdoc.registry')
 UNION ALL
+SELECT 'pgdoc', 'messages' WHERE NOT pgdoc.is_frozen('pgdoc.messages')
+UNION ALL
 SELECT 'pgdoc', 'owners' WHERE NOT pgdoc.is_frozen('pgdoc.owners')
 ORDER BY 1, 2
 
@@ -119,7 +121,7 @@ ORDER BY 1, 2
 SELECT DISTINCT t.tgrelid::regclass::text AS name
 FROM pg_trigger t
 WHERE t.tgfoid = 'pgdoc.refuse_frozen()'::regprocedure
-  AND t.tgrelid <> ALL (ARRAY['pgdoc.registry'::regclass, 'pgdoc.owners'::regclass])
+  AND t.tgrelid <> ALL (ARRAY['pgdoc.registry'::regclass, 'pgdoc.messages'::regclass, 'pgdoc.owners'::regclass])
   AND NOT EXISTS (SELECT FROM pgdoc.registry r WHERE r.oid = t.tgrelid AND r.until IS NULL)
 ORDER BY 1
 
@@ -157,6 +159,7 @@ SELECT DISTINCT l.pid, a.usename AS role, l.relation::regclass::text AS relation
 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.granted AND l.locktype = 'relation' AND a.pid <> pg_backend_pid()
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND (l.relation = ANY (ARRAY(SELECT r.oid FROM pgdoc.registry r WHERE r.until IS NULL)) OR l.relation = 'pgdoc.registry'::regclass)
+  AND (l.relation = ANY (ARRAY(SELECT r.oid FROM pgdoc.registry r WHERE r.until IS NULL)) OR l.relation = 'pgdoc.registry'::regclass
+    OR l.relation = 'pgdoc.messages'::regclass)
 ORDER BY l.pid
 LIMIT 10

@@ -77,6 +77,11 @@ class Group:
         """The collections and tables that they want; `None` for all."""
         return named_by(subscription.selection for subscription in self)
 
+    @property
+    def has_topics(self) -> bool:
+        """Whether they want messages, too."""
+        return any(subscription.selection.topics for subscription in self)
+
     def remove(self, subscription: Subscription) -> None:
         """Remove one subscription."""
         del self.waited_s[subscription]
@@ -260,7 +265,9 @@ class CatchUp:
             pass
         poison, route = None, STRAIGHT
         if session.route.part.only is None:
-            poison, route = find_poison(open_route, group.names, unsent, check=self._check_hub)
+            poison, route = find_poison(
+                open_route, group.names, unsent, has_topics=group.has_topics, check=self._check_hub
+            )
         for subscription in [each for each in group if self._is_stuck(each, poison, unsent)]:
             advice = f"Open it again with resume_after='{Lsn(unsent.until)}' to go on after that transaction"
             error = unreadable(unsent, poison, "the stream", advice)

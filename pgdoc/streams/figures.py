@@ -59,8 +59,9 @@ def _name_of(selection: Selection) -> str:
 
     A thousand streams, each on one document of a collection, so have one name.
     """
-    if selection.collections is None:
+    if selection.collections is None and not selection.topics:
         return "*.*" if selection.with_tables else "*"
-    names = sorted(selection.collections)
+    everything = ["*.*" if selection.with_tables else "*"] if selection.collections is None else selection.collections
+    names = [*sorted(everything), *sorted(selection.topics)]
     rest = len(names) - _MOST_NAMES
     return ",".join(names[:_MOST_NAMES])[:_LONGEST] + (f",+{rest}" if rest > 0 else "")

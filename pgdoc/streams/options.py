@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pgdoc.changes.event_filter import parse_where
 from pgdoc.changes.events import ChangeEvent
@@ -14,6 +14,7 @@ from pgdoc.model.positions import Lsn
 from pgdoc.model.short_repr import short_repr
 from pgdoc.model.table_names import check_table, is_table_name
 from pgdoc.model.tokens import ResumeToken, SnapshotStage
+from pgdoc.model.topics import check_topics
 from pgdoc.model.value_codec import USUAL_VALUES
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from pgdoc.model.tokens import SnapshotState
     from pgdoc.model.value_codec import ValueCodec
 
+
+EVERY_COLLECTION: Final = "*"
+"""Among the names of a stream, what stands for all collections."""
 
 BUFFER_SIZE = 10_000
 BUFFER_BYTES = 64 << 20
@@ -118,21 +122,25 @@ class StreamOptions:
             raise InvalidResumeToken("the token is from inside a snapshot: pass snapshot=True to continue it")
 
 
-def make_selection(names: Iterable[str], options: StreamOptions, *, tables: bool) -> Selection:
-    """Return what a stream is on: collections and tables, or all collections, with or without all watched tables."""
-    checked = check_selection(names, tables=tables)
-    return Selection(checked or None, options.where, with_tables=tables)
+def make_selection(
+    names: Iterable[str], where: Condition | None, *, tables: bool, topics: Iterable[str] | None = None
+) -> Selection:
+    """Return what a stream is on.
 
-
-def check_selection(names: Iterable[str], *, tables: bool) -> frozenset[str]:
-    """Check the names of collections and tables."""
+    Collections and tables by their names; `*` among them stands for all collections, as no names do where there are no
+    topics. With `tables`, also all watched tables.
+    """
+    names, selected = set(names), check_topics(topics)
+    has_all = EVERY_COLLECTION in names or tables or not (names or selected)
     checked = frozenset(
         check_table(name) if isinstance(name, str) and is_table_name(name) else check_name(name, "collection")
-        for name in names
+        for name in names - {EVERY_COLLECTION}
     )
     if checked and tables:
         raise ValueError("tables=True stands for all collections and watched tables: leave out the names, or tables")
-    return checked
+    if checked and has_all:
+        raise ValueError("'*' stands for all collections: leave out the other names, or '*'")
+    return Selection(None if has_all else checked, where, with_tables=tables, topics=selected)
 
 
 def read_token(resume_after: ResumeToken | Lsn | str) -> ResumeToken | Lsn:

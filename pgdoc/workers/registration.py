@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pgdoc.changes import events
 from pgdoc.changes.event_filter import parse_where
-from pgdoc.changes.router import Selection
 from pgdoc.model.names import check_consumer
 from pgdoc.model.short_repr import short_repr
-from pgdoc.streams.options import check_at_least, check_selection
+from pgdoc.streams.options import EVERY_COLLECTION, check_at_least, make_selection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pgdoc.changes.events import ChangeEvent
+    from pgdoc.changes.router import Selection
     from pgdoc.model.values import Encoder
 
 __all__ = ["Registration", "async_check_handler", "check_handler", "check_result"]
@@ -32,7 +32,8 @@ class Registration:
     """A handler with its options.
 
     Attributes:
-        names: of its collections and tables; empty for all collections.
+        names: of its collections and tables; empty for all collections, or for none if there are topics.
+        topics: as the user gave them.
         where: the filter as given.
         selection: what it handles.
         retries: how often an event is tried again; `None` for ever.
@@ -44,6 +45,7 @@ class Registration:
     name: str
     consumer: str
     names: tuple[str, ...]
+    topics: tuple[str, ...]
     tables: bool
     where: Mapping[str, Any] | None
     selection: Selection
@@ -65,12 +67,13 @@ class Registration:
         name: str | None,
         where: Mapping[str, Any] | None,
         tables: bool,
+        topics: Sequence[str] | None = None,
         **options: Any,
     ) -> Self:
         """Check what the user gave."""
         taken = _taken(function)
         condition = None if where is None else parse_where(where, encoder)
-        collections = check_selection(names, tables=tables)
+        selection = make_selection(names, condition, tables=tables, topics=topics)
         found = cls(
             function=function,
             name=_name_of(function) if name is None else name,
@@ -78,7 +81,8 @@ class Registration:
             names=names,
             where=where,
             tables=tables,
-            selection=Selection(collections or None, condition, with_tables=tables),
+            topics=tuple(topics or ()),
+            selection=selection,
             takes_tx="tx" in taken,
             takes_one="event" in taken,
             **options,
@@ -109,6 +113,10 @@ class Registration:
     def described(self) -> str:
         """What it takes, and how its failures are treated, for people."""
         everything = "all collections and tables" if self.tables else "all collections"
+        if self.selection.collections is not None:
+            everything = ""
+        names = [*(name for name in self.names if name != EVERY_COLLECTION)] or [everything]
+        sources = [*filter(None, names), *(f"topic {topic}" for topic in self.topics)]
         taken = ("tx, " if self.takes_tx else "") + ("event" if self.takes_one else "events")
         retries = (
             "retries for ever"
@@ -116,7 +124,7 @@ class Registration:
             else f"{self.retries} retr{'y' if self.retries == 1 else 'ies'}, then {self.on_dead}"
         )
         return (
-            f"{self.name}({taken}) on {', '.join(self.names) or everything}{' where ...' if self.where else ''}, "
+            f"{self.name}({taken}) on {', '.join(sources)}{' where ...' if self.where else ''}, "
             f"batches of {self.batch:,}, {retries}"
         )
 

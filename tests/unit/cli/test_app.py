@@ -107,6 +107,7 @@ class FakeStore:
         self,
         *names: str,
         tables: bool = False,  # noqa: ARG002 (the contract)
+        topics: list[str] | None = None,  # noqa: ARG002 (the contract)
         where: Any = None,
         snapshot: bool = False,
         resume_after: str | None = None,

@@ -254,7 +254,7 @@ def test_damaged_frames_raise_nothing_but_protocol_errors(frames):
     [("docs", "docs.*"), ("Weird, T.able*'\"\\", "Weird\\,\\ T\\.able\\*\\'\\\"\\\\.*"), ("straße", "straße.*")],
 )
 def test_the_filter_is_always_the_whole_schema_and_the_registry(schema, pattern):
-    assert wal2json_options(schema)["add-tables"] == f"{pattern},pgdoc.registry"
+    assert wal2json_options(schema)["add-tables"] == f"{pattern},pgdoc.messages,pgdoc.registry"
 
 
 def test_only_the_catalogs_table_is_the_registry():

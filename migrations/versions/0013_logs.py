@@ -1,4 +1,4 @@
-"""What relays need: how their logs and their consumers' positions belong together."""
+"""Beyond one machine: events of the application's own, and what relays need."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 SQL = Path(__file__).parents[1] / "sql"
-PARTS = ("relays",)  # each has a file `0013_<part>.sql`, and one with `_down`
+PARTS = ("messages", "relays")  # each has a file `0013_<part>.sql`, and one with `_down`
 
 
 def upgrade() -> None:

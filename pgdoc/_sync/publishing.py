@@ -1,0 +1,30 @@
+# Written by .ci/twins.py from pgdoc/_async/publishing.py: change that file, and run it.
+"""Publishes events of the application's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgdoc.crud.messages import message_error, message_params, message_statement, not_published
+
+if TYPE_CHECKING:
+    from pgdoc._sync.session import Session
+    from pgdoc.model.ids import DocumentId
+
+__all__ = ["publish_message"]
+
+
+def publish_message(session: Session, topic: str, payload: Any, key: DocumentId | None) -> None:
+    """Publish one event: see `Transaction.publish`."""
+    session.check_open()
+    params = message_params(topic, payload, key, session.codec.encoder)
+    metadata = session.metadata_message()
+    query = message_statement(with_metadata=metadata is not None)
+    try:
+        rows = session.fetch(query, params if metadata is None else [metadata, *params])
+    except psycopg.Error as exc:
+        raise message_error(exc, topic, session.caller, in_transaction=session.in_transaction) from exc
+    if not rows:
+        raise not_published(topic)
