@@ -15,7 +15,7 @@ __all__ = [
     "check_server",
 ]
 
-REVISION = "0012"
+REVISION = "0013"
 """The newest revision in `migrations/versions`, which this version of pgdoc needs."""
 
 FIND_REVISION = b"SELECT version_num FROM pgdoc.alembic_version"
