@@ -188,6 +188,7 @@ DECLARE
 BEGIN
   FOR relation IN
     SELECT conrelid FROM pg_constraint WHERE conname = 'pgdoc_data' AND contype = 'c' AND pgdoc.is_collection(conrelid)
+      AND NOT (SELECT relispartition FROM pg_class WHERE oid = conrelid)
   LOOP
     BEGIN
       PERFORM pgdoc.equip_collection(relation);

@@ -713,7 +713,7 @@ BEGIN
   FOR old IN
     SELECT c.oid::regclass AS relation, n.nspname, c.relname
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND 6 = (
+    WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relpersistence = 'p' AND 6 = (
       SELECT count(*) FROM pg_attribute a
       WHERE a.attrelid = c.oid AND NOT a.attisdropped AND (a.attname, a.atttypid) IN (
         ('id', 'text'::regtype), ('data', 'jsonb'::regtype), ('version', 'bigint'::regtype),

@@ -268,7 +268,7 @@ BEGIN
   RETURN pgdoc.publication_fault(schema_name);
 END $$;
 
-DROP FUNCTION IF EXISTS pgdoc.altered_relations(text);
+DROP FUNCTION IF EXISTS pgdoc.altered_relations(text), pgdoc.check_dropped_partitions(), pgdoc.is_partition(oid, oid), pgdoc.knows_partitions();
 DROP FUNCTION pgdoc.label(text, text, text), pgdoc.registry_changes(oid[]), pgdoc.restore_identity(regclass, text), pgdoc.remove_table(regclass),
   pgdoc.withdraw(regclass), pgdoc.leave_table(regclass), pgdoc.is_added(regclass, text), pgdoc.add_table(regclass, text),
   pgdoc.is_published(oid), pgdoc.claim_registry(), pgdoc.role_fault(regclass), pgdoc.enter_table(regclass, text, text), pgdoc.check_snapshot_of(regclass),

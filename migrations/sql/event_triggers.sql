@@ -18,19 +18,52 @@ BEGIN
     SELECT r.oid FROM pg_event_trigger_dropped_objects() o JOIN pgdoc.registry r ON r.oid = o.objid
     WHERE r.until IS NULL AND r.kind = 'table' AND o.classid = 'pg_class'::regclass AND o.objsubid <> 0 AND tg_tag NOT IN ('ALTER TABLE', 'ALTER TYPE')
   ) AS found;
+  PERFORM pgdoc.check_dropped_partitions();
   IF changed IS NOT NULL THEN
     PERFORM pgdoc.follow(changed, false);
   END IF;
 EXCEPTION
-  WHEN deadlock_detected OR lock_not_available OR serialization_failure OR SQLSTATE 'PGD06' THEN
-    RAISE;  -- the command would have failed like this at any other table and can be repeated, or the database is frozen
+  WHEN deadlock_detected OR lock_not_available OR serialization_failure OR SQLSTATE 'PGD03' OR SQLSTATE 'PGD06' THEN
+    RAISE;  -- the command would have failed like this at any other table and can be repeated, or it is refused
   WHEN OTHERS THEN  -- readers find out by themselves
     RAISE WARNING 'pgdoc could not follow the DROP: %', SQLERRM;
 END $$;
 
+-- Refuses to drop a partition of a collection that stays: its documents would be gone without an event.
+CREATE OR REPLACE FUNCTION pgdoc.check_dropped_partitions() RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  dropped record;
+BEGIN
+  IF NOT pgdoc.knows_partitions() THEN
+    RETURN;
+  END IF;
+  FOR dropped IN
+    SELECT o.object_identity AS name, r.oid::regclass AS root
+    FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid CROSS JOIN pg_event_trigger_dropped_objects() o
+    WHERE r.until IS NULL AND r.partitions IS NOT NULL AND o.classid = 'pg_class'::regclass AND o.objsubid = 0
+      AND r.partitions ? o.objid::text AND pgdoc.is_bound()
+  LOOP
+    RAISE EXCEPTION 'table % can''t be dropped by itself: it is a partition of the collection %', dropped.name, dropped.root
+      USING ERRCODE = 'PGD03', HINT = 'DELETE its documents, or drop the collection.';
+  END LOOP;
+END $$;
+
+-- Whether the catalog has revision 0013: these functions stay when it is downgraded.
+CREATE OR REPLACE FUNCTION pgdoc.knows_partitions() RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pgdoc.registry'::regclass AND attname = 'partitions' AND NOT attisdropped)
+$$;
+
+-- Whether a table is one of the partitions with which a collection was registered.
+CREATE OR REPLACE FUNCTION pgdoc.is_partition(child oid, root oid) RETURNS boolean LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN pgdoc.knows_partitions() AND EXISTS (
+    SELECT FROM pgdoc.registry r WHERE r.oid = root AND r.until IS NULL AND r.partitions ? child::text);
+END $$;
+
 -- The tables that a command may have changed: those that it names, with their partitions and children, to which PostgreSQL
--- passes it on. What it did to a type may
--- concern any watched table.
+-- passes it on, and with their parents, whose partitions they are. What it did to a type may concern any watched table.
 CREATE OR REPLACE FUNCTION pgdoc.altered_relations(tag text) RETURNS oid[] LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
   WITH RECURSIVE named AS (
@@ -40,6 +73,8 @@ SET search_path = pg_catalog, pg_temp AS $$
   )
   SELECT ARRAY(
     SELECT n.oid FROM named n
+    UNION
+    SELECT i.inhparent FROM named n JOIN pg_inherits i ON i.inhrelid = n.oid
     UNION
     SELECT r.oid
     FROM pgdoc.registry r JOIN pgdoc.table_prints(ARRAY(SELECT w.oid FROM pgdoc.registry w WHERE w.until IS NULL AND w.kind = 'table')) AS now
@@ -59,6 +94,7 @@ BEGIN
     FROM pg_event_trigger_ddl_commands() d JOIN pg_inherits i ON i.inhrelid = d.objid
       JOIN pgdoc.registry r ON r.oid = i.inhparent AND r.until IS NULL AND r.kind = 'collection'
     WHERE d.classid = 'pg_class'::regclass AND tg_tag IN ('CREATE TABLE', 'ALTER TABLE') AND pgdoc.is_bound()
+      AND NOT pgdoc.is_partition(i.inhrelid, r.oid)
   LOOP
     RAISE EXCEPTION 'table % can''t inherit from the collection %', altered.child, altered.relation
       USING ERRCODE = 'PGD03', HINT = 'Create it with LIKE instead.';
@@ -72,7 +108,8 @@ BEGIN
         END AS fault
       FROM unnest(pgdoc.altered_relations(tg_tag)) AS d(oid) JOIN pg_class c ON c.oid = d.oid
         JOIN pgdoc.registry r ON r.oid = c.oid AND r.until IS NULL,
-        LATERAL (SELECT CASE WHEN c.relreplident <> 'f' THEN 'without REPLICA IDENTITY FULL its changes have no before images' END) AS unidentified(fault)
+        LATERAL (SELECT CASE WHEN c.relreplident <> 'f' OR c.relkind = 'p' AND EXISTS (
+            SELECT FROM pg_inherits i JOIN pg_class part ON part.oid = i.inhrelid WHERE i.inhparent = c.oid AND part.relreplident <> 'f') THEN 'without REPLICA IDENTITY FULL its changes have no before images' END) AS unidentified(fault)
     ) AS found
     WHERE found.fault IS NOT NULL AND pgdoc.is_bound()  -- in a copy, the oids there can be those of any tables
   LOOP

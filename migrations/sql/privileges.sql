@@ -34,6 +34,7 @@ BEGIN
           'set_metadata', 'create_collection', 'drop_collection', 'rename_collection', 'register', 'unregister', 'lock_table',
           'lock_followed', 'equip_collection', 'add_table', 'remove_table', 'leave_table', 'read_table', 'lock_patiently',
           'withdraw', 'restore_identity', 'set_max_size', 'set_json_schema', 'publish', 'publish_messages', 'follow_own_ddl', 'before_update', 'refuse_insert',
+          'check_truncate', 'create_table',
           'follow_tables', 'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build',
           'expire_batch', 'claim_expiry') AS is_wanted,
         EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl WHERE acl.grantee = 0) AS is_public

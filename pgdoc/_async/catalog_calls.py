@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import dict_row
 
-from pgdoc.crud.sizes import check_max_size
+from pgdoc.crud.sizes import check_max_size, check_partitions
 from pgdoc.crud.statements import catalog_statement
 from pgdoc.crud.validation import schema_params
 from pgdoc.database.errors import map_error
@@ -36,7 +36,12 @@ class AsyncCatalogCalls:
         raise NotImplementedError
 
     async def create_collection(
-        self, name: str, *, json_schema: Mapping[str, Any] | None = None, max_size: int | None = DEFAULT_MAX_SIZE
+        self,
+        name: str,
+        *,
+        json_schema: Mapping[str, Any] | None = None,
+        max_size: int | None = DEFAULT_MAX_SIZE,
+        partitions: int | None = None,
     ) -> AsyncCollection:
         """Create a collection if it does not exist, and return its handle. One that exists keeps its limits.
 
@@ -44,16 +49,21 @@ class AsyncCatalogCalls:
             name: a letter or `_` followed by letters, digits, `_` or `-`.
             json_schema: what the data must look like, see `Collection.set_limits`, which changes these limits.
             max_size: how many bytes of JSON text a document may have; `None` for no limit.
+            partitions: over how many tables the documents are spread by a hash of their id, 1 to 256; by default, all
+                are in one. It can't be changed later. `docs/reference/documents.md` says when it helps.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
-            InvalidInput: `max_size` or `json_schema` is not valid.
+            InvalidInput: `max_size`, `json_schema` or `partitions` is not valid.
             MissingExtra: `json_schema` needs the extra `validation`.
             CollectionNotFound: a table of this name is not a collection.
-            DatabaseError: the role may not create it.
+            DatabaseError: the role may not create it; or it exists with another number of partitions.
         """
         collection, limits = self.collection(name), [check_max_size(max_size), *schema_params(json_schema)]
-        await self._call("create_collection", name, last=limits)
+        if partitions is None:
+            await self._call("create_collection", name, last=limits)
+        else:
+            await self._call("create_partitioned", name, last=[*limits, check_partitions(partitions)])
         return collection
 
     async def drop_collection(self, name: str) -> bool:
@@ -113,6 +123,6 @@ class AsyncCatalogCalls:
             raise InvalidName(str(exc)) from exc
         except psycopg.Error as exc:
             caller = self._connections.caller
-            rights = caller.to_create() if name == "create_collection" else caller.to_own(names[0])
+            rights = caller.to_create() if name.startswith("create_") else caller.to_own(names[0])
             raise map_error(exc, f'collection "{self._schema}.{names[0]}"', rights=rights) from exc
         return result

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgdoc._async.brief_locks import execute_briefly
 from pgdoc.crud.guard import replaced
+from pgdoc.crud.partition_indexes import index_statement, joined_build, refuse_unique
 from pgdoc.crud.statements import table_statement
 from pgdoc.database.errors import is_conflict, map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
@@ -26,7 +28,6 @@ from pgdoc.query.indexes.definition import (
 )
 from pgdoc.query.indexes.definition import relation_name as _relation_name
 from pgdoc.runtime.primitives import async_execute_watched, async_sleep
-from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -64,7 +65,7 @@ class AsyncIndexes:
         """Build an index without blocking readers or writers; do nothing if it exists.
 
         An unfinished index is built again. Inside a transaction, the build blocks writers of the collection until the
-        transaction ends.
+        transaction ends. That of a collection with partitions locks it for a moment at the end, and can't be `unique`.
 
         Args:
             paths: the paths, in the order of the sort, each with a leading `-` to descend; or `"$**"` alone, for
@@ -84,7 +85,8 @@ class AsyncIndexes:
             The name of the index.
 
         Raises:
-            InvalidInput: these paths can't be indexed, or `collation` or `expire_after` is invalid.
+            InvalidInput: these paths can't be indexed, `collation` or `expire_after` is invalid, or the collection has
+                partitions and the index is to be `unique`.
             InvalidFilter: `where` is not a filter that an index can have.
             InvalidName: `name` is not a valid index name.
             DuplicateDocument: two documents have the same values in a unique index, which was not created.
@@ -120,10 +122,10 @@ class AsyncIndexes:
         oid = await self._table.look_up()
         if oid is None:
             self._table.check_creatable()
-        return collect_indexes(await self._fetch(_sql("parts"), [oid])) if oid is not None else []
+        return collect_indexes(await self._fetch(index_statement("parts"), [oid])) if oid is not None else []
 
     async def drop_index(self, name: str) -> bool:
-        """Drop an index, finished or not, without blocking readers or writers.
+        """Drop an index, finished or not, without blocking readers or writers; with partitions, for a moment.
 
         Returns:
             Whether the index existed.
@@ -141,6 +143,13 @@ class AsyncIndexes:
                 found = [row[0] for row in await _parts_of(connection, oid, name)]
                 for relation in found:
                     await self._drop(connection, relation)
+                left = [
+                    row[0]
+                    for part, _ in await _partitions(connection, oid)
+                    for row in await _parts_of(connection, part, name)
+                ]
+                for relation in left:
+                    await self._drop_left(connection, relation)
         except psycopg.Error as exc:
             raise self._mapped(exc, f"index {name!r} of ") from exc
         finally:
@@ -177,7 +186,7 @@ class AsyncIndexes:
                 yield connection
             finally:
                 if not connection.closed:
-                    await connection.execute(_sql("end_build"), [oid])
+                    await connection.execute(index_statement("end_build"), [oid])
 
     async def _begin_build(self, connection: AsyncConnection[Any], oid: int) -> bool:
         """Note that this session builds; return `False` if another one does, or if the table stays locked.
@@ -187,8 +196,8 @@ class AsyncIndexes:
         try:
             async with connection.transaction():
                 await connection.execute(_LOCK_TIMEOUT)
-                await connection.execute(_sql("lock", table=self._table.name))
-                return bool((await _rows(connection, _sql("begin_build"), [oid]))[0][0])
+                await connection.execute(index_statement("lock", table=self._table.name))
+                return bool((await _rows(connection, index_statement("begin_build"), [oid]))[0][0])
         except psycopg.errors.LockNotAvailable:
             return False
 
@@ -200,6 +209,9 @@ class AsyncIndexes:
         progress: Callable[[IndexProgress], object] | None,
     ) -> None:
         """Build the missing parts of the index; rebuild those that are unfinished or outdated."""
+        partitions = await _partitions(connection, oid)
+        if partitions and plan.unique:
+            refuse_unique(self._table.subject, plan.paths)
         found = await self._found_parts(connection, oid, plan)
         missing = []
         for part in plan.parts:
@@ -212,9 +224,12 @@ class AsyncIndexes:
             elif part.label == TIMES and row[3] != (comment := plan.comment(part)):
                 await self._comment(connection, row[0], *await _literals(connection, [comment]))
         for part in missing:
-            await self._build(connection, oid, plan, part, progress)
+            if partitions and not self._session.in_transaction:
+                await self._build_joined(connection, oid, plan, part, progress)
+            else:
+                await self._build(connection, oid, plan, part, progress)
         if missing:
-            await connection.execute(_sql("analyze", table=self._table.name))
+            await connection.execute(index_statement("analyze", table=self._table.name))
 
     async def _found_parts(
         self, connection: AsyncConnection[Any], oid: int, plan: IndexPlan
@@ -256,10 +271,8 @@ class AsyncIndexes:
     ) -> None:
         table = self._address[1]
         relation = _relation_name(table, oid, plan.name, part.label)
-        *literals, comment = await _literals(connection, [*part.body.params, plan.comment(part)])
-        texts = part.body.text.split("%s")
-        body = "".join(text + literal for text, literal in zip(texts, [*literals, ""], strict=True))
-        query = _sql(
+        body, comment = await _definition(connection, plan, part)
+        query = index_statement(
             "create_unique" if plan.unique and not part.label else "create",
             concurrently=self._concurrently,
             name=f'"{relation}"',
@@ -276,6 +289,29 @@ class AsyncIndexes:
             raise
         await self._comment(connection, relation, comment)
 
+    async def _build_joined(
+        self,
+        connection: AsyncConnection[Any],
+        oid: int,
+        plan: IndexPlan,
+        part: IndexPart,
+        progress: Callable[[IndexProgress], object] | None,
+    ) -> None:
+        """Build the index of each partition, and join them to one."""
+        body, comment = await _definition(connection, plan, part)
+        found = await _partitions(connection, oid)
+        build = joined_build(self._address, oid, found, plan=plan, part=part, body=body, comment=comment)
+        for relation, query in build.builds:
+            await self._drop_left(connection, relation)
+            await self._execute(connection, query, plan.name, progress)
+        await execute_briefly(connection, build.joining)
+        await self._check_table(connection, oid, build.relation)
+
+    async def _drop_left(self, connection: AsyncConnection[Any], relation: str) -> None:
+        """Drop what an interrupted build has left of an index of one partition."""
+        if not self._session.in_transaction:
+            await connection.execute(index_statement("drop_left", name=quoted(self._address[0], relation)))
+
     async def _execute(
         self,
         connection: AsyncConnection[Any],
@@ -289,7 +325,7 @@ class AsyncIndexes:
         ((pid,),) = await _rows(connection, b"SELECT pg_catalog.pg_backend_pid()", [])
 
         async def report() -> None:
-            for phase, *measures in await self._session.fetch(_sql("progress"), [pid]):
+            for phase, *measures in await self._session.fetch(index_statement("progress"), [pid]):
                 blocks, of_blocks, tuples, of_tuples = (int(measure or 0) for measure in measures)
                 done, total = (blocks, of_blocks) if of_blocks else (tuples, of_tuples)
                 progress(IndexProgress(name, phase, done, total))
@@ -298,16 +334,19 @@ class AsyncIndexes:
 
     async def _check_table(self, connection: AsyncConnection[Any], oid: int, relation: str) -> None:
         """Check that no other table had the collection's name: CREATE INDEX CONCURRENTLY has no guard."""
-        rows = await _rows(connection, _sql("table_of"), [oid, quoted(self._address[0], relation)])
+        rows = await _rows(connection, index_statement("table_of"), [oid, quoted(self._address[0], relation)])
         if not (rows and rows[0][0]):
             raise replaced(self._table.subject)
 
     async def _comment(self, connection: AsyncConnection[Any], relation: str, comment: str) -> None:
-        await connection.execute(_sql("comment", name=quoted(self._address[0], relation), comment=comment))
+        await connection.execute(index_statement("comment", name=quoted(self._address[0], relation), comment=comment))
 
     async def _drop(self, connection: AsyncConnection[Any], relation: str) -> None:
         name = quoted(self._address[0], relation)
-        await connection.execute(_sql("drop", concurrently=self._concurrently, name=name))
+        try:
+            await connection.execute(index_statement("drop", concurrently=self._concurrently, name=name))
+        except psycopg.errors.FeatureNotSupported:  # it is the index of all partitions
+            await execute_briefly(connection, [index_statement("drop", concurrently="", name=name)])
 
     @property
     def _concurrently(self) -> str:
@@ -321,12 +360,24 @@ async def _parts_of(connection: AsyncConnection[Any], oid: int, name: str) -> li
     """
     labels = ["", TIMES, *(f"{kind}{number}" for kind in ("items", "spans", "arrays") for number in range(8))]
     digests = {part_digest(oid, name, label) for label in labels}
-    rows = await _rows(connection, _sql("parts"), [oid])
+    rows = await _rows(connection, index_statement("parts"), [oid])
     return [
         row
         for row in rows
         if row[0].rpartition(".")[2] in digests or ((comment := read_comment(row[3])) and comment["name"] == name)
     ]
+
+
+async def _partitions(connection: AsyncConnection[Any], oid: int) -> list[tuple[int, str]]:
+    """Return the oids and names of a table's partitions; none for a plain table."""
+    return [(number, name) for number, name in await _rows(connection, index_statement("partitions"), [oid])]
+
+
+async def _definition(connection: AsyncConnection[Any], plan: IndexPlan, part: IndexPart) -> tuple[str, str]:
+    """Return the columns and the predicate of a part as SQL, and the literal of its comment."""
+    *literals, comment = await _literals(connection, [*part.body.params, plan.comment(part)])
+    texts = part.body.text.split("%s")
+    return "".join(text + literal for text, literal in zip(texts, [*literals, ""], strict=True)), comment
 
 
 async def _literals(connection: AsyncConnection[Any], params: Sequence[Any]) -> list[str]:
@@ -339,8 +390,3 @@ async def _literals(connection: AsyncConnection[Any], params: Sequence[Any]) -> 
 async def _rows(connection: AsyncConnection[Any], query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
     cursor = await connection.execute(query, params)
     return await cursor.fetchall()
-
-
-def _sql(name: str, /, **clauses: str) -> bytes:
-    text = statement("indexes", name)
-    return (text.format(**clauses) if clauses else text).encode()

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgdoc._sync.brief_locks import execute_briefly
 from pgdoc.crud.guard import replaced
+from pgdoc.crud.partition_indexes import index_statement, joined_build, refuse_unique
 from pgdoc.crud.statements import table_statement
 from pgdoc.database.errors import is_conflict, map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
@@ -27,7 +29,6 @@ from pgdoc.query.indexes.definition import (
 )
 from pgdoc.query.indexes.definition import relation_name as _relation_name
 from pgdoc.runtime.primitives import execute_watched, sleep
-from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Callable, Mapping, Sequence
@@ -65,7 +66,7 @@ class Indexes:
         """Build an index without blocking readers or writers; do nothing if it exists.
 
         An unfinished index is built again. Inside a transaction, the build blocks writers of the collection until the
-        transaction ends.
+        transaction ends. That of a collection with partitions locks it for a moment at the end, and can't be `unique`.
 
         Args:
             paths: the paths, in the order of the sort, each with a leading `-` to descend; or `"$**"` alone, for
@@ -85,7 +86,8 @@ class Indexes:
             The name of the index.
 
         Raises:
-            InvalidInput: these paths can't be indexed, or `collation` or `expire_after` is invalid.
+            InvalidInput: these paths can't be indexed, `collation` or `expire_after` is invalid, or the collection has
+                partitions and the index is to be `unique`.
             InvalidFilter: `where` is not a filter that an index can have.
             InvalidName: `name` is not a valid index name.
             DuplicateDocument: two documents have the same values in a unique index, which was not created.
@@ -121,10 +123,10 @@ class Indexes:
         oid = self._table.look_up()
         if oid is None:
             self._table.check_creatable()
-        return collect_indexes(self._fetch(_sql("parts"), [oid])) if oid is not None else []
+        return collect_indexes(self._fetch(index_statement("parts"), [oid])) if oid is not None else []
 
     def drop_index(self, name: str) -> bool:
-        """Drop an index, finished or not, without blocking readers or writers.
+        """Drop an index, finished or not, without blocking readers or writers; with partitions, for a moment.
 
         Returns:
             Whether the index existed.
@@ -142,6 +144,9 @@ class Indexes:
                 found = [row[0] for row in _parts_of(connection, oid, name)]
                 for relation in found:
                     self._drop(connection, relation)
+                left = [row[0] for part, _ in _partitions(connection, oid) for row in _parts_of(connection, part, name)]
+                for relation in left:
+                    self._drop_left(connection, relation)
         except psycopg.Error as exc:
             raise self._mapped(exc, f"index {name!r} of ") from exc
         finally:
@@ -178,7 +183,7 @@ class Indexes:
                 yield connection
             finally:
                 if not connection.closed:
-                    connection.execute(_sql("end_build"), [oid])
+                    connection.execute(index_statement("end_build"), [oid])
 
     def _begin_build(self, connection: Connection[Any], oid: int) -> bool:
         """Note that this session builds; return `False` if another one does, or if the table stays locked.
@@ -188,8 +193,8 @@ class Indexes:
         try:
             with connection.transaction():
                 connection.execute(_LOCK_TIMEOUT)
-                connection.execute(_sql("lock", table=self._table.name))
-                return bool((_rows(connection, _sql("begin_build"), [oid]))[0][0])
+                connection.execute(index_statement("lock", table=self._table.name))
+                return bool((_rows(connection, index_statement("begin_build"), [oid]))[0][0])
         except psycopg.errors.LockNotAvailable:
             return False
 
@@ -201,6 +206,9 @@ class Indexes:
         progress: Callable[[IndexProgress], object] | None,
     ) -> None:
         """Build the missing parts of the index; rebuild those that are unfinished or outdated."""
+        partitions = _partitions(connection, oid)
+        if partitions and plan.unique:
+            refuse_unique(self._table.subject, plan.paths)
         found = self._found_parts(connection, oid, plan)
         missing = []
         for part in plan.parts:
@@ -213,9 +221,12 @@ class Indexes:
             elif part.label == TIMES and row[3] != (comment := plan.comment(part)):
                 self._comment(connection, row[0], *_literals(connection, [comment]))
         for part in missing:
-            self._build(connection, oid, plan, part, progress)
+            if partitions and not self._session.in_transaction:
+                self._build_joined(connection, oid, plan, part, progress)
+            else:
+                self._build(connection, oid, plan, part, progress)
         if missing:
-            connection.execute(_sql("analyze", table=self._table.name))
+            connection.execute(index_statement("analyze", table=self._table.name))
 
     def _found_parts(self, connection: Connection[Any], oid: int, plan: IndexPlan) -> dict[str, tuple[Any, ...]]:
         """Return the existing parts by the digest that this table's oid gives them."""
@@ -255,10 +266,8 @@ class Indexes:
     ) -> None:
         table = self._address[1]
         relation = _relation_name(table, oid, plan.name, part.label)
-        *literals, comment = _literals(connection, [*part.body.params, plan.comment(part)])
-        texts = part.body.text.split("%s")
-        body = "".join(text + literal for text, literal in zip(texts, [*literals, ""], strict=True))
-        query = _sql(
+        body, comment = _definition(connection, plan, part)
+        query = index_statement(
             "create_unique" if plan.unique and not part.label else "create",
             concurrently=self._concurrently,
             name=f'"{relation}"',
@@ -275,6 +284,29 @@ class Indexes:
             raise
         self._comment(connection, relation, comment)
 
+    def _build_joined(
+        self,
+        connection: Connection[Any],
+        oid: int,
+        plan: IndexPlan,
+        part: IndexPart,
+        progress: Callable[[IndexProgress], object] | None,
+    ) -> None:
+        """Build the index of each partition, and join them to one."""
+        body, comment = _definition(connection, plan, part)
+        found = _partitions(connection, oid)
+        build = joined_build(self._address, oid, found, plan=plan, part=part, body=body, comment=comment)
+        for relation, query in build.builds:
+            self._drop_left(connection, relation)
+            self._execute(connection, query, plan.name, progress)
+        execute_briefly(connection, build.joining)
+        self._check_table(connection, oid, build.relation)
+
+    def _drop_left(self, connection: Connection[Any], relation: str) -> None:
+        """Drop what an interrupted build has left of an index of one partition."""
+        if not self._session.in_transaction:
+            connection.execute(index_statement("drop_left", name=quoted(self._address[0], relation)))
+
     def _execute(
         self,
         connection: Connection[Any],
@@ -288,7 +320,7 @@ class Indexes:
         ((pid,),) = _rows(connection, b"SELECT pg_catalog.pg_backend_pid()", [])
 
         def report() -> None:
-            for phase, *measures in self._session.fetch(_sql("progress"), [pid]):
+            for phase, *measures in self._session.fetch(index_statement("progress"), [pid]):
                 blocks, of_blocks, tuples, of_tuples = (int(measure or 0) for measure in measures)
                 done, total = (blocks, of_blocks) if of_blocks else (tuples, of_tuples)
                 progress(IndexProgress(name, phase, done, total))
@@ -297,16 +329,19 @@ class Indexes:
 
     def _check_table(self, connection: Connection[Any], oid: int, relation: str) -> None:
         """Check that no other table had the collection's name: CREATE INDEX CONCURRENTLY has no guard."""
-        rows = _rows(connection, _sql("table_of"), [oid, quoted(self._address[0], relation)])
+        rows = _rows(connection, index_statement("table_of"), [oid, quoted(self._address[0], relation)])
         if not (rows and rows[0][0]):
             raise replaced(self._table.subject)
 
     def _comment(self, connection: Connection[Any], relation: str, comment: str) -> None:
-        connection.execute(_sql("comment", name=quoted(self._address[0], relation), comment=comment))
+        connection.execute(index_statement("comment", name=quoted(self._address[0], relation), comment=comment))
 
     def _drop(self, connection: Connection[Any], relation: str) -> None:
         name = quoted(self._address[0], relation)
-        connection.execute(_sql("drop", concurrently=self._concurrently, name=name))
+        try:
+            connection.execute(index_statement("drop", concurrently=self._concurrently, name=name))
+        except psycopg.errors.FeatureNotSupported:  # it is the index of all partitions
+            execute_briefly(connection, [index_statement("drop", concurrently="", name=name)])
 
     @property
     def _concurrently(self) -> str:
@@ -320,12 +355,24 @@ def _parts_of(connection: Connection[Any], oid: int, name: str) -> list[tuple[An
     """
     labels = ["", TIMES, *(f"{kind}{number}" for kind in ("items", "spans", "arrays") for number in range(8))]
     digests = {part_digest(oid, name, label) for label in labels}
-    rows = _rows(connection, _sql("parts"), [oid])
+    rows = _rows(connection, index_statement("parts"), [oid])
     return [
         row
         for row in rows
         if row[0].rpartition(".")[2] in digests or ((comment := read_comment(row[3])) and comment["name"] == name)
     ]
+
+
+def _partitions(connection: Connection[Any], oid: int) -> list[tuple[int, str]]:
+    """Return the oids and names of a table's partitions; none for a plain table."""
+    return [(number, name) for number, name in _rows(connection, index_statement("partitions"), [oid])]
+
+
+def _definition(connection: Connection[Any], plan: IndexPlan, part: IndexPart) -> tuple[str, str]:
+    """Return the columns and the predicate of a part as SQL, and the literal of its comment."""
+    *literals, comment = _literals(connection, [*part.body.params, plan.comment(part)])
+    texts = part.body.text.split("%s")
+    return "".join(text + literal for text, literal in zip(texts, [*literals, ""], strict=True)), comment
 
 
 def _literals(connection: Connection[Any], params: Sequence[Any]) -> list[str]:
@@ -338,8 +385,3 @@ def _literals(connection: Connection[Any], params: Sequence[Any]) -> list[str]:
 def _rows(connection: Connection[Any], query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
     cursor = connection.execute(query, params)
     return cursor.fetchall()
-
-
-def _sql(name: str, /, **clauses: str) -> bytes:
-    text = statement("indexes", name)
-    return (text.format(**clauses) if clauses else text).encode()

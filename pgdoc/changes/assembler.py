@@ -4,7 +4,8 @@ A position is `(commit LSN, LSN, kind, ordinal)` (`pgdoc.model.positions`). Rule
 
 1. Ordinals count the rows of one LSN as the server sends them: rows of one table, from one COPY. Only a TRUNCATE has
    several tables in one record, and each plugin sends those that its own filter lets pass. So a truncation's ordinal
-   derives from the table's name alone, and orders the truncations. No two messages of a transaction share an LSN, so a
+   derives from the table's name alone, and orders the truncations. The partitions of a collection have its name, and
+   are truncated together: they are one. No two messages of a transaction share an LSN, so a
    message's ordinal is 0.
 2. A message can share its LSN with the row after it, and inside subtransactions the two come in either order. So the
    rows of one LSN are buffered until another LSN, or the commit.
@@ -86,6 +87,7 @@ class Assembler:
         """Take the next records; return the changes whose positions are now final."""
         changes, self._held = self._held, []
         append, make, present, tables = changes.append, tuple.__new__, self._registry.open, self._registry.watched
+        parts = self._registry.parts
         commit_lsn, transaction = self._commit_lsn, self._transaction
         row_lsn, ordinal = self._row_lsn, self._ordinal
         for record in records:
@@ -98,6 +100,9 @@ class Assembler:
                 if lsn >= since and name == table and kind != "T":
                     append(make(Change, ((commit_lsn, lsn, ROW, ordinal), transaction, record)))
                 elif (rows := tables.get(source)) is not None and (row := rows.take(record)) is not None:
+                    append(make(Change, ((commit_lsn, lsn, ROW, ordinal), transaction, row)))
+                elif lsn >= (part := parts.get(source, _NEVER))[0] and kind != "T":
+                    row = record._replace(table=part[1])
                     append(make(Change, ((commit_lsn, lsn, ROW, ordinal), transaction, row)))
                 else:
                     self._take_unusual_row(record, ordinal, changes)
@@ -170,7 +175,8 @@ class Assembler:
             at = len(changes)
             while at and changes[at - 1].position > position:  # the tables of a TRUNCATE come in any order
                 at -= 1
-            changes.insert(at, Change(position, self._transaction, found))
+            if not at or changes[at - 1].position != position:  # else another partition of a truncated collection
+                changes.insert(at, Change(position, self._transaction, found))
 
     def _rows_of(self, row: RowChange) -> list[RowChange]:
         """Return the row under the name of its collection or table: none if it belongs to none."""

@@ -5,7 +5,8 @@ shape of a watched table. A row belongs to the one whose span contains the row's
 of its table, while commits can come in another order. So spans that are read ahead of the WAL give the same answer as
 those that arrive in it.
 
-wal2json names a row's table, pgoutput sends its oid; spans are found by either.
+wal2json names a row's table, pgoutput sends its oid; spans are found by either. A collection that is partitioned is
+found by each of its partitions, too: both plugins send a row as one of its partition.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Registry:
 
     Attributes:
         open: by oid and by name, the LSN from which a present collection has its name, and the name.
+        parts: by oid and by name of each partition of a present collection, the same as in `open`.
         watched: the reader of the rows of each table that is watched now, by oid and by name.
         asked: the watched tables that the plugin was asked for; `None` if it sends every table.
         may_change_plugin: whether another session can read a table of which wal2json loses values.
@@ -64,6 +66,7 @@ class Registry:
         self.schema = schema
         self.messages_until = messages_until
         self.open: dict[int | str, tuple[int, str]] = {}
+        self.parts: dict[int | str, tuple[int, str]] = {}
         self.watched: dict[int | str, TableRows] = {}
         self._spans: dict[int | str, dict[tuple[int, int], Span]] = {}
         self._latest: dict[int | str, tuple[int, int]] = {}  # the keys of the open spans
@@ -88,7 +91,8 @@ class Registry:
         key = (span.oid, span.since)
         if key not in self._spans.get(span.oid, {}):  # what was known when the session began does not change it
             self._check_session(span)
-        for source in (span.oid, span.name_in(self.schema)):
+        of_parts = [source for part in span.partitions for source in part]
+        for source in (span.oid, span.name_in(self.schema), *of_parts):
             spans = self._spans.setdefault(source, {})
             known = spans.get(key)
             if known is not None and known.until is not None:
@@ -104,10 +108,12 @@ class Registry:
                 if span.shape is not None:
                     self.watched[source] = TableRows(span)
                 else:
-                    self.open[source] = max(span.since, self.messages_until), span.name
+                    present = self.parts if source in of_parts else self.open
+                    present[source] = max(span.since, self.messages_until), span.name
 
     def _close(self, source: int | str) -> None:
         self.open.pop(source, None)
+        self.parts.pop(source, None)
         self.watched.pop(source, None)
         self._latest.pop(source, None)
 
@@ -123,6 +129,12 @@ class Registry:
     def names(self) -> frozenset[str]:
         """The names that collections and watched tables have or had, as events have them."""
         return frozenset(span.label for spans in self._spans.values() for span in spans.values())
+
+    def with_partitions(self, names: Iterable[str]) -> frozenset[str]:
+        """Return the names with those of the partitions that such collections have or had."""
+        wanted = frozenset(names)
+        spans = [span for found in self._spans.values() for span in found.values() if span.label in wanted]
+        return wanted.union(part for span in spans for _, part in span.partitions)
 
     @property
     def needs_pgoutput(self) -> bool:

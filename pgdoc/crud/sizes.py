@@ -1,4 +1,4 @@
-"""The limit on the JSON text of documents."""
+"""The limits of a collection: the JSON text of its documents, and its partitions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pgdoc.model.sizes import MOST
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LARGE", "SizeLimit", "check_max_size", "naming", "oversized"]
+__all__ = ["LARGE", "SizeLimit", "check_max_size", "check_partitions", "naming", "oversized"]
 
 LARGE: Final = 64 << 10
 """For a document of this many bytes, it is worth looking up the limit before sending it."""
@@ -37,6 +37,18 @@ def check_max_size(value: Any) -> int | None:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
         raise InvalidInput(
             f"max_size must be a number of bytes from 1 to {MOST:,}, or None for no limit, got {short_repr(value)}"
+        )
+    return int(value)
+
+
+_MOST_PARTITIONS: Final = 256
+
+
+def check_partitions(value: Any) -> int:
+    """Check the argument `partitions`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_PARTITIONS:
+        raise InvalidInput(
+            f"partitions must be a number from 1 to {_MOST_PARTITIONS}, or None for one table, got {short_repr(value)}"
         )
     return int(value)
 

@@ -188,6 +188,7 @@ class Span(NamedTuple):
     Attributes:
         until: `None` if it still is.
         shape: `None` for a collection.
+        partitions: the oids and names of a collection's partitions, of which a plugin sends the rows.
     """
 
     oid: int
@@ -196,6 +197,7 @@ class Span(NamedTuple):
     since: int
     until: int | None
     shape: TableShape | None = None
+    partitions: tuple[tuple[int, str], ...] = ()
 
     @property
     def label(self) -> str:

@@ -41,6 +41,7 @@ def read_registry_row(lsn: int, kind: str, images: Images, frame: bytes) -> Regi
                 int(Lsn.parse(after["since"])),
                 until,
                 read_shape(after["key"], after["document"], after["columns"]) if after.get("kind") == "table" else None,
+                read_partitions(after.get("partitions")),
             ),
             opened_by=after["opened_by"],
             from_name=after["from_name"],
@@ -55,6 +56,11 @@ def read_registry_row(lsn: int, kind: str, images: Images, frame: bytes) -> Regi
 def read_shape(key: str, document: str | None, columns: str) -> TableShape:
     """Return the shape from the text of the columns that the registry has for a table."""
     return table_shape_of(orjson.loads(json_of_value(key, TEXTS)), document, columns)
+
+
+def read_partitions(names: str | None) -> tuple[tuple[int, str], ...]:
+    """Return the oids and names of a collection's partitions from the JSON that the registry has for them."""
+    return () if names is None else tuple((int(oid), str(name)) for oid, name in orjson.loads(names).items())
 
 
 def table_shape_of(key: Sequence[str], document: str | None, columns: str) -> TableShape:

@@ -10,7 +10,7 @@ import psycopg
 from pgdoc.changes.life import Existence
 from pgdoc.changes.registry import Registry
 from pgdoc.decoding.records import Span
-from pgdoc.decoding.registry_rows import read_shape
+from pgdoc.decoding.registry_rows import read_partitions, read_shape
 from pgdoc.errors import RegistryUnbound, ServerUnreachable
 from pgdoc.replication.connection import connect, map_replication_error, quote_literal
 from pgdoc.sql import statement
@@ -109,6 +109,7 @@ def _fetch_spans(connection: psycopg.Connection[Any], schema: str) -> list[Span]
             row.since,
             row.until,
             read_shape(row.key, row.document, row.columns) if row.kind == "table" else None,
+            read_partitions(row.partitions),
         )
         for row in connection.execute(query).fetchall()
     ]

@@ -233,11 +233,13 @@ def begin_reading(  # noqa: PLR0913 (what a session consists of)
     watched = registry.tables
     if selects and route.part.only is None:
         registry.asked, registry.may_change_plugin = watched, source.plugin == "auto"
+    only = route.part.only
+    part = route.part if only is None else route.part._replace(only=registry.with_partitions(only))
     reader = Reader(
         connection,
         slot,
         slot_start.at,
-        plugin.options(source.schema, route.part, watched),
+        plugin.options(source.schema, part, watched),
         is_decoding=partial(is_decoding, source.conninfo),
         standby=standby,
         tally=Tally(source, slot),

@@ -19,6 +19,9 @@ SELECT name, current_setting(name, true) FROM unnest(%s::text[]) AS name
 -- name: create_collection
 SELECT pgdoc.create_collection(%s, %s, %s::bigint, %s::text, %s::jsonpath)
 
+-- name: create_partitioned
+SELECT pgdoc.create_collection(%s, %s, %s::bigint, %s::text, %s::jsonpath, %s::integer)
+
 -- name: drop_collection
 SELECT pgdoc.drop_collection(%s, %s)
 
@@ -45,16 +48,16 @@ SELECT oid::pg_catalog.int8,
   ARRAY(SELECT pg_catalog.obj_description(i.indexrelid, 'pg_class'::pg_catalog.name) FROM pg_catalog.pg_index i
         WHERE i.indrelid OPERATOR(pg_catalog.=) found.oid AND i.indisvalid),
   EXISTS (SELECT FROM pg_class c WHERE c.oid = found.oid AND (c.relrowsecurity OR c.relhasrules))
-  OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = found.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+  OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = ANY (parts) AND NOT t.tgisinternal AND t.tgenabled <> 'D'
              AND t.tgtype & 3 = 3 AND t.tgfoid <> 'pgdoc.before_update'::regproc),
-  EXISTS (SELECT FROM pg_index i WHERE i.indrelid = found.oid AND NOT i.indisprimary
+  EXISTS (SELECT FROM pg_index i WHERE i.indrelid = ANY (parts) AND NOT i.indisprimary
           AND (i.indisunique OR i.indisexclusion)),
   pgdoc.max_size(oid),
   pgdoc.json_schema(oid),
   EXISTS (SELECT FROM pg_index i WHERE i.indrelid = found.oid AND i.indisvalid
           AND pgdoc.expiry_definition(i.indexrelid) IS NOT NULL)
   AND pgdoc.expiry_obstacle(oid) IS NULL
-FROM found
+FROM found, LATERAL (SELECT found.oid || ARRAY(SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = found.oid) AS parts) AS with_parts
 
 -- name: schema_exists
 SELECT to_regnamespace(quote_ident(%s)) IS NOT NULL

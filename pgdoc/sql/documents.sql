@@ -100,7 +100,7 @@ SELECT version, created_at FROM {table} WHERE {guard} AND id = %s::text
 -- name: obstacles
 SELECT 'the trigger ' || quote_ident(t.tgname)
 FROM pg_trigger t
-WHERE t.tgrelid = '{table}'::regclass AND {guard} AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 3 = 3
+WHERE (t.tgrelid = '{table}'::regclass OR t.tgrelid = ANY (ARRAY(SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = '{table}'::regclass))) AND {guard} AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 3 = 3
   AND t.tgfoid <> 'pgdoc.before_update'::regproc
 UNION ALL
 SELECT CASE WHEN c.relhasrules THEN 'the rules of the table' ELSE 'the row-level security of the table' END

@@ -51,7 +51,7 @@ SELECT c.relname::text AS name, pg_get_userbyid(c.relowner)::text AS owner,
     AND has_table_privilege(r.oid, c.oid, 'DELETE') AS writes,
   c.relrowsecurity AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')) AS has_policies
 FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace JOIN pg_roles r ON r.rolname = %(role)s::name
-WHERE s.nspname = %(schema)s::name AND c.relkind = 'r' AND EXISTS (
+WHERE s.nspname = %(schema)s::name AND (c.relkind = 'r' OR c.relkind = 'p') AND NOT c.relispartition AND EXISTS (
   SELECT FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid JOIN pg_namespace n ON n.oid = f.pronamespace
     JOIN pg_attribute a ON a.attrelid = t.tgrelid AND a.attname = 'replaced_version'::name
   WHERE t.tgrelid = c.oid AND t.tgname = 'pgdoc_before_update'::name AND f.proname = 'before_update'::name AND n.nspname = 'pgdoc'::name)

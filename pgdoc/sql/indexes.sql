@@ -6,7 +6,9 @@ SELECT indrelid = %s::oid FROM pg_index
 WHERE indexrelid = to_regclass(%s::text)::oid
 
 -- name: parts
-SELECT relname, indisvalid, pg_relation_size(indexrelid), obj_description(indexrelid, 'pg_class')
+SELECT relname, indisvalid, (pg_relation_size(indexrelid)
+    + coalesce((SELECT sum(pg_relation_size(i.inhrelid)) FROM pg_inherits i WHERE i.inhparent = indexrelid), 0::numeric))::bigint,
+  obj_description(indexrelid, 'pg_class')
 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
 WHERE indrelid = %s::oid
 ORDER BY relname
@@ -16,6 +18,21 @@ CREATE INDEX {concurrently} {name} ON {table} USING {kind} {body}
 
 -- name: create_unique
 CREATE UNIQUE INDEX {concurrently} {name} ON {table} USING {kind} {body}
+
+-- name: create_joined
+-- The index of a collection with partitions, without any of theirs yet.
+CREATE INDEX {name} ON ONLY {table} USING {kind} {body}
+
+-- name: join
+ALTER INDEX {name} ATTACH PARTITION {part}
+
+-- name: partitions
+SELECT c.oid::bigint, c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = %s::oid
+ORDER BY c.oid
+
+-- name: drop_left
+DROP INDEX CONCURRENTLY IF EXISTS {name}
 
 -- name: comment
 COMMENT ON INDEX {name} IS {comment}

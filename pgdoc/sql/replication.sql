@@ -83,7 +83,7 @@ SELECT EXISTS (
 
 -- name: registry
 SELECT r.oid::bigint, r.schema_name, r.name, (r.since - '0/0'::pg_lsn)::bigint AS since,
-  (r.until - '0/0'::pg_lsn)::bigint AS until, r.kind, r.key::text, r.document, r.columns::text
+  (r.until - '0/0'::pg_lsn)::bigint AS until, r.kind, r.key::text, r.document, r.columns::text, r.partitions::text
 FROM pgdoc.registry r WHERE r.schema_name = {schema} OR r.kind = 'table'
 
 -- name: identity

@@ -1,0 +1,333 @@
+-- Partitioned collections become plain partitioned tables: the former catalog takes none for a collection.
+DO $$
+DECLARE
+  relation regclass;
+BEGIN
+  FOR relation IN
+    SELECT c.oid FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid
+    WHERE r.until IS NULL AND r.partitions IS NOT NULL AND pgdoc.is_bound()
+    ORDER BY c.oid
+  LOOP
+    BEGIN
+      PERFORM pgdoc.unregister(relation);
+    EXCEPTION WHEN insufficient_privilege THEN  -- no table of another role may stop the downgrade
+      RAISE WARNING 'table % keeps the triggers of a collection: %', relation, SQLERRM;
+    END;
+  END LOOP;
+END $$;
+
+SET CONSTRAINTS pgdoc.pgdoc_order IMMEDIATE;
+SET CONSTRAINTS pgdoc.pgdoc_order DEFERRED;
+
+DROP FUNCTION pgdoc.create_collection(text, text, bigint, text, jsonpath, integer);
+CREATE OR REPLACE FUNCTION pgdoc.create_collection(schema_name text, name text, max_size bigint DEFAULT 67108864) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '10s' AS $$
+BEGIN
+  FOR attempt IN 1 .. 5 LOOP
+    BEGIN
+      IF pgdoc.find_collection(schema_name, name) IS NOT NULL THEN
+        RETURN false;
+      END IF;
+      PERFORM pgdoc.check_may_register();
+      IF to_regnamespace(quote_ident(schema_name)) IS NULL THEN
+        EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', schema_name);
+      END IF;
+      EXECUTE format(
+        'CREATE TABLE %I.%I ('
+        '  id text COLLATE "C" PRIMARY KEY CONSTRAINT pgdoc_id CHECK (octet_length(id) BETWEEN 1 AND 1024),'
+        '  data jsonb NOT NULL CONSTRAINT pgdoc_data CHECK (jsonb_typeof(data) = ''object'' AND NOT data ? ''_id'')%s,'
+        '  version bigint NOT NULL DEFAULT 1,'
+        '  replaced_version bigint NOT NULL DEFAULT 1,'
+        '  created_at timestamptz NOT NULL DEFAULT now(),'
+        '  updated_at timestamptz NOT NULL DEFAULT now())', schema_name, name,
+        CASE WHEN max_size IS NOT NULL THEN format(' CONSTRAINT pgdoc_size CHECK (%s)', pgdoc.size_condition(max_size)) END);
+      EXIT;
+    EXCEPTION WHEN duplicate_table OR duplicate_schema OR unique_violation OR serialization_failure THEN
+      -- Another session creates the same one. Under READ COMMITTED the next attempt sees it.
+      IF attempt = 5 OR SQLSTATE = '40001' AND current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE;
+      END IF;
+    END;
+  END LOOP;
+  RETURN pgdoc.register(to_regclass(format('%I.%I', schema_name, name)));
+END $$;
+
+DROP FUNCTION pgdoc.create_collection(text, text, bigint, integer), pgdoc.create_table(text, text, bigint, integer);
+
+CREATE OR REPLACE FUNCTION pgdoc.registry_changes(among oid[]) RETURNS TABLE (
+  row_id tid, oid oid, schema_name text, name text, new_schema text, new_name text, change text
+) LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT * FROM (
+    SELECT r.ctid, r.oid, r.schema_name, r.name, n.nspname::text, c.relname::text,
+      CASE
+        WHEN c.oid IS NULL THEN 'drop'
+        WHEN r.kind = 'collection' AND t.oid IS NULL THEN 'unregister'
+        WHEN r.kind = 'table' AND (r.print <> now.print OR n.nspname <> r.schema_name) AND pgdoc.table_fault(c.oid, r.document) IS NOT NULL
+          THEN 'unregister'
+        WHEN n.nspname <> r.schema_name THEN 'move'
+        WHEN c.relname <> r.name THEN 'rename'
+        WHEN r.print <> now.print OR r.kind = 'table' AND among IS NOT NULL AND pgdoc.table_columns(c.oid) <> r.columns THEN 'alter'
+      END AS change
+    FROM pgdoc.registry r LEFT JOIN pg_class c ON c.oid = r.oid AND c.relkind = 'r'
+      LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = 'pgdoc_before_update'
+      LEFT JOIN pgdoc.table_prints(ARRAY(
+        SELECT w.oid FROM pgdoc.registry w WHERE w.until IS NULL AND w.kind = 'table' AND (among IS NULL OR w.oid = ANY (among)))
+      ) AS now ON now.oid = r.oid
+    WHERE r.until IS NULL AND (among IS NULL OR r.oid = ANY (among))
+  ) AS found
+  WHERE found.change IS NOT NULL
+$$;
+
+CREATE OR REPLACE FUNCTION pgdoc.form_fault(relation regclass) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE
+    WHEN c.relkind <> 'r' OR c.relispartition OR EXISTS (
+      SELECT FROM pg_inherits WHERE inhrelid = c.oid OR inhparent = c.oid) THEN 'it is not a plain table'
+    WHEN c.relpersistence <> 'p' THEN 'it is temporary or unlogged'
+    WHEN pgdoc.is_table(c.oid) THEN format('it is watched as a table: run SELECT pgdoc.remove_table(%L) first', c.oid::regclass::text)
+    WHEN (SELECT count(*) < 6 FROM pg_attribute a
+          WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attnotnull AND a.attgenerated = ''
+            AND (a.attname = 'id' AND a.atttypid = 'text'::regtype
+              OR a.attname = 'data' AND a.atttypid = 'jsonb'::regtype
+              OR a.attname IN ('version', 'replaced_version') AND a.atttypid = 'bigint'::regtype AND a.atthasdef
+              OR a.attname IN ('created_at', 'updated_at') AND a.atttypid = 'timestamptz'::regtype AND a.atthasdef))
+      THEN 'it needs the columns id text, data jsonb, version bigint DEFAULT 1, replaced_version bigint DEFAULT 1, '
+        'created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now(), all of them NOT NULL'
+    WHEN NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'id'
+                     WHERE i.indrelid = c.oid AND i.indisprimary AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
+      THEN 'its primary key is not the column id'
+    WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attgenerated = 'v')
+      THEN 'it has a virtual generated column, with which its updates would fail: declare the column STORED'
+  END
+  FROM pg_class c WHERE c.oid = relation
+$$;
+
+CREATE OR REPLACE FUNCTION pgdoc.is_equipped(relation regclass) RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT c.relreplident = 'f' AND 2 = (
+    SELECT count(*) FROM pg_constraint k
+    WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.convalidated AND k.conname IN ('pgdoc_id', 'pgdoc_data')
+  ) AND 2 = (
+    SELECT count(*) FROM pg_trigger t
+    WHERE t.tgrelid = c.oid AND t.tgenabled IN ('O', 'A') AND (
+      t.tgname = 'pgdoc_before_update' AND t.tgfoid = 'pgdoc.before_update()'::regprocedure
+      OR t.tgname = 'pgdoc_after_insert' AND t.tgfoid = 'pgdoc.refuse_insert()'::regprocedure))
+  FROM pg_class c WHERE c.oid = relation
+$$;
+
+CREATE OR REPLACE FUNCTION pgdoc.equip_collection(relation regclass) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  missing record;
+BEGIN
+  EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', relation);
+  FOR missing IN
+    SELECT wanted.name, wanted.condition
+    FROM (VALUES ('pgdoc_id', 'octet_length(id) BETWEEN 1 AND 1024'),
+                 ('pgdoc_data', 'jsonb_typeof(data) = ''object'' AND NOT data ? ''_id''')) AS wanted(name, condition)
+    WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = relation AND k.contype = 'c' AND k.conname = wanted.name)
+  LOOP
+    EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (%s)', relation, missing.name, missing.condition);
+  END LOOP;
+  EXECUTE format('CREATE OR REPLACE TRIGGER pgdoc_before_update BEFORE UPDATE ON %s '
+    'FOR EACH ROW EXECUTE FUNCTION pgdoc.before_update()', relation);
+  EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pgdoc_before_update', relation);
+  EXECUTE format('CREATE OR REPLACE TRIGGER pgdoc_after_insert AFTER INSERT ON %s FOR EACH ROW '
+    'WHEN (NEW.version <> 1 OR NEW.replaced_version <> 1 OR NEW.created_at <> now() OR NEW.updated_at <> now()) '
+    'EXECUTE FUNCTION pgdoc.refuse_insert()', relation);
+END $$;
+
+CREATE OR REPLACE FUNCTION pgdoc.unregister(relation regclass) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  was_collection boolean := pgdoc.is_collection(relation);
+BEGIN
+  PERFORM pgdoc.lock_followed(relation);
+  IF pgdoc.is_table(relation) THEN
+    RAISE EXCEPTION 'table % is watched as it is, and is no collection', relation
+      USING ERRCODE = 'wrong_object_type', HINT = format('To end the watching of it, run SELECT pgdoc.remove_table(%L).', relation::text);
+  END IF;
+  EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_after_insert ON %s', relation);
+  EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_before_update ON %s', relation);
+  PERFORM pgdoc.withdraw(relation);
+  PERFORM pgdoc.follow_own_ddl(relation);
+  RETURN was_collection;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgdoc.lock_table(relation regclass, mode text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  found text;
+BEGIN
+  FOR attempt IN 1 .. 10 LOOP
+    found := relation::text;
+    EXIT WHEN found ~ '^[0-9]+$';  -- it was dropped: this is its oid
+    IF to_regclass(found) = relation THEN
+      BEGIN
+        EXECUTE format('LOCK TABLE ONLY %s IN %s MODE', found, mode);
+        IF relation::text = found THEN
+          RETURN;
+        END IF;
+      EXCEPTION WHEN undefined_table OR invalid_schema_name THEN
+        NULL;
+      END;
+    END IF;
+  END LOOP;
+  RAISE EXCEPTION 'table % was dropped or renamed at the same time', relation
+    USING ERRCODE = 'undefined_table', HINT = 'Run it again.';
+END $$;
+
+CREATE OR REPLACE FUNCTION pgdoc.table_fault(relation regclass, document text DEFAULT NULL) RETURNS text[] LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (
+    SELECT CASE
+      WHEN c.relkind = 'p' THEN ARRAY['it is a partitioned table', 'add each of its partitions, such as ' || coalesce(
+        (SELECT t.relid::text FROM pg_partition_tree(c.oid) AS t WHERE t.isleaf AND t.relid <> c.oid::regclass ORDER BY t.relid::text LIMIT 1), 'those to come')]
+      WHEN c.relkind = 'v' THEN ARRAY['it is a view', 'add the tables that it reads']
+      WHEN c.relkind = 'm' THEN ARRAY['it is a materialized view', 'add the tables that it reads']
+      WHEN c.relkind = 'f' THEN ARRAY['it is a foreign table, and its changes are in the WAL of another server', 'watch it there']
+      WHEN c.relkind <> 'r' THEN ARRAY['it is not a table', 'name a table']
+      WHEN c.relpersistence = 't' THEN ARRAY['it is temporary, and its changes are not in the WAL', 'create it without TEMPORARY']
+      WHEN c.relpersistence = 'u' THEN ARRAY['it is unlogged, and its changes are not in the WAL', format('run ALTER TABLE %s SET LOGGED', c.oid::regclass)]
+      WHEN n.nspname IN ('pg_catalog', 'information_schema', 'pgdoc', 'pg_toast')
+        THEN ARRAY['it belongs to the system, or to pgdoc itself', 'name a table of your own']
+      WHEN strpos(n.nspname, '.') > 0 THEN ARRAY['its schema has a dot in its name, which would make names of events ambiguous', 'rename the schema']
+      WHEN EXISTS (SELECT FROM pgdoc.registry r JOIN pg_trigger t ON t.tgrelid = r.oid AND t.tgname = 'pgdoc_before_update'
+                   WHERE r.oid = c.oid AND r.until IS NULL AND r.kind = 'collection')
+        THEN ARRAY['it is a collection', 'watch it by its name']
+      WHEN p.indexrelid IS NULL THEN ARRAY['it has no primary key, which identifies a row', format('run ALTER TABLE %s ADD PRIMARY KEY (...)', c.oid::regclass)]
+      WHEN NOT p.indimmediate
+        THEN ARRAY['its primary key is deferrable, so two rows may have the same key for a moment', 'make it NOT DEFERRABLE']
+      WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attgenerated = 'v')
+        THEN ARRAY['it has a virtual generated column, with which its updates would fail', 'declare the column STORED']
+      WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (p.indkey) AND a.attgenerated <> '')
+        THEN ARRAY['its primary key has a generated column, which is not in every stream', 'make another key the primary one']
+      WHEN document IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = document
+          AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
+        THEN ARRAY[format('it has no column "%s" for the document', document), 'name one of type jsonb or json']
+      WHEN document IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = document
+          AND pgdoc.type_form(a.atttypid) = 'json')
+        THEN ARRAY[format('its column "%s" has neither the type jsonb nor json', document), 'name one that has']
+    END
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
+    WHERE c.oid = relation
+  );
+END $$;
+
+CREATE OR REPLACE FUNCTION pgdoc.expiry_obstacle(relation oid, trusting boolean DEFAULT false) RETURNS text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  code text;
+BEGIN
+  IF pg_is_in_recovery() THEN
+    RETURN 'the server is a standby';
+  ELSIF (has_table_privilege(relation, 'SELECT') AND has_table_privilege(relation, 'DELETE')
+      AND has_any_column_privilege(relation, 'UPDATE')) IS NOT TRUE THEN
+    RETURN format('role %I lacks SELECT, UPDATE or DELETE', current_user);
+  ELSIF row_security_active(relation) THEN
+    RETURN format('row-level security applies to role %I', current_user);
+  ELSIF trusting OR EXISTS (
+      SELECT FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner
+      WHERE c.oid = relation AND (o.rolname = session_user OR o.rolsuper
+        OR o.oid = (SELECT n.nspowner FROM pg_namespace n WHERE n.nspname = 'pgdoc'))) THEN
+    RETURN NULL;
+  END IF;
+  SELECT found.name INTO code FROM (
+    SELECT format('trigger %I', t.tgname)
+    FROM pg_trigger t WHERE t.tgrelid = relation AND t.tgenabled <> 'D' AND t.tgtype & 8 <> 0
+    UNION ALL
+    SELECT 'a rule' FROM pg_class c WHERE c.oid = relation AND c.relhasrules
+    UNION ALL  -- the planner evaluates these where they are constant
+    SELECT pg_describe_object(d.refclassid, d.refobjid, 0)
+    FROM pg_depend d
+    WHERE (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = relation)
+        OR d.classid = 'pg_constraint'::regclass AND d.objid IN (SELECT k.oid FROM pg_constraint k WHERE k.conrelid = relation)
+        OR d.classid = 'pg_statistic_ext'::regclass
+          AND d.objid IN (SELECT s.oid FROM pg_statistic_ext s WHERE s.stxrelid = relation))
+      AND (d.refclassid = 'pg_proc'::regclass AND d.refobjid NOT IN (
+          SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'pgdoc'::regnamespace)
+        OR d.refclassid IN ('pg_operator'::regclass, 'pg_type'::regclass))
+  ) AS found(name) LIMIT 1;
+  IF code IS NOT NULL THEN
+    RETURN (
+      SELECT format('%s would run with the rights of role %I, and belongs to role %I, as the collection does', code, session_user,
+        pg_get_userbyid(c.relowner))
+      FROM pg_class c WHERE c.oid = relation);
+  END IF;
+  RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgdoc.expire_batch(index oid, most bigint, after timestamptz DEFAULT '-infinity', renews boolean DEFAULT true,
+  trusting boolean DEFAULT false, OUT claimed boolean, OUT met bigint, OUT deleted bigint, OUT latest timestamptz)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+  relation regclass := (SELECT i.indrelid FROM pg_index i WHERE i.indexrelid = index);
+  definition jsonb;
+  condition text;
+  moment text;
+  until timestamptz;
+  obstacle text;
+  is_due boolean;
+BEGIN
+  claimed := false;
+  met := 0;
+  deleted := 0;
+  IF relation IS NULL OR NOT pgdoc.is_collection(relation) THEN
+    RETURN;
+  END IF;
+  PERFORM pgdoc.lock_table(relation, 'ROW EXCLUSIVE');
+  definition := pgdoc.expiry_definition(index);
+  SELECT coalesce(pg_get_expr(i.indpred, i.indrelid), 'true'), pg_get_indexdef(i.indexrelid, 1, false) INTO condition, moment
+  FROM pg_index i WHERE i.indexrelid = index AND i.indisvalid;
+  IF definition IS NULL OR moment IS NULL THEN
+    RETURN;
+  END IF;
+  obstacle := pgdoc.expiry_obstacle(relation, trusting);
+  IF obstacle IS NOT NULL THEN
+    RAISE EXCEPTION 'expired documents of % stay: %', relation, obstacle USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  until := clock_timestamp() - make_interval(secs => (definition -> 'expire_after')::float8);
+  condition := format('%1$s >= $1 AND %1$s <= $2 AND (%2$s)', moment, condition);
+  EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %s WHERE %s)', relation, condition) INTO is_due USING after, until;
+  IF NOT is_due THEN  -- so that nothing is written at rest
+    claimed := true;
+    RETURN;
+  ELSIF NOT pgdoc.claim_expiry(index, renews) THEN
+    RETURN;
+  END IF;
+  claimed := true;
+  EXECUTE format(
+    'WITH due AS MATERIALIZED ('
+    '  SELECT id, %2$s AS moment FROM ONLY %1$s WHERE %3$s ORDER BY %2$s LIMIT $3 FOR UPDATE SKIP LOCKED'
+    '), message AS MATERIALIZED (SELECT pg_logical_emit_message(true, ''pgdoc'', $4) FROM due LIMIT 1), gone AS ('
+    '  DELETE FROM ONLY %1$s AS stored USING due, message WHERE stored.id = due.id RETURNING true'
+    ') SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM gone), (SELECT max(moment) FROM due)', relation, moment, condition)
+  INTO met, deleted, latest
+  USING after, until, most,
+    jsonb_build_object('metadata', jsonb_build_object('pgdoc', 'expired', 'index', definition -> 'pgdoc index'))::text;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgdoc.expiry_backlog(index oid, OUT due bigint, OUT due_since timestamptz, OUT ignored bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  definition jsonb := pgdoc.expiry_definition(index);
+  kept interval := make_interval(secs => (definition -> 'expire_after')::float8);
+  relation regclass;
+  condition text;
+  moment text;
+BEGIN
+  SELECT i.indrelid, coalesce(pg_get_expr(i.indpred, i.indrelid), 'true'), pg_get_indexdef(i.indexrelid, 1, false)
+  INTO relation, condition, moment FROM pg_index i WHERE i.indexrelid = index;
+  EXECUTE format(
+    'SELECT count(*), min(moment) FROM ('
+    '  SELECT %2$s AS moment FROM ONLY %1$s WHERE %2$s <= $1 AND (%3$s) ORDER BY %2$s LIMIT 10001) AS late', relation, moment, condition)
+  INTO due, due_since USING clock_timestamp() - kept;
+  due_since := due_since + kept;
+  EXECUTE format('SELECT count(*) FROM (SELECT FROM ONLY %1$s WHERE %2$s = ''infinity'' AND (%3$s) LIMIT 10001) AS odd',
+    relation, moment, condition) INTO ignored;
+END $$;
+
+DROP TRIGGER pgdoc_partitions ON pgdoc.registry;
+DROP FUNCTION pgdoc.note_partitions(), pgdoc.partition_fault(oid), pgdoc.partitions_of(oid), pgdoc.check_truncate();
+ALTER TABLE pgdoc.registry DROP COLUMN partitions;
