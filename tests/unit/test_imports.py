@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "consumers": {"model", "runtime", "decoding", "changes", "database", "sql", "replication", "streams"},
     "upgrades": {"model", "runtime", "decoding", "changes", "database", "sql", "replication", "consumers"},
     "workers": {"model", "runtime", "changes", "database", "sql", "streams", "consumers"},
+    "relay": {"model", "runtime", "changes", "database", "sql", "streams", "consumers", "workers"},
 }
 ALLOWED["_async"] = ALLOWED.keys() - {"server"}
 ALLOWED["_sync"] = ALLOWED["_async"] - {"_async"}
@@ -63,6 +64,7 @@ IMPURE |= {"psycopg", "psycopg_pool", "socket", "ssl", "subprocess", "threading"
 # Heavy libraries, and the only layer that may import each.
 HEAVY = {"alembic": "database", "sqlalchemy": "database", "typer": "cli", "rich": "cli", "jsonschema": "crud"}
 HEAVY |= {"opentelemetry": "telemetry", "prometheus_client": "telemetry"}
+HEAVY |= {"nats": "relay", "redis": "relay", "confluent_kafka": "relay", "httpx": "relay"}
 
 
 def sources() -> list[Path]:

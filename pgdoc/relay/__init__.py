@@ -1,0 +1,1 @@
+"""Relays events to other systems: formats of messages, engines, webhooks."""
