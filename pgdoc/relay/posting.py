@@ -137,8 +137,19 @@ def _mapped(poster: _Requests) -> Iterator[None]:
     except (httpx.TimeoutException, TimeoutError) as exc:
         raise poster._is_late() from exc  # noqa: SLF001 (of this module)
     except httpx.HTTPError as exc:
-        said = str(exc)
+        said = _reason_of(exc)
         raise Unanswered(f"{type(exc).__name__}: {said}" if said else type(exc).__name__) from exc
+
+
+def _reason_of(exc: BaseException) -> str:
+    """Return what the first of the errors said that led to this one: the others say less, such as "all attempts"."""
+    found: BaseException | None = exc
+    said = ""
+    while found is not None:
+        said = str(found) or said
+        parts = found.exceptions if isinstance(found, BaseExceptionGroup) else ()
+        found = parts[0] if parts else found.__cause__ or found.__context__
+    return said
 
 
 def _trusting(ca_file: str) -> ssl.SSLContext:
