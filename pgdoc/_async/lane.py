@@ -17,7 +17,7 @@ from pgdoc.errors import ConsumerLost, StoreClosed
 from pgdoc.model.tokens import Mark
 from pgdoc.runtime.activities import AsyncFlag, async_cancelled_inside
 from pgdoc.workers.backlog import LaneBacklog
-from pgdoc.workers.failures import halves, named, of_handler, text_of
+from pgdoc.workers.failures import EventFailed, ProcessEnded, RolledBack, halves, named, of_handler, text_of
 from pgdoc.workers.parking import Parked, parking_key
 from pgdoc.workers.registration import check_result
 from pgdoc.workers.spans import handler_span
@@ -54,14 +54,6 @@ _IDLE_S = 0.5
 _PREDECESSOR_S = 0.2
 _TURN_S = 60.0
 _TURN_POLL_S = 0.05
-
-
-class ProcessEnded(Exception):  # noqa: N818
-    """Each process that tried this event ended while it did."""
-
-
-class RolledBack(Exception):  # noqa: N818 (it is no error)
-    """The handler rolled back at one event of several that share a transaction."""
 
 
 class AsyncLane:
@@ -194,16 +186,16 @@ class AsyncLane:
         attempts = 2  # of the whole batch
         while parts:
             part = parts.popleft()
-            of_one = self.registration.attempts
+            retrying = self._retrying(self.registration.attempts if len(part) == 1 else attempts)
             try:
-                await self._retrying(of_one if len(part) == 1 else attempts)(self._attempt, part)
+                await retrying(self._attempt, part)
             except RolledBack:
                 parts.extendleft(reversed(halves(part, self._failed_event)))
             except Exception as exc:
                 if not self._is_failure(exc):
                     raise
                 if len(part) == 1:
-                    await self._bury(part[0], exc, of_one or 0)
+                    await self._bury(part[0], exc, retrying.statistics["attempt_number"])
                 else:
                     parts.extendleft(reversed(halves(part, self._failed_event)))
             attempts = 1
@@ -213,7 +205,7 @@ class AsyncLane:
             stop=stop_never if attempts is None else stop_after_attempt(attempts),
             wait=wait_random_exponential(multiplier=FIRST_DELAY_S, max=LONGEST_DELAY_S),
             sleep=self._back_off,
-            retry=retry_if_exception(self._is_failure),
+            retry=retry_if_exception(self._may_succeed),
             before_sleep=self._note_failure,
             reraise=True,
         )
@@ -224,18 +216,22 @@ class AsyncLane:
             return True
         return isinstance(exc, Exception) and not isinstance(exc, LaneEnded | RolledBack | ConsumerLost | StoreClosed)
 
+    def _may_succeed(self, exc: BaseException) -> bool:
+        return self._is_failure(exc) and not (isinstance(exc, EventFailed) and exc.is_final)
+
     def _note_failure(self, state: RetryCallState) -> None:
         exc = None if state.outcome is None else state.outcome.exception()
         if exc is None:
             return
         (part,) = state.args
+        traced = None if isinstance(exc, EventFailed) else (type(exc), exc, of_handler(exc))
         logger.warning(
             "%s failed on %s, and tries again (attempt %d): %s",
             self.registration.title,
             named(part),
             state.attempt_number + 1,
             text_of(exc),
-            exc_info=(type(exc), exc, of_handler(exc)) if state.attempt_number == 1 else None,
+            exc_info=traced if state.attempt_number == 1 else None,
         )
 
     async def _back_off(self, seconds: float) -> None:
@@ -314,6 +310,8 @@ class AsyncLane:
                     check_result(await self.registration.function(*given, list(events)))
         except Exception as exc:
             self._server.raised = exc
+            if isinstance(exc, EventFailed):
+                self._failed_event = exc.event
             raise
         except BaseException as exc:
             failure = async_cancelled_inside(exc)

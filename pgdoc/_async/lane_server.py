@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg
 
 from pgdoc.errors import CommitUnknown, ConsumerLost, PgdocError, StoreClosed
-from pgdoc.workers.failures import is_loss, is_outage, is_read_only, met_conflict, text_of
+from pgdoc.workers.failures import Postponed, is_loss, is_outage, is_read_only, met_conflict, text_of
 
 if TYPE_CHECKING:
     from pgdoc._async.store import AsyncStore
@@ -49,13 +49,15 @@ class AsyncLaneServer:
         self._ends = ends
         self.raised: BaseException | None = None
 
-    async def pause(self, seconds: float) -> None:
-        """Wait; raise `LaneEnded` if the lane ends meanwhile."""
+    async def pause(self, seconds: float | None) -> None:
+        """Wait, for `None` without a limit; raise `LaneEnded` if the lane ends meanwhile."""
         if await self._ends.wait(seconds):
             raise LaneEnded
 
     async def until_served(self, act: AsyncAct[T], is_stored: AsyncAct[bool] | None = None) -> T:
         """Call `act`; repeat it at once after a conflict, and when the server is back, if that was away.
+
+        A handler that wants to be called later is called again then.
 
         After a commit whose end nobody knows, `is_stored` tells whether it took place; then `act` returns nothing.
         """
@@ -66,6 +68,9 @@ class AsyncLaneServer:
                     return None  # type: ignore[return-value]  # what may be stored returns nothing
                 self.raised = None
                 return await act()
+            except Postponed as exc:
+                self._figures.state = "backing_off"
+                await self.pause(exc.seconds)
             except (PgdocError, psycopg.Error) as exc:
                 is_own = exc is not self.raised
                 if is_own and isinstance(exc, ConsumerLost | StoreClosed):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg
 
 from pgdoc.errors import CommitUnknown, ConsumerLost, PgdocError, StoreClosed
-from pgdoc.workers.failures import is_loss, is_outage, is_read_only, met_conflict, text_of
+from pgdoc.workers.failures import Postponed, is_loss, is_outage, is_read_only, met_conflict, text_of
 
 if TYPE_CHECKING:
     from pgdoc._sync.store import Store
@@ -50,13 +50,15 @@ class LaneServer:
         self._ends = ends
         self.raised: BaseException | None = None
 
-    def pause(self, seconds: float) -> None:
-        """Wait; raise `LaneEnded` if the lane ends meanwhile."""
+    def pause(self, seconds: float | None) -> None:
+        """Wait, for `None` without a limit; raise `LaneEnded` if the lane ends meanwhile."""
         if self._ends.wait(seconds):
             raise LaneEnded
 
     def until_served(self, act: Act[T], is_stored: Act[bool] | None = None) -> T:
         """Call `act`; repeat it at once after a conflict, and when the server is back, if that was away.
+
+        A handler that wants to be called later is called again then.
 
         After a commit whose end nobody knows, `is_stored` tells whether it took place; then `act` returns nothing.
         """
@@ -67,6 +69,9 @@ class LaneServer:
                     return None  # type: ignore[return-value]  # what may be stored returns nothing
                 self.raised = None
                 return act()
+            except Postponed as exc:
+                self._figures.state = "backing_off"
+                self.pause(exc.seconds)
             except (PgdocError, psycopg.Error) as exc:
                 is_own = exc is not self.raised
                 if is_own and isinstance(exc, ConsumerLost | StoreClosed):

@@ -6,6 +6,7 @@
     ├── StoreClosed                      the store is closed
     ├── MissingExtra                     a package of an extra is not installed; also an ImportError
     ├── TransactionClosed                the transaction or bulk has not begun, or has ended
+    ├── WebhookGone                      the receiver of a webhook wants no more events
     ├── ServerError                      a problem with the server, or with the connection to it
     │   ├── ServerUnreachable            no connection, or it was lost (resumable)
     │   │   ├── TransactionLost          it was lost in a transaction, of which nothing is stored (retryable)
@@ -145,6 +146,7 @@ from pgdoc.errors.streams import (
     UnreadableChange,
     WaitTimeout,
 )
+from pgdoc.errors.webhooks import WebhookGone
 
 __all__ = [
     "BulkError",
@@ -210,4 +212,5 @@ __all__ = [
     "VersionConflict",
     "WaitTimeout",
     "WalLevelTooLow",
+    "WebhookGone",
 ]

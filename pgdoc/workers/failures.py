@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
 
 __all__ = [
+    "EventFailed",
+    "Postponed",
+    "ProcessEnded",
+    "RolledBack",
     "fact",
     "halves",
     "is_loss",
@@ -44,6 +48,40 @@ _OURS = re.compile(r"^(pgdoc|tenacity|asyncio|concurrent)(\.|$)")
 _LONGEST_ERROR = 10_000
 _LONGEST_TRACEBACK = 30_000
 _LONGEST_NAME = 200
+
+
+class ProcessEnded(Exception):  # noqa: N818
+    """Each process that tried this event ended while it did."""
+
+
+class RolledBack(Exception):  # noqa: N818 (it is no error)
+    """The handler rolled back at one event of several that share a transaction."""
+
+
+class EventFailed(Exception):  # noqa: N818
+    """What a handler of pgdoc's own raises if one event of several failed.
+
+    Attributes:
+        event: the event, which is then tried alone.
+        is_final: whether trying again can't help.
+    """
+
+    def __init__(self, message: str, event: ChangeEvent, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.event = event
+        self.is_final = is_final
+
+
+class Postponed(Exception):  # noqa: N818 (it is no error)
+    """What a handler of pgdoc's own raises if it is to be called again later; that is no failure of an event.
+
+    Attributes:
+        seconds: how long to wait; `None` until the worker ends.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__()
+        self.seconds = seconds
 
 
 def met_conflict(exc: BaseException) -> bool:
