@@ -8,6 +8,7 @@ from pgdoc._async.relay import AsyncRelay
 from pgdoc._async.store import AsyncStore
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.transaction import AsyncTransaction
+from pgdoc._async.webhook_relay import AsyncWebhookRelay
 from pgdoc._async.worker import AsyncWorker
 from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.bulk_collection import BulkCollection
@@ -16,6 +17,7 @@ from pgdoc._sync.relay import Relay
 from pgdoc._sync.store import Store
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.transaction import Transaction
+from pgdoc._sync.webhook_relay import WebhookRelay
 from pgdoc._sync.worker import Worker
 from pgdoc.changes.events import ChangeEvent, EventType, UpdateDescription
 from pgdoc.crud.bulk_results import BulkResult
@@ -31,6 +33,7 @@ from pgdoc.model.raw_json import RawJson
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.model.watched_tables import LockHolder, Refusal, TableCheck, WatchedTable
 from pgdoc.relay.figures import RelayStatus
+from pgdoc.relay.webhook_status import WebhookStatus
 from pgdoc.streams.status import ConsumerStatus, History, Status, StreamStats
 from pgdoc.workers.dead_letters import DeadLetter
 from pgdoc.workers.figures import HandlerStatus
@@ -44,6 +47,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncRelay",
     "AsyncStore",
     "AsyncTransaction",
+    "AsyncWebhookRelay",
     "AsyncWorker",
     "Bulk",
     "BulkCollection",
@@ -74,6 +78,8 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "Transaction",
     "UpdateDescription",
     "WatchedTable",
+    "WebhookRelay",
+    "WebhookStatus",
     "Worker",
     "WorkerFinding",
     "WriteCount",

@@ -24,7 +24,7 @@ from pgdoc.runtime.activities import catch_signals
 from pgdoc.runtime.primitives import sleep, wait
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pgdoc.relay.figures import RelayStatus
 
@@ -50,8 +50,9 @@ class Relay:
         *names: as for `store.watch`; none for all collections.
         where: a filter on events, as for `store.watch`.
         tables: without names, all watched tables as well.
+        topics: also the events that applications publish under these topics, as for `store.watch`.
         snapshot: begin a new consumer with the documents that exist.
-        format: of the messages: `pgdoc`, which `RemoteStream` reads.
+        format: of the messages: `pgdoc`, which `RemoteStream` reads, `cloudevents` or `debezium`.
         partitions: into how many partitions the documents are divided, for groups of readers. A log keeps the number it
             began with.
         on_lost: what to do when the log lacks events that PostgreSQL no longer keeps, for example because it was put
@@ -74,6 +75,7 @@ class Relay:
         *names: str,
         where: Mapping[str, Any] | None = None,
         tables: bool = False,
+        topics: Iterable[str] | None = None,
         snapshot: bool = False,
         format: str = "pgdoc",  # noqa: A002 (the name in the contract)
         partitions: int = PARTITIONS,
@@ -85,12 +87,15 @@ class Relay:
         self.store = store
         self.shutdown_timeout = shutdown_timeout
         self._target = Target.parse(to)
+        if self._target.engine == "webhook":
+            raise InvalidInput(f"{self._target.shown} is not a log: send events to it with WebhookRelay")
         self._options = RelayOptions.checked(
             consumer,
             names,
             encoder=store._connections.codec.encoder,  # noqa: SLF001 (one package)
             where=where,
             tables=tables,
+            topics=topics,
             snapshot=snapshot,
             format=format,
             partitions=partitions,

@@ -9,12 +9,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pgdoc._sync.checkpoint import checkpoint
+from pgdoc.database.conninfo import database_of
 from pgdoc.errors import HistoryLost, InvalidResumeToken, LogError, LogFull, LogGap, StreamClosed
 from pgdoc.model.positions import Lsn
 from pgdoc.model.tokens import Mark, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.relay.beginning import StoredEnd, find_beginning
 from pgdoc.relay.config import LogConfig
+from pgdoc.relay.debezium import Place
 from pgdoc.relay.flights import Flight, Flights
+from pgdoc.relay.formats import format_named
 from pgdoc.relay.outbound import Outbound
 from pgdoc.runtime.primitives import sleep, wait
 from pgdoc.sql import statement
@@ -73,6 +76,8 @@ class RelaySession:
         self._store, self._options, self._target = store, options, target
         self._writer, self._thread = writer, thread
         self._figures, self._stops = figures, stops
+        place = Place(options.consumer, database_of(store._conninfo), store._schema)  # noqa: SLF001 (one package)
+        self._encode = format_named(options.format, place).encode
         self._config = LogConfig(system_id=0, database_oid=0, selection="", format="", partitions=0)
         self._identity = ""
         self._flights: Flights[Future[int]] = Flights(0)
@@ -142,7 +147,12 @@ class RelaySession:
         return self._outbound(beginning)
 
     def _outbound(self, beginning: Beginning) -> Outbound:
-        return Outbound(beginning, partitions=self._options.partitions, limit=self._writer.limit)
+        return Outbound(
+            beginning,
+            partitions=self._options.partitions,
+            limit=self._writer.limit,
+            encode=self._encode,
+        )
 
     def _follow_snapshot(self, consumer: Consumer, beginning: Beginning) -> None:
         """Let a consumer with a snapshot go on exactly where the log ends: read again, it would be another snapshot.

@@ -84,7 +84,8 @@ def run_service(service: Service, title: str, ending: str) -> None:
 def call_service(service: Service, call: Callable[[], T | Coroutine[Any, Any, T]]) -> T:
     """Call one of its methods, and close its store; wait for the result of a coroutine function."""
     if inspect.iscoroutinefunction(call):
-        return asyncio.run(_call(service, call))
+        found: T = asyncio.run(_call(service, call))
+        return found
     with service.store:
         return cast("T", call())
 

@@ -10,17 +10,17 @@ from pgdoc.errors import InvalidInput
 from pgdoc.model.names import check_consumer
 from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.config import selection_digest
+from pgdoc.relay.formats import format_named
 from pgdoc.relay.partitions import MOST_PARTITIONS
-from pgdoc.streams.options import check_selection
+from pgdoc.streams.options import make_selection
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pgdoc.model.values import Encoder
 
 __all__ = ["RelayOptions"]
 
-_FORMATS = ("pgdoc",)
 _ON_LOST = ("raise", "continue")
 
 
@@ -31,7 +31,8 @@ class RelayOptions:
     Attributes:
         consumer: the name of the durable consumer that it reads.
         names: of collections and tables; empty for all collections.
-        selection: a digest of the names and the filter.
+        topics: what selects events of the application's own; `None` for none of them.
+        selection: a digest of the names, the topics and the filter.
         on_lost: `raise` or `continue`, when the log lacks events that PostgreSQL no longer keeps.
     """
 
@@ -39,6 +40,7 @@ class RelayOptions:
     names: tuple[str, ...]
     where: Mapping[str, Any] | None
     tables: bool
+    topics: tuple[str, ...] | None
     snapshot: bool
     format: str
     partitions: int
@@ -54,6 +56,7 @@ class RelayOptions:
         encoder: Encoder | None,
         where: Mapping[str, Any] | None,
         tables: bool,
+        topics: Iterable[str] | None,
         snapshot: bool,
         format: str,  # noqa: A002 (the name in the contract)
         partitions: int,
@@ -64,10 +67,9 @@ class RelayOptions:
         Raises:
             InvalidInput: an option is not valid.
         """
-        check_selection(names, tables=tables)
         condition = None if where is None else parse_where(where, encoder)
-        if format not in _FORMATS:
-            raise InvalidInput(f"format must be one of {', '.join(_FORMATS)}, got {short_repr(format)}")
+        chosen = make_selection(names, condition, tables=tables, topics=topics)
+        format_named(format)
         if on_lost not in _ON_LOST:
             raise InvalidInput(f"on_lost must be {' or '.join(map(repr, _ON_LOST))}, got {short_repr(on_lost)}")
         is_number = isinstance(partitions, int) and not isinstance(partitions, bool)
@@ -79,13 +81,19 @@ class RelayOptions:
             names=names,
             where=where,
             tables=tables,
+            topics=None if topics is None else tuple(topics),
             snapshot=snapshot,
             format=format,
             partitions=partitions,
             on_lost=on_lost,
-            selection=selection_digest(names=sorted(names), tables=tables, where=text),
+            selection=selection_digest(
+                names=None if chosen.collections is None else sorted(chosen.collections),
+                tables=tables,
+                topics=sorted(chosen.topics),
+                where=text,
+            ),
         )
 
     def to_watch(self) -> dict[str, Any]:
         """Return what `watch` takes besides the names."""
-        return {"where": self.where, "tables": self.tables}
+        return {"where": self.where, "tables": self.tables, "topics": self.topics}

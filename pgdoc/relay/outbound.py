@@ -8,7 +8,7 @@ from pgdoc.relay.messages import Message, after_parts, parts_of
 from pgdoc.relay.partitions import partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.model.tokens import ResumeToken
@@ -25,10 +25,13 @@ class Outbound:
 
     Args:
         limit: the most bytes of a message's body.
+        encode: writes an event in the log's format.
     """
 
-    def __init__(self, beginning: Beginning, *, partitions: int, limit: int) -> None:
-        self._partitions, self._limit = partitions, limit
+    def __init__(
+        self, beginning: Beginning, *, partitions: int, limit: int, encode: Callable[[ChangeEvent], bytes]
+    ) -> None:
+        self._partitions, self._limit, self._encode = partitions, limit, encode
         self._part = beginning.part
         self._skip_to: ResumeToken | None = beginning.skip_to
         self._skip_count = beginning.skip_count
@@ -56,7 +59,7 @@ class Outbound:
             document_id,
             event.event_type.value,
             str(event.resume_token),
-            event.to_json(),
+            self._encode(event),
             None,
             _traceparent(event),
         )

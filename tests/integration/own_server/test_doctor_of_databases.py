@@ -42,7 +42,7 @@ def test_a_catalog_of_another_version_owner_or_database_is_reported(
     mends(owner, dsn, "catalog-unbound", only="catalog")
     owner.execute("UPDATE pgdoc.alembic_version SET version_num = '9999'")
     assert finding(dsn, "catalog-revision", only=["catalog"]).value == "9999"
-    owner.execute("UPDATE pgdoc.alembic_version SET version_num = '0012'; CREATE ROLE clerk")
+    owner.execute("UPDATE pgdoc.alembic_version SET version_num = '0013'; CREATE ROLE clerk")
     owner.execute("ALTER SCHEMA pgdoc OWNER TO clerk")
     assert finding(dsn, "catalog-owner", only=["catalog"]).verdict == "wrong"
     owner.execute("ALTER SCHEMA pgdoc OWNER TO postgres; DROP ROLE clerk")
