@@ -63,6 +63,7 @@ class AsyncLane:
         memory: of this process about the handler.
         caution: of all handlers of the worker.
         predecessor: a lane of the handler that was called off, and may still run it.
+        rows_type: of its rows; another one for a partition of a log.
 
     Attributes:
         registration: the handler and its options.
@@ -84,11 +85,12 @@ class AsyncLane:
         memory: LaneMemory,
         caution: Caution,
         predecessor: AsyncActivity | None = None,
+        rows_type: type[AsyncLaneRows] = AsyncLaneRows,
     ) -> None:
         self._store = store
         self.registration = registration
         self.figures = figures
-        self._rows = AsyncLaneRows(store, registration, consumer, memory, is_sole=is_sole)
+        self._rows = rows_type(store, registration, consumer, memory, is_sole=is_sole)
         self._predecessor, self._caution, self._waits_for_turns = predecessor, caution, True
         # Shared: each is set by one side, and cleared by the other.
         self.ends = AsyncFlag()

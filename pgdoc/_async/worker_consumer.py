@@ -10,7 +10,7 @@ import psycopg
 
 from pgdoc._async.checkpoint import checkpoint
 from pgdoc._async.lane import AsyncLane
-from pgdoc._async.lane_rows import mark_after
+from pgdoc._async.lane_rows import AsyncLaneRows, mark_after
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
 from pgdoc.model.table_names import is_table_name
@@ -69,6 +69,8 @@ class AsyncWorkerConsumer:
     Attributes:
         figures: of its handlers.
     """
+
+    _rows_type: type[AsyncLaneRows] = AsyncLaneRows
 
     def __init__(  # noqa: PLR0913 (what its worker knows)
         self,
@@ -188,13 +190,17 @@ class AsyncWorkerConsumer:
             await self._stops.wait(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
-    async def _own_and_read(self) -> None:
-        """Open the consumer, and handle its events until it ends, or the worker stops."""
+    def _stream(self) -> AsyncChangeStream:
+        """Return the stream of its events, which is not open yet."""
         options = self.options()
         names = options.pop("names")
+        return self._store.watch(*names, consumer=self.name, auto_ack=False, **options)
+
+    async def _own_and_read(self) -> None:
+        """Open the consumer, and handle its events until it ends, or the worker stops."""
         self._lanes, self._detached, self._waits_since = [], [], None
         self._note_state("standby")
-        async with self._store.watch(*names, consumer=self.name, auto_ack=False, **options) as stream:
+        async with self._stream() as stream:
             self._endings.begin()
             try:
                 consumer = await self._owned(stream)
@@ -236,6 +242,7 @@ class AsyncWorkerConsumer:
                 memory=memory,
                 caution=self._caution,
                 predecessor=self._called_off.get(registration.name),
+                rows_type=self._rows_type,
             )
             figures.state = "idle"
             self._lanes.append((lane, AsyncActivity(f"pgdoc-{self.name}-{registration.name}", lane.run)))

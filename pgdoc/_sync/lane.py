@@ -64,6 +64,7 @@ class Lane:
         memory: of this process about the handler.
         caution: of all handlers of the worker.
         predecessor: a lane of the handler that was called off, and may still run it.
+        rows_type: of its rows; another one for a partition of a log.
 
     Attributes:
         registration: the handler and its options.
@@ -85,11 +86,12 @@ class Lane:
         memory: LaneMemory,
         caution: Caution,
         predecessor: Activity | None = None,
+        rows_type: type[LaneRows] = LaneRows,
     ) -> None:
         self._store = store
         self.registration = registration
         self.figures = figures
-        self._rows = LaneRows(store, registration, consumer, memory, is_sole=is_sole)
+        self._rows = rows_type(store, registration, consumer, memory, is_sole=is_sole)
         self._predecessor, self._caution, self._waits_for_turns = predecessor, caution, True
         # Shared: each is set by one side, and cleared by the other.
         self.ends = Flag()

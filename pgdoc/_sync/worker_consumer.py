@@ -11,7 +11,7 @@ import psycopg
 
 from pgdoc._sync.checkpoint import checkpoint
 from pgdoc._sync.lane import Lane
-from pgdoc._sync.lane_rows import mark_after
+from pgdoc._sync.lane_rows import LaneRows, mark_after
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
 from pgdoc.model.table_names import is_table_name
@@ -70,6 +70,8 @@ class WorkerConsumer:
     Attributes:
         figures: of its handlers.
     """
+
+    _rows_type: type[LaneRows] = LaneRows
 
     def __init__(  # noqa: PLR0913 (what its worker knows)
         self,
@@ -189,13 +191,17 @@ class WorkerConsumer:
             self._stops.wait(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
-    def _own_and_read(self) -> None:
-        """Open the consumer, and handle its events until it ends, or the worker stops."""
+    def _stream(self) -> ChangeStream:
+        """Return the stream of its events, which is not open yet."""
         options = self.options()
         names = options.pop("names")
+        return self._store.watch(*names, consumer=self.name, auto_ack=False, **options)
+
+    def _own_and_read(self) -> None:
+        """Open the consumer, and handle its events until it ends, or the worker stops."""
         self._lanes, self._detached, self._waits_since = [], [], None
         self._note_state("standby")
-        with self._store.watch(*names, consumer=self.name, auto_ack=False, **options) as stream:
+        with self._stream() as stream:
             self._endings.begin()
             try:
                 consumer = self._owned(stream)
@@ -237,6 +243,7 @@ class WorkerConsumer:
                 memory=memory,
                 caution=self._caution,
                 predecessor=self._called_off.get(registration.name),
+                rows_type=self._rows_type,
             )
             figures.state = "idle"
             self._lanes.append((lane, Activity(f"pgdoc-{self.name}-{registration.name}", lane.run)))
