@@ -145,7 +145,10 @@ def test_a_filter_can_name_topic_payload_and_key(where: dict[str, Any], is_wante
     (change,) = read(
         wire.message(90, '{"metadata": {"user": "a"}}'), message(92, "order.shipped", '{"n": 1.10, "list": [1, 2]}')
     )
-    view = lambda change: events.from_change(change, (1, 1, None), decode_text=decode_comparable)  # noqa: E731
+
+    def view(change: Change) -> ChangeEvent:
+        return events.from_change(change, (1, 1, None), decode_text=decode_comparable)
+
     selection = Selection(None, parse_where(where), topics=frozenset({"topic:order.*"}))
     router = Router(view)
     router.add(selection)
@@ -170,7 +173,7 @@ def test_what_the_catalogs_functions_are_asked_leaves_topics_out() -> None:
     assert (messages.names, mixed.names, everything.names) == ([], ["orders"], None)
     assert names_of([messages, mixed]) == ["orders"]
     assert names_of([messages, everything]) is None
-    assert named_by([messages, mixed]) == {"orders", "topic:*"}
+    assert named_by([messages, mixed]) == frozenset({"orders", "topic:*"})
     assert named_by([everything]) is None
 
 

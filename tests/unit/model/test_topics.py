@@ -40,7 +40,9 @@ def test_a_selection_is_a_topic_a_prefix_or_all(selected: Any) -> None:
 
 def test_a_selection_names_its_topics_in_a_list() -> None:
     assert check_topics(None) == frozenset()
-    assert check_topics(["a", "a.*", "*"]) == {"topic:a", "topic:a.*", "topic:*"}
+    assert check_topics(["a", "a.*", "b.c"]) == {"topic:a", "topic:a.*", "topic:b.c"}
+    assert check_topics(["a.b", "a.b.*", "a.*", "b"]) == {"topic:a.*", "topic:b"}
+    assert check_topics(["a", "a.*", "*"]) == {"topic:*"}
     for wrong in ("order.shipped", []):
         with pytest.raises(InvalidInput, match=re.escape("topics")):
             check_topics(wrong)
