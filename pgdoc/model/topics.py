@@ -63,7 +63,10 @@ def check_topic(topic: Any) -> str:
 
 
 def check_topics(topics: Iterable[str] | None) -> frozenset[str]:
-    """Return the names that select what a user asked for: topics, `order.*` for those below `order`, `*` for all."""
+    """Return the names that select what a user asked for: topics, `order.*` for those below `order`, `*` for all.
+
+    None of them selects what another one does, so that each topic is selected once.
+    """
     if topics is None:
         return frozenset()
     if isinstance(topics, str):
@@ -71,7 +74,7 @@ def check_topics(topics: Iterable[str] | None) -> frozenset[str]:
     found = frozenset(map(_check_selected, topics))
     if not found:
         raise InvalidInput("topics is empty: name at least one, or leave topics out")
-    return found
+    return frozenset(name for name in found if found.isdisjoint({*selectors_of(name)} - {name}))
 
 
 def _check_selected(topic: Any) -> str:

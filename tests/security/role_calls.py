@@ -96,6 +96,11 @@ def _run(scene: Scene) -> None:
     scene.store.run(lambda tx: tx["orders"].insert(pgdoc.new_id(), {}))
 
 
+def _publish_in_transaction(scene: Scene) -> None:
+    with scene.store.transaction() as tx:
+        tx.publish("order.shipped", {})
+
+
 def _bulk(scene: Scene, *, ordered: bool = True) -> None:
     with scene.store.bulk(ordered=ordered) as bulk:
         bulk["orders"].insert(pgdoc.new_id(), {})
@@ -306,9 +311,11 @@ CALLS: dict[str, Callable[[Scene], object]] = {
     "`collection.watch`": lambda scene: _read_one(scene, "orders"),
     "`tx.get` in `store.transaction`": _get_in_transaction,
     "`tx.insert` in `store.transaction`": _insert_in_transaction,
+    "`tx.publish` in `store.transaction`": _publish_in_transaction,
     "`store.run`": _run,
     "`store.bulk`": _bulk,
     "`store.bulk(ordered=False)`": lambda scene: _bulk(scene, ordered=False),
+    "`store.publish`": lambda scene: scene.store.publish("order.shipped", {}),
     "`store.collections`": lambda scene: scene.store.collections(),
     "`store.create_collection`": lambda scene: scene.store.create_collection(scene.new_name()),
     "`store.rename_collection`": lambda scene: scene.store.rename_collection(scene.existing(), scene.new_name()),
