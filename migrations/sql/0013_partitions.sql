@@ -268,6 +268,38 @@ BEGIN
   );
 END $$;
 
+CREATE FUNCTION pgdoc.has_before_images(relation oid) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT bool_and(c.relreplident = 'f') FROM pg_class c
+  WHERE c.oid = relation OR c.oid IN (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = relation)
+$$;
+COMMENT ON FUNCTION pgdoc.has_before_images IS 'whether a table and all its partitions are REPLICA IDENTITY FULL';
+
+CREATE OR REPLACE FUNCTION pgdoc.watchable(in_schema text, names text[]) RETURNS TABLE (name text, relation regclass, is_full boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT found.name, c.oid::regclass, pgdoc.has_before_images(c.oid)
+  FROM pgdoc.collections(in_schema) AS found(name) JOIN pg_class c ON c.relname = found.name
+  WHERE c.relnamespace = to_regnamespace(quote_ident(in_schema)) AND pgdoc.is_wanted(in_schema, names, in_schema, found.name, false)
+  UNION ALL
+  SELECT pgdoc.label(r.kind, r.schema_name, r.name), c.oid::regclass, c.relreplident = 'f'
+  FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid
+  WHERE r.until IS NULL AND r.kind = 'table' AND pgdoc.is_wanted(in_schema, names, r.schema_name, r.name, true)
+$$;
+
+-- See 0011_upgrade.sql. PostgreSQL drops the triggers of partitions with those of their root.
+CREATE OR REPLACE FUNCTION pgdoc.thaw() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  frozen record;
+BEGIN
+  FOR frozen IN
+    SELECT t.tgrelid::regclass AS relation, t.tgname AS name FROM pg_trigger t
+    WHERE t.tgfoid = 'pgdoc.refuse_frozen()'::regprocedure AND t.tgparentid = 0 ORDER BY t.tgrelid, t.tgname
+  LOOP
+    EXECUTE format('DROP TRIGGER %I ON %s', frozen.name, frozen.relation);
+  END LOOP;
+  DELETE FROM pgdoc.upgrade_consumers;
+  DELETE FROM pgdoc.upgrade;
+END $$;
+
 -- Without `max_size`, documents have no limit. `partitions`, if it is not NULL, is how many tables they are spread over.
 CREATE FUNCTION pgdoc.create_table(schema_name text, name text, max_size bigint, partitions integer) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -328,6 +328,31 @@ BEGIN
     relation, moment, condition) INTO ignored;
 END $$;
 
+CREATE OR REPLACE FUNCTION pgdoc.watchable(in_schema text, names text[]) RETURNS TABLE (name text, relation regclass, is_full boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT found.name, c.oid::regclass, c.relreplident = 'f'
+  FROM pgdoc.collections(in_schema) AS found(name) JOIN pg_class c ON c.relname = found.name
+  WHERE c.relnamespace = to_regnamespace(quote_ident(in_schema)) AND pgdoc.is_wanted(in_schema, names, in_schema, found.name, false)
+  UNION ALL
+  SELECT pgdoc.label(r.kind, r.schema_name, r.name), c.oid::regclass, c.relreplident = 'f'
+  FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid
+  WHERE r.until IS NULL AND r.kind = 'table' AND pgdoc.is_wanted(in_schema, names, r.schema_name, r.name, true)
+$$;
+
+CREATE OR REPLACE FUNCTION pgdoc.thaw() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  frozen record;
+BEGIN
+  FOR frozen IN
+    SELECT t.tgrelid::regclass AS relation, t.tgname AS name FROM pg_trigger t
+    WHERE t.tgfoid = 'pgdoc.refuse_frozen()'::regprocedure ORDER BY t.tgrelid, t.tgname
+  LOOP
+    EXECUTE format('DROP TRIGGER %I ON %s', frozen.name, frozen.relation);
+  END LOOP;
+  DELETE FROM pgdoc.upgrade_consumers;
+  DELETE FROM pgdoc.upgrade;
+END $$;
+
 DROP TRIGGER pgdoc_partitions ON pgdoc.registry;
-DROP FUNCTION pgdoc.note_partitions(), pgdoc.partition_fault(oid), pgdoc.partitions_of(oid), pgdoc.check_truncate();
+DROP FUNCTION pgdoc.note_partitions(), pgdoc.partition_fault(oid), pgdoc.partitions_of(oid), pgdoc.check_truncate(), pgdoc.has_before_images(oid);
 ALTER TABLE pgdoc.registry DROP COLUMN partitions;

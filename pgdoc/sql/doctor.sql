@@ -130,7 +130,7 @@ ORDER BY age_s DESC NULLS LAST
 -- name: tables
 -- `fault`: why the table can't be a collection. Partitions are left out: their root is there.
 SELECT c.relname AS name, pgdoc.is_table(c.oid) AS is_watched, pgdoc.is_collection(c.oid) AS is_collection, pgdoc.form_fault(c.oid) AS fault,
-  pgdoc.is_equipped(c.oid) AS is_equipped, c.relreplident = 'f' AS is_full
+  pgdoc.is_equipped(c.oid) AS is_equipped, pgdoc.has_before_images(c.oid) AS is_full
 FROM pg_class c
 WHERE (c.relkind = 'r' OR c.relkind = 'p') AND NOT c.relispartition AND c.relnamespace = to_regnamespace(quote_ident(%s::text))
 ORDER BY c.relname

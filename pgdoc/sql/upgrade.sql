@@ -120,7 +120,7 @@ ORDER BY 1, 2
 -- Frozen tables that are neither collections nor watched any more.
 SELECT DISTINCT t.tgrelid::regclass::text AS name
 FROM pg_trigger t
-WHERE t.tgfoid = 'pgdoc.refuse_frozen()'::regprocedure
+WHERE t.tgfoid = 'pgdoc.refuse_frozen()'::regprocedure AND t.tgparentid = '0'::oid
   AND t.tgrelid <> ALL (ARRAY['pgdoc.registry'::regclass, 'pgdoc.messages'::regclass, 'pgdoc.owners'::regclass])
   AND NOT EXISTS (SELECT FROM pgdoc.registry r WHERE r.oid = t.tgrelid AND r.until IS NULL)
 ORDER BY 1
