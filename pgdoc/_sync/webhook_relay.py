@@ -15,8 +15,8 @@ from pgdoc.database.conninfo import database_of
 from pgdoc.errors import PgdocError, WebhookGone
 from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.answers import Meaning, Unanswered, meaning_of, retry_after_s
-from pgdoc.relay.debezium import Place
-from pgdoc.relay.deliveries import Delivered, Outcome, in_steps
+from pgdoc.relay.debezium import SourceNames
+from pgdoc.relay.deliveries import DeliveredEvents, StepOutcome, in_steps
 from pgdoc.relay.signing import SECRET_VARIABLE, Secrets
 from pgdoc.relay.webhook_requests import Endpoint, WebhookMessages
 from pgdoc.relay.webhook_status import (
@@ -114,8 +114,8 @@ class WebhookRelay:
             raise ValueError(f"timeout must be a positive number of seconds, got {short_repr(timeout)}")
         self.store, self.consumer = store, consumer
         self._concurrency, self._timeout_s, self._max_body, self._ca_file = concurrency, timeout, max_body, ca_file
-        place = Place(consumer, database_of(store._conninfo), store._schema)  # noqa: SLF001 (one package)
-        self._messages = WebhookMessages(self._endpoint, format, place)
+        of_source = SourceNames(consumer, database_of(store._conninfo), store._schema)  # noqa: SLF001 (one package)
+        self._messages = WebhookMessages(self._endpoint, format, of_source)
         self._poster = self._make_poster()
         self._worker.on(
             *names,
@@ -130,7 +130,7 @@ class WebhookRelay:
         )(self._deliver)
         self._counts = WebhookCounts()
         # Written by the lane, and by the threads or tasks that it waits for.
-        self._delivered = Delivered()
+        self._delivered = DeliveredEvents()
         self._open_at = 0.0  # the receiver wants nothing before, on the monotonic clock
         self._gone: WebhookGone | None = None
 
@@ -239,7 +239,7 @@ class WebhookRelay:
             raise Postponed(wait_s)
         self._delivered.begin(events)
         for documents in in_steps(events):
-            outcome = Outcome()
+            outcome = StepOutcome()
             self._send_all(deque(documents), outcome)
             if outcome.has_ended:
                 raise Postponed(None)
@@ -249,7 +249,7 @@ class WebhookRelay:
             if outcome.failure is not None:
                 raise outcome.failure
 
-    def _send_all(self, documents: deque[list[ChangeEvent]], outcome: Outcome) -> None:
+    def _send_all(self, documents: deque[list[ChangeEvent]], outcome: StepOutcome) -> None:
         """Send the events of documents side by side."""
         size = min(self._concurrency, len(documents))
         if size == 1:
@@ -269,7 +269,7 @@ class WebhookRelay:
             if each.error is not None:
                 raise each.error
 
-    def _send_next(self, documents: deque[list[ChangeEvent]], outcome: Outcome) -> None:
+    def _send_next(self, documents: deque[list[ChangeEvent]], outcome: StepOutcome) -> None:
         """Send the events of one document after the other, until there are no more."""
         while True:
             try:
@@ -290,7 +290,7 @@ class WebhookRelay:
         is_stopping = self._worker._stop_count > 0  # noqa: SLF001 (one package)
         return any(lane.is_called_off or (lane.ends.is_set() and not is_stopping) for lane in lanes)
 
-    def _send(self, event: ChangeEvent, outcome: Outcome) -> bool:
+    def _send(self, event: ChangeEvent, outcome: StepOutcome) -> bool:
         """Send one event; return whether it was delivered."""
         try:
             message = self._message(event)

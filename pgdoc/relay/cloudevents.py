@@ -14,7 +14,7 @@ import orjson
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["CONTENT_TYPE", "binary_headers", "decode", "encode", "trace_context"]
+__all__ = ["CONTENT_TYPE", "binary_headers", "cloudevent_of", "data_of_cloudevent", "trace_context"]
 
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 _BEGIN: Final = b'{"specversion":"1.0",'
@@ -25,7 +25,7 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 _TRACESTATE: Final = re.compile(r"[!-~](?:[ -~]{0,510}[!-~])?")
 
 
-def encode(event: ChangeEvent) -> bytes:
+def cloudevent_of(event: ChangeEvent) -> bytes:
     """Return the event in CloudEvents' JSON format (structured content mode).
 
     Raises:
@@ -36,8 +36,8 @@ def encode(event: ChangeEvent) -> bytes:
     return b"%b%b%b}" % (orjson.dumps(attributes)[:-1], _DATA, data)
 
 
-def decode(text: bytes) -> bytes | None:
-    """Return the data of what `encode` returned, byte for byte; `None` for any other text.
+def data_of_cloudevent(text: bytes) -> bytes | None:
+    """Return the data of what `cloudevent_of` returned, byte for byte; `None` for any other text.
 
     A text that somebody has written anew is refused: its numbers need not be exact any more.
     """

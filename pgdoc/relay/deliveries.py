@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.workers.failures import EventFailed
 
-__all__ = ["Delivered", "Outcome", "in_steps"]
+__all__ = ["DeliveredEvents", "StepOutcome", "in_steps"]
 
 
 def in_steps(events: Iterable[ChangeEvent]) -> Iterator[list[list[ChangeEvent]]]:
@@ -33,7 +33,7 @@ def in_steps(events: Iterable[ChangeEvent]) -> Iterator[list[list[ChangeEvent]]]
         yield list(step.values())
 
 
-class Delivered:
+class DeliveredEvents:
     """The tokens of events that this process has delivered, and that may still come again.
 
     They come again when another event of their batch fails, when their position could not be stored, and when the
@@ -61,7 +61,7 @@ class Delivered:
         self._last = last if self._last is None else max(self._last, last)
 
 
-class Outcome:
+class StepOutcome:
     """What became of the events that were sent side by side; each thread or task adds to it.
 
     Attributes:
