@@ -7,6 +7,7 @@ from pgdoc._async.indexes import Index, IndexProgress
 from pgdoc._async.store import AsyncStore
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.transaction import AsyncTransaction
+from pgdoc._async.webhook_relay import AsyncWebhookRelay
 from pgdoc._async.worker import AsyncWorker
 from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.bulk_collection import BulkCollection
@@ -14,6 +15,7 @@ from pgdoc._sync.collection import Collection
 from pgdoc._sync.store import Store
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.transaction import Transaction
+from pgdoc._sync.webhook_relay import WebhookRelay
 from pgdoc._sync.worker import Worker
 from pgdoc.changes.events import ChangeEvent, EventType, UpdateDescription
 from pgdoc.crud.bulk_results import BulkResult
@@ -28,6 +30,7 @@ from pgdoc.model.positions import Lsn
 from pgdoc.model.raw_json import RawJson
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.model.watched_tables import LockHolder, Refusal, TableCheck, WatchedTable
+from pgdoc.relay.webhook_status import WebhookStatus
 from pgdoc.streams.status import ConsumerStatus, History, Status, StreamStats
 from pgdoc.workers.dead_letters import DeadLetter
 from pgdoc.workers.figures import HandlerStatus
@@ -40,6 +43,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncCollection",
     "AsyncStore",
     "AsyncTransaction",
+    "AsyncWebhookRelay",
     "AsyncWorker",
     "Bulk",
     "BulkCollection",
@@ -68,6 +72,8 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "Transaction",
     "UpdateDescription",
     "WatchedTable",
+    "WebhookRelay",
+    "WebhookStatus",
     "Worker",
     "WorkerFinding",
     "WriteCount",

@@ -311,7 +311,7 @@ class WebhookRelay:
             self._end()
         elif meaning is Meaning.LATER:
             outcome.postpone(retry_after_s(answer, time.time()))
-            logger.warning("%s: %s; waiting %.0f s", self._endpoint.shown, answer.text, outcome.wait_s)
+            logger.warning("%s: %s; waiting %d s", self._endpoint.shown, answer.text, outcome.wait_s or 0)
         else:
             outcome.fail(self._failure(event, answer.text))
         return meaning is Meaning.DELIVERED
@@ -340,5 +340,5 @@ class WebhookRelay:
             f"{self._endpoint.shown} answered 410 Gone: it wants no more events. Give the relay another URL, or drop "
             f'consumer "{self.consumer}", which keeps WAL'
         )
-        logger.error("%s", self._gone)
+        logger.error("the webhook relay ends: %s", self._gone)
         self._worker.stop()

@@ -54,7 +54,8 @@ def envelope_of(event: ChangeEvent, names: SourceNames = UNNAMED) -> bytes:
     """Return the event as Debezium's envelope.
 
     A change of a whole collection other than a truncate has no equivalent. It becomes a message of PostgreSQL's WAL:
-    `op` is `m`, the prefix is `pgdoc`, and the content is `event.to_json()` in base64.
+    `op` is `m`, the prefix is `pgdoc`, and the content is `event.to_json()` in base64. So does an event that an
+    application has published, with its topic as the prefix.
 
     Raises:
         UnreadableDocument: as `event.to_json()`.
@@ -63,7 +64,7 @@ def envelope_of(event: ChangeEvent, names: SourceNames = UNNAMED) -> bytes:
     if operation == _MESSAGE:
         content = base64.b64encode(event.to_json()).decode()
         head: dict[str, Any] = {}
-        tail: dict[str, Any] = {"message": {"prefix": _PREFIX, "content": content}}
+        tail: dict[str, Any] = {"message": {"prefix": getattr(event, "topic", None) or _PREFIX, "content": content}}
     elif operation == "t":
         head, tail = {}, {}
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,11 +18,11 @@ def in_steps(events: Iterable[ChangeEvent]) -> Iterator[list[list[ChangeEvent]]]
     """Divide a batch into steps, one after the other, and each step into the events of one document each.
 
     The documents of a step are independent. An event of a whole collection is a step of its own: all before it are sent
-    before it, and all after it afterwards.
+    before it, and all after it afterwards. The messages without a key of one topic are as those of one document.
     """
-    step: dict[tuple[str, str], list[ChangeEvent]] = {}
+    step: dict[tuple[str, str | None], list[ChangeEvent]] = {}
     for event in events:
-        if event.document_id is not None:
+        if event.document_id is not None or event.event_type == _MESSAGE:
             step.setdefault((event.collection, event.document_id), []).append(event)
             continue
         if step:
@@ -31,6 +31,9 @@ def in_steps(events: Iterable[ChangeEvent]) -> Iterator[list[list[ChangeEvent]]]
         yield [[event]]
     if step:
         yield list(step.values())
+
+
+_MESSAGE: Final = "message"
 
 
 class DeliveredEvents:

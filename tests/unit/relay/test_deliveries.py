@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +37,20 @@ def test_documents_keep_their_order_and_events_of_collections_come_between(
 
 def token(event: ChangeEvent) -> ResumeToken:
     return event.resume_token
+
+
+def test_messages_without_a_key_are_sent_one_after_the_other_beside_documents() -> None:
+    first, second = (cast("ChangeEvent", Message("message", "topic:a", None)) for _ in range(2))
+    document = numbered(1, "o-1")
+    assert list(in_steps([first, document, second])) == [[[first, second], [document]]]
+
+
+class Message(NamedTuple):
+    """What `in_steps` reads of an event."""
+
+    event_type: str
+    collection: str
+    document_id: str | None
 
 
 def test_a_delivered_event_is_known_until_events_beyond_it_come() -> None:
