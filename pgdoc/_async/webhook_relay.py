@@ -46,6 +46,7 @@ HANDLER = "webhook"
 _BATCH_PER_CONNECTION = 8
 _HANGS_AFTER_S = 3600.0  # as long as a receiver may make it wait
 _CREW_POLL_S = 60.0
+_CALLED_OFF_S = 0.2
 
 
 class AsyncWebhookRelay:
@@ -265,6 +266,8 @@ class AsyncWebhookRelay:
         except BaseException:  # the lane was called off
             for each in crew:
                 each.call_off(None)
+            for each in crew:
+                await each.wait(_CALLED_OFF_S)
             raise
         for each in crew:
             if each.error is not None:

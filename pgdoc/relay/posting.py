@@ -39,6 +39,10 @@ class _Requests:
 
     def __init__(self, endpoint: Endpoint, timeout_s: float, ca_file: str | None) -> None:
         self._endpoint, self._timeout_s = endpoint, timeout_s
+        try:
+            httpx.URL(endpoint.url)
+        except httpx.InvalidURL as exc:
+            raise InvalidInput(f"{endpoint.shown} is not the URL of a webhook: {exc}") from exc
         self._verify: ssl.SSLContext | bool = True if ca_file is None else _trusting(ca_file)
 
     def _request(self, method: str, body: bytes, headers: dict[str, str]) -> httpx.Request:
@@ -136,7 +140,7 @@ def _mapped(poster: _Requests) -> Iterator[None]:
         yield
     except (httpx.TimeoutException, TimeoutError) as exc:
         raise poster._is_late() from exc  # noqa: SLF001 (of this module)
-    except httpx.HTTPError as exc:
+    except (httpx.HTTPError, UnicodeError) as exc:  # the second: the host can be no name
         said = _reason_of(exc)
         raise Unanswered(f"{type(exc).__name__}: {said}" if said else type(exc).__name__) from exc
 

@@ -389,6 +389,27 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+async def test_a_relay_whose_receiver_hangs_ends_in_time_and_its_event_comes_again(
+    shared_dsn: str, schema: str
+) -> None:
+    async with opened(shared_dsn, schema) as store:
+        with Receiver(lambda _request: Reply(act=HANG)) as receiver:
+            relay = relay_to(store, receiver.url, timeout=2, shutdown_timeout=0.1)
+            await relay.declare()
+            await write(store, 3)
+            async with running(relay):
+
+                async def have_come() -> bool:
+                    return len(receiver.requests) >= 3
+
+                await until(have_come)
+            assert relay.status().state == "closed"
+            receiver.rule = lambda _request: OK
+            async with running(relay):
+                await taken(receiver, 3)
+            assert await store.dead_letters(consumer=relay.consumer) == []
+
+
 async def test_only_a_certificate_that_is_trusted_gets_events(
     shared_dsn: str, schema: str, certificate: Path, tmp_path: Path
 ) -> None:
@@ -470,6 +491,8 @@ async def test_the_check_tells_whether_the_receiver_can_be_reached(shared_dsn: s
         assert "can't be reached: ConnectError" in found["webhook-receiver"].text
         plain = relay_to(store, "http://192.0.2.1/", timeout=0.1)
         assert {each.id: each.verdict for each in await plain.check()}["webhook-plain"] == "warn"
+        nameless = relay_to(store, "https://a..b/")
+        assert {each.id: each.verdict for each in await nameless.check()}["webhook-receiver"] == "wrong"
 
 
 @pytest.mark.parametrize(

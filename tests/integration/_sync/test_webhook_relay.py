@@ -386,6 +386,25 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_a_relay_whose_receiver_hangs_ends_in_time_and_its_event_comes_again(shared_dsn: str, schema: str) -> None:
+    with opened(shared_dsn, schema) as store:
+        with Receiver(lambda _request: Reply(act=HANG)) as receiver:
+            relay = relay_to(store, receiver.url, timeout=2, shutdown_timeout=0.1)
+            relay.declare()
+            write(store, 3)
+            with running(relay):
+
+                def have_come() -> bool:
+                    return len(receiver.requests) >= 3
+
+                until(have_come)
+            assert relay.status().state == "closed"
+            receiver.rule = lambda _request: OK
+            with running(relay):
+                taken(receiver, 3)
+            assert store.dead_letters(consumer=relay.consumer) == []
+
+
 def test_only_a_certificate_that_is_trusted_gets_events(
     shared_dsn: str, schema: str, certificate: Path, tmp_path: Path
 ) -> None:
@@ -465,6 +484,8 @@ def test_the_check_tells_whether_the_receiver_can_be_reached(shared_dsn: str, sc
         assert "can't be reached: ConnectError" in found["webhook-receiver"].text
         plain = relay_to(store, "http://192.0.2.1/", timeout=0.1)
         assert {each.id: each.verdict for each in plain.check()}["webhook-plain"] == "warn"
+        nameless = relay_to(store, "https://a..b/")
+        assert {each.id: each.verdict for each in nameless.check()}["webhook-receiver"] == "wrong"
 
 
 @pytest.mark.parametrize(
