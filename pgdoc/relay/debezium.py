@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from pgdoc.changes.events import twin_of
 from pgdoc.model.documents import data_text
 from pgdoc.model.json_codec import encode_value
 from pgdoc.model.table_names import is_table_name, table_address
@@ -60,6 +61,7 @@ def envelope_of(event: ChangeEvent, names: SourceNames = UNNAMED) -> bytes:
     Raises:
         UnreadableDocument: as `event.to_json()`.
     """
+    event = twin_of(event)
     operation = _OPERATIONS.get(event.event_type, _MESSAGE)
     if operation == _MESSAGE:
         content = base64.b64encode(event.to_json()).decode()

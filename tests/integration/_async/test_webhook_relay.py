@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -408,6 +409,52 @@ async def test_a_relay_whose_receiver_hangs_ends_in_time_and_its_event_comes_aga
             async with running(relay):
                 await taken(receiver, 3)
             assert await store.dead_letters(consumer=relay.consumer) == []
+
+
+async def test_a_relay_that_loses_its_consumer_sends_no_more_of_the_batch(
+    shared_dsn: str, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on = threading.Event()
+
+    def rule(request: Received) -> Reply:
+        if request.number == 0:
+            goes_on.wait(PATIENCE_S)
+        return OK
+
+    async with opened(shared_dsn, schema) as store:
+        with Receiver(rule) as receiver:
+            relay = relay_to(store, receiver.url, concurrency=1)
+            await relay.declare()
+            await write(store, 5)
+
+            async def has_come() -> bool:
+                return len(receiver.requests) == 1
+
+            async def is_lost() -> bool:
+                return relay._is_lost()
+
+            async def is_open_again() -> bool:
+                return caplog.text.count("is open, and runs") == 2
+
+            with caplog.at_level(logging.INFO, "pgdoc.worker"):
+                async with running(relay):
+                    await until(has_come)
+                    async with store.transaction() as tx:  # another process takes the consumer over, for a moment
+                        await tx.connection.execute(
+                            "UPDATE pgdoc.owners SET epoch = epoch + 1, holder = gen_random_uuid() WHERE name = %s",
+                            [relay.consumer],
+                        )
+                        await tx.connection.execute(
+                            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name LIKE %s",
+                            [f"%{relay.consumer}"],
+                        )
+                    try:
+                        await until(is_lost)
+                    finally:
+                        goes_on.set()
+                    await until(is_open_again)
+                    await taken(receiver, 5)
+            assert len(receiver.requests) == 5  # the first is remembered as delivered
 
 
 async def test_only_a_certificate_that_is_trusted_gets_events(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -403,6 +404,52 @@ def test_a_relay_whose_receiver_hangs_ends_in_time_and_its_event_comes_again(sha
             with running(relay):
                 taken(receiver, 3)
             assert store.dead_letters(consumer=relay.consumer) == []
+
+
+def test_a_relay_that_loses_its_consumer_sends_no_more_of_the_batch(
+    shared_dsn: str, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on = threading.Event()
+
+    def rule(request: Received) -> Reply:
+        if request.number == 0:
+            goes_on.wait(PATIENCE_S)
+        return OK
+
+    with opened(shared_dsn, schema) as store:
+        with Receiver(rule) as receiver:
+            relay = relay_to(store, receiver.url, concurrency=1)
+            relay.declare()
+            write(store, 5)
+
+            def has_come() -> bool:
+                return len(receiver.requests) == 1
+
+            def is_lost() -> bool:
+                return relay._is_lost()
+
+            def is_open_again() -> bool:
+                return caplog.text.count("is open, and runs") == 2
+
+            with caplog.at_level(logging.INFO, "pgdoc.worker"):
+                with running(relay):
+                    until(has_come)
+                    with store.transaction() as tx:  # another process takes the consumer over, for a moment
+                        tx.connection.execute(
+                            "UPDATE pgdoc.owners SET epoch = epoch + 1, holder = gen_random_uuid() WHERE name = %s",
+                            [relay.consumer],
+                        )
+                        tx.connection.execute(
+                            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name LIKE %s",
+                            [f"%{relay.consumer}"],
+                        )
+                    try:
+                        until(is_lost)
+                    finally:
+                        goes_on.set()
+                    until(is_open_again)
+                    taken(receiver, 5)
+            assert len(receiver.requests) == 5  # the first is remembered as delivered
 
 
 def test_only_a_certificate_that_is_trusted_gets_events(
