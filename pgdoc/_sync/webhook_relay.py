@@ -15,8 +15,8 @@ from pgdoc.database.conninfo import database_of
 from pgdoc.errors import PgdocError, WebhookGone
 from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.answers import Meaning, Unanswered, meaning_of, retry_after_s
-from pgdoc.relay.debezium import Place
-from pgdoc.relay.deliveries import Delivered, Outcome, in_steps
+from pgdoc.relay.debezium import SourceNames
+from pgdoc.relay.deliveries import DeliveredEvents, StepOutcome, in_steps
 from pgdoc.relay.signing import SECRET_VARIABLE, Secrets
 from pgdoc.relay.webhook_requests import Endpoint, WebhookMessages
 from pgdoc.relay.webhook_status import (
@@ -47,6 +47,7 @@ HANDLER = "webhook"
 _BATCH_PER_CONNECTION = 8
 _HANGS_AFTER_S = 3600.0  # as long as a receiver may make it wait
 _CREW_POLL_S = 60.0
+_CALLED_OFF_S = 0.2
 
 
 class WebhookRelay:
@@ -114,8 +115,8 @@ class WebhookRelay:
             raise ValueError(f"timeout must be a positive number of seconds, got {short_repr(timeout)}")
         self.store, self.consumer, self.shutdown_timeout = store, consumer, shutdown_timeout
         self._concurrency, self._timeout_s, self._max_body, self._ca_file = concurrency, timeout, max_body, ca_file
-        place = Place(consumer, database_of(store._conninfo), store._schema)  # noqa: SLF001 (one package)
-        self._messages = WebhookMessages(self._endpoint, format, place)
+        of_source = SourceNames(consumer, database_of(store._conninfo), store._schema)  # noqa: SLF001 (one package)
+        self._messages = WebhookMessages(self._endpoint, format, of_source)
         self._poster = self._make_poster()
         self._worker.on(
             *names,
@@ -130,7 +131,7 @@ class WebhookRelay:
         )(self._deliver)
         self._counts = WebhookCounts()
         # Written by the lane, and by the threads or tasks that it waits for.
-        self._delivered = Delivered()
+        self._delivered = DeliveredEvents()
         self._open_at = 0.0  # the receiver wants nothing before, on the monotonic clock
         self._gone: WebhookGone | None = None
 
@@ -239,7 +240,7 @@ class WebhookRelay:
             raise Postponed(wait_s)
         self._delivered.begin(events)
         for documents in in_steps(events):
-            outcome = Outcome()
+            outcome = StepOutcome()
             self._send_all(deque(documents), outcome)
             if outcome.has_ended:
                 raise Postponed(None)
@@ -249,7 +250,7 @@ class WebhookRelay:
             if outcome.failure is not None:
                 raise outcome.failure
 
-    def _send_all(self, documents: deque[list[ChangeEvent]], outcome: Outcome) -> None:
+    def _send_all(self, documents: deque[list[ChangeEvent]], outcome: StepOutcome) -> None:
         """Send the events of documents side by side."""
         size = min(self._concurrency, len(documents))
         if size == 1:
@@ -264,12 +265,14 @@ class WebhookRelay:
         except BaseException:  # the lane was called off
             for each in crew:
                 each.call_off(None)
+            for each in crew:
+                each.wait(_CALLED_OFF_S)
             raise
         for each in crew:
             if each.error is not None:
                 raise each.error
 
-    def _send_next(self, documents: deque[list[ChangeEvent]], outcome: Outcome) -> None:
+    def _send_next(self, documents: deque[list[ChangeEvent]], outcome: StepOutcome) -> None:
         """Send the events of one document after the other, until there are no more."""
         while True:
             try:
@@ -290,7 +293,7 @@ class WebhookRelay:
         is_stopping = self._worker._stop_count > 0  # noqa: SLF001 (one package)
         return any(lane.is_called_off or (lane.ends.is_set() and not is_stopping) for lane in lanes)
 
-    def _send(self, event: ChangeEvent, outcome: Outcome) -> bool:
+    def _send(self, event: ChangeEvent, outcome: StepOutcome) -> bool:
         """Send one event; return whether it was delivered."""
         try:
             message = self._message(event)
@@ -311,7 +314,7 @@ class WebhookRelay:
             self._end()
         elif meaning is Meaning.LATER:
             outcome.postpone(retry_after_s(answer, time.time()))
-            logger.warning("%s: %s; waiting %.0f s", self._endpoint.shown, answer.text, outcome.wait_s)
+            logger.warning("%s: %s; waiting %d s", self._endpoint.shown, answer.text, outcome.wait_s or 0)
         else:
             outcome.fail(self._failure(event, answer.text))
         return meaning is Meaning.DELIVERED
@@ -340,5 +343,5 @@ class WebhookRelay:
             f"{self._endpoint.shown} answered 410 Gone: it wants no more events. Give the relay another URL, or drop "
             f'consumer "{self.consumer}", which keeps WAL'
         )
-        logger.error("%s", self._gone)
+        logger.error("the webhook relay ends: %s", self._gone)
         self._worker.stop()

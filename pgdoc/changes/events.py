@@ -182,6 +182,13 @@ def from_change(
 _set_state = ChangeEvent.__dict__["__dict__"].__set__
 
 
+def twin_of(event: ChangeEvent) -> ChangeEvent:
+    """Return the same event for reading its fields: `event.to_json()` is exact only while nobody has read them."""
+    twin = object.__new__(ChangeEvent)
+    _set_state(twin, event.__dict__.copy())
+    return twin
+
+
 def to_be_compared(event: ChangeEvent) -> ChangeEvent:
     """Return the event for filters to look at: its numbers are exact."""
     if event.full_document is None:

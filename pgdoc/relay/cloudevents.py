@@ -11,10 +11,12 @@ from urllib.parse import quote
 
 import orjson
 
+from pgdoc.changes.events import twin_of
+
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["CONTENT_TYPE", "binary_headers", "decode", "encode", "trace_context"]
+__all__ = ["CONTENT_TYPE", "binary_headers", "cloudevent_of", "data_of_cloudevent", "trace_context"]
 
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 _BEGIN: Final = b'{"specversion":"1.0",'
@@ -25,19 +27,19 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 _TRACESTATE: Final = re.compile(r"[!-~](?:[ -~]{0,510}[!-~])?")
 
 
-def encode(event: ChangeEvent) -> bytes:
+def cloudevent_of(event: ChangeEvent) -> bytes:
     """Return the event in CloudEvents' JSON format (structured content mode).
 
     Raises:
         UnreadableDocument: as `event.to_json()`.
     """
-    data = event.to_json()  # first: reading fields would make it slower
+    data = event.to_json()
     attributes = {**_attributes(event), "datacontenttype": "application/json", **trace_context(event)}
     return b"%b%b%b}" % (orjson.dumps(attributes)[:-1], _DATA, data)
 
 
-def decode(text: bytes) -> bytes | None:
-    """Return the data of what `encode` returned, byte for byte; `None` for any other text.
+def data_of_cloudevent(text: bytes) -> bytes | None:
+    """Return the data of what `cloudevent_of` returned, byte for byte; `None` for any other text.
 
     A text that somebody has written anew is refused: its numbers need not be exact any more.
     """
@@ -55,7 +57,7 @@ def binary_headers(event: ChangeEvent) -> dict[str, str]:
 
 def trace_context(event: ChangeEvent) -> dict[str, str]:
     """Return the writer's `traceparent`, and its `tracestate`, if the event's metadata has them in W3C's form."""
-    metadata = event.metadata
+    metadata = twin_of(event).metadata
     parent, state = metadata.get("traceparent"), metadata.get("tracestate")
     if not isinstance(parent, str) or not _TRACEPARENT.fullmatch(parent):
         return {}

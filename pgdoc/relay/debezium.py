@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from pgdoc.changes.events import twin_of
 from pgdoc.model.documents import data_text
 from pgdoc.model.json_codec import encode_value
 from pgdoc.model.table_names import is_table_name, table_address
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.model.documents import Document
 
-__all__ = ["NOWHERE", "Place", "encode"]
+__all__ = ["UNNAMED", "SourceNames", "envelope_of"]
 
 _OPERATIONS: Final = {"insert": "c", "update": "u", "replace": "u", "delete": "d", "snapshot": "r", "truncate": "t"}
 _MESSAGE: Final = "m"
@@ -33,7 +34,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
-class Place(NamedTuple):
+class SourceNames(NamedTuple):
     """What an event does not say, and Debezium's `source` has.
 
     Attributes:
@@ -47,23 +48,25 @@ class Place(NamedTuple):
     schema: str = "docs"
 
 
-NOWHERE: Final = Place()
+UNNAMED: Final = SourceNames()
 
 
-def encode(event: ChangeEvent, place: Place = NOWHERE) -> bytes:
+def envelope_of(event: ChangeEvent, names: SourceNames = UNNAMED) -> bytes:
     """Return the event as Debezium's envelope.
 
     A change of a whole collection other than a truncate has no equivalent. It becomes a message of PostgreSQL's WAL:
-    `op` is `m`, the prefix is `pgdoc`, and the content is `event.to_json()` in base64.
+    `op` is `m`, the prefix is `pgdoc`, and the content is `event.to_json()` in base64. So does an event that an
+    application has published, with its topic as the prefix.
 
     Raises:
         UnreadableDocument: as `event.to_json()`.
     """
+    event = twin_of(event)
     operation = _OPERATIONS.get(event.event_type, _MESSAGE)
     if operation == _MESSAGE:
         content = base64.b64encode(event.to_json()).decode()
         head: dict[str, Any] = {}
-        tail: dict[str, Any] = {"message": {"prefix": _PREFIX, "content": content}}
+        tail: dict[str, Any] = {"message": {"prefix": getattr(event, "topic", None) or _PREFIX, "content": content}}
     elif operation == "t":
         head, tail = {}, {}
     else:
@@ -74,10 +77,10 @@ def encode(event: ChangeEvent, place: Place = NOWHERE) -> bytes:
         }
         tail = {}
     times = _times(event.timestamp)
-    return orjson.dumps({**head, "source": _source(event, operation, times, place), "op": operation, **times, **tail})
+    return orjson.dumps({**head, "source": _source(event, operation, times, names), "op": operation, **times, **tail})
 
 
-def _source(event: ChangeEvent, operation: str, times: dict[str, int], place: Place) -> dict[str, Any]:
+def _source(event: ChangeEvent, operation: str, times: dict[str, int], names: SourceNames) -> dict[str, Any]:
     token = event.resume_token
     lsn = token.position.lsn or token.position.commit_lsn
     if operation == _MESSAGE:
@@ -85,14 +88,14 @@ def _source(event: ChangeEvent, operation: str, times: dict[str, int], place: Pl
     elif is_table_name(event.collection):
         schema, table = table_address(event.collection)
     else:
-        schema, table = place.schema, event.collection
+        schema, table = names.schema, event.collection
     return {
         "version": _version(),
         "connector": "postgresql",
-        "name": place.name,
+        "name": names.name,
         **times,
         "snapshot": "true" if operation == "r" else "false",
-        "db": place.database,
+        "db": names.database,
         "sequence": f'["{token.position.commit_lsn}","{lsn}"]',
         "schema": schema,
         "table": table,

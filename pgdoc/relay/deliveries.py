@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.workers.failures import EventFailed
 
-__all__ = ["Delivered", "Outcome", "in_steps"]
+__all__ = ["DeliveredEvents", "StepOutcome", "in_steps"]
 
 
 def in_steps(events: Iterable[ChangeEvent]) -> Iterator[list[list[ChangeEvent]]]:
     """Divide a batch into steps, one after the other, and each step into the events of one document each.
 
     The documents of a step are independent. An event of a whole collection is a step of its own: all before it are sent
-    before it, and all after it afterwards.
+    before it, and all after it afterwards. The messages without a key of one topic are as those of one document.
     """
-    step: dict[tuple[str, str], list[ChangeEvent]] = {}
+    step: dict[tuple[str, str | None], list[ChangeEvent]] = {}
     for event in events:
-        if event.document_id is not None:
+        if event.document_id is not None or event.event_type == _MESSAGE:
             step.setdefault((event.collection, event.document_id), []).append(event)
             continue
         if step:
@@ -33,7 +33,10 @@ def in_steps(events: Iterable[ChangeEvent]) -> Iterator[list[list[ChangeEvent]]]
         yield list(step.values())
 
 
-class Delivered:
+_MESSAGE: Final = "message"
+
+
+class DeliveredEvents:
     """The tokens of events that this process has delivered, and that may still come again.
 
     They come again when another event of their batch fails, when their position could not be stored, and when the
@@ -61,7 +64,7 @@ class Delivered:
         self._last = last if self._last is None else max(self._last, last)
 
 
-class Outcome:
+class StepOutcome:
     """What became of the events that were sent side by side; each thread or task adds to it.
 
     Attributes:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
 from pgdoc.relay import cloudevents, debezium
-from pgdoc.relay.debezium import NOWHERE
+from pgdoc.relay.debezium import UNNAMED
 
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
-    from pgdoc.relay.debezium import Place
+    from pgdoc.relay.debezium import SourceNames
 
 __all__ = ["FORMATS", "Format", "format_named"]
 
@@ -39,14 +39,14 @@ class Format:
     decode: Callable[[bytes], bytes | None]
 
 
-def format_named(name: str, place: Place = NOWHERE) -> Format:
-    """Return the format of this name. `place` is what only Debezium's envelope has.
+def format_named(name: str, names: SourceNames = UNNAMED) -> Format:
+    """Return the format of this name. `names` is what only Debezium's envelope has.
 
     Raises:
         InvalidInput: there is none of this name.
     """
     if name == "debezium":
-        return Format(name, JSON, partial(debezium.encode, place=place), lambda _text: None)
+        return Format(name, JSON, partial(debezium.envelope_of, names=names), lambda _text: None)
     if not isinstance(name, str) or name not in FORMATS:
         raise InvalidInput(f"format must be one of {', '.join(FORMATS)}, got {short_repr(name)}")
     return FORMATS[name]
@@ -54,7 +54,9 @@ def format_named(name: str, place: Place = NOWHERE) -> Format:
 
 FORMATS: Final = {
     "pgdoc": Format("pgdoc", JSON, lambda event: event.to_json(), lambda text: text),
-    "cloudevents": Format("cloudevents", cloudevents.CONTENT_TYPE, cloudevents.encode, cloudevents.decode),
+    "cloudevents": Format(
+        "cloudevents", cloudevents.CONTENT_TYPE, cloudevents.cloudevent_of, cloudevents.data_of_cloudevent
+    ),
     "debezium": format_named("debezium"),
 }
 """By name. Debezium's envelope names no database here: see `format_named`."""

@@ -39,6 +39,10 @@ class _Requests:
 
     def __init__(self, endpoint: Endpoint, timeout_s: float, ca_file: str | None) -> None:
         self._endpoint, self._timeout_s = endpoint, timeout_s
+        try:
+            httpx.URL(endpoint.url)
+        except httpx.InvalidURL as exc:
+            raise InvalidInput(f"{endpoint.shown} is not the URL of a webhook: {exc}") from exc
         self._verify: ssl.SSLContext | bool = True if ca_file is None else _trusting(ca_file)
 
     def _request(self, method: str, body: bytes, headers: dict[str, str]) -> httpx.Request:
@@ -64,7 +68,7 @@ class Poster(_Requests):
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float, connections: int, ca_file: str | None) -> None:
         super().__init__(endpoint, timeout_s, ca_file)
-        self._deadline = _Deadline()
+        self._deadline = _RequestDeadline()
         self._transport = httpx.HTTPTransport(verify=self._verify, trust_env=False)
         context = httpx.create_ssl_context(verify=self._verify, trust_env=False)
         # httpx has no limit for a whole request, and a thread can't be cancelled: the sockets know the deadline.
@@ -136,7 +140,7 @@ def _mapped(poster: _Requests) -> Iterator[None]:
         yield
     except (httpx.TimeoutException, TimeoutError) as exc:
         raise poster._is_late() from exc  # noqa: SLF001 (of this module)
-    except httpx.HTTPError as exc:
+    except (httpx.HTTPError, UnicodeError) as exc:  # the second: the host can be no name
         said = _reason_of(exc)
         raise Unanswered(f"{type(exc).__name__}: {said}" if said else type(exc).__name__) from exc
 
@@ -159,7 +163,7 @@ def _trusting(ca_file: str) -> ssl.SSLContext:
         raise InvalidInput(f"ca_file {str(ca_file)!r} can't be read as certificates in PEM: {exc}") from exc
 
 
-class _Deadline(threading.local):
+class _RequestDeadline(threading.local):
     """When the request of a thread must have ended, on the monotonic clock."""
 
     at: float | None = None
@@ -190,7 +194,7 @@ class _Deadline(threading.local):
 class _Backend(httpcore.SyncBackend):
     """Opens sockets that keep to the deadline of the thread that uses them."""
 
-    def __init__(self, deadline: _Deadline) -> None:
+    def __init__(self, deadline: _RequestDeadline) -> None:
         self._deadline = deadline
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, *args: Any, **kwargs: Any) -> _Stream:
@@ -202,7 +206,7 @@ class _Backend(httpcore.SyncBackend):
 class _Stream(httpcore.NetworkStream):
     """A connection whose operations keep to the deadline."""
 
-    def __init__(self, stream: httpcore.NetworkStream, deadline: _Deadline) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, deadline: _RequestDeadline) -> None:
         self._stream, self._deadline = stream, deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:

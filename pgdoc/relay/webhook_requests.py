@@ -17,7 +17,7 @@ from pgdoc.relay.signing import webhook_id
 
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
-    from pgdoc.relay.debezium import Place
+    from pgdoc.relay.debezium import SourceNames
     from pgdoc.relay.formats import Format
     from pgdoc.relay.signing import Secrets
 
@@ -100,7 +100,7 @@ class WebhookMessages:
 
     Args:
         name: of the format: one of `WEBHOOK_FORMATS`.
-        place: for Debezium's envelope.
+        names: for Debezium's envelope.
 
     Attributes:
         headers: those that all messages have.
@@ -109,10 +109,10 @@ class WebhookMessages:
         InvalidInput: there is no such format.
     """
 
-    def __init__(self, endpoint: Endpoint, name: str, place: Place) -> None:
+    def __init__(self, endpoint: Endpoint, name: str, names: SourceNames) -> None:
         if name not in WEBHOOK_FORMATS:
             raise InvalidInput(f"format must be one of {', '.join(WEBHOOK_FORMATS)}, got {short_repr(name)}")
-        self._format: Format | None = None if name == BINARY else format_named(name, place)
+        self._format: Format | None = None if name == BINARY else format_named(name, names)
         content_type = JSON if self._format is None else self._format.content_type
         self.headers = {"content-type": content_type, "user-agent": _user_agent(), "accept-encoding": "identity"}
         if endpoint.authorization is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,9 @@ def test_each_format_can_be_sent(shared_dsn: str, schema: str, name: str) -> Non
                 return
             event = from_http_event(HTTPMessage(headers=found.headers, body=found.body), JSONFormat())
             assert (event.get_type(), event.get_subject()) == ("io.pgdoc.insert", "orders/o-1")
-            assert event.get_data()["full_document"]["data"] == {"n": 1.1}
+            data = event.get_data()
+            assert isinstance(data, dict)
+            assert data["full_document"]["data"] == {"n": 1.1}
 
 
 def test_an_event_that_fails_is_sent_again_and_no_other(shared_dsn: str, schema: str) -> None:
@@ -384,6 +387,71 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_a_relay_whose_receiver_hangs_ends_in_time_and_its_event_comes_again(shared_dsn: str, schema: str) -> None:
+    with opened(shared_dsn, schema) as store:
+        with Receiver(lambda _request: Reply(act=HANG)) as receiver:
+            relay = relay_to(store, receiver.url, timeout=2, shutdown_timeout=0.1)
+            relay.declare()
+            write(store, 3)
+            with running(relay):
+
+                def have_come() -> bool:
+                    return len(receiver.requests) >= 3
+
+                until(have_come)
+            assert relay.status().state == "closed"
+            receiver.rule = lambda _request: OK
+            with running(relay):
+                taken(receiver, 3)
+            assert store.dead_letters(consumer=relay.consumer) == []
+
+
+def test_a_relay_that_loses_its_consumer_sends_no_more_of_the_batch(
+    shared_dsn: str, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on = threading.Event()
+
+    def rule(request: Received) -> Reply:
+        if request.number == 0:
+            goes_on.wait(PATIENCE_S)
+        return OK
+
+    with opened(shared_dsn, schema) as store:
+        with Receiver(rule) as receiver:
+            relay = relay_to(store, receiver.url, concurrency=1)
+            relay.declare()
+            write(store, 5)
+
+            def has_come() -> bool:
+                return len(receiver.requests) == 1
+
+            def is_lost() -> bool:
+                return relay._is_lost()
+
+            def is_open_again() -> bool:
+                return caplog.text.count("is open, and runs") == 2
+
+            with caplog.at_level(logging.INFO, "pgdoc.worker"):
+                with running(relay):
+                    until(has_come)
+                    with store.transaction() as tx:  # another process takes the consumer over, for a moment
+                        tx.connection.execute(
+                            "UPDATE pgdoc.owners SET epoch = epoch + 1, holder = gen_random_uuid() WHERE name = %s",
+                            [relay.consumer],
+                        )
+                        tx.connection.execute(
+                            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name LIKE %s",
+                            [f"%{relay.consumer}"],
+                        )
+                    try:
+                        until(is_lost)
+                    finally:
+                        goes_on.set()
+                    until(is_open_again)
+                    taken(receiver, 5)
+            assert len(receiver.requests) == 5  # the first is remembered as delivered
+
+
 def test_only_a_certificate_that_is_trusted_gets_events(
     shared_dsn: str, schema: str, certificate: Path, tmp_path: Path
 ) -> None:
@@ -463,6 +531,8 @@ def test_the_check_tells_whether_the_receiver_can_be_reached(shared_dsn: str, sc
         assert "can't be reached: ConnectError" in found["webhook-receiver"].text
         plain = relay_to(store, "http://192.0.2.1/", timeout=0.1)
         assert {each.id: each.verdict for each in plain.check()}["webhook-plain"] == "warn"
+        nameless = relay_to(store, "https://a..b/")
+        assert {each.id: each.verdict for each in nameless.check()}["webhook-receiver"] == "wrong"
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgdoc.relay.deliveries import Delivered, Outcome, in_steps
+from pgdoc.relay.deliveries import DeliveredEvents, StepOutcome, in_steps
 from pgdoc.workers.failures import EventFailed
 from tests.unit.relay.made_events import numbered
 
@@ -39,9 +39,23 @@ def token(event: ChangeEvent) -> ResumeToken:
     return event.resume_token
 
 
+def test_messages_without_a_key_are_sent_one_after_the_other_beside_documents() -> None:
+    first, second = (cast("ChangeEvent", Message("message", "topic:a", None)) for _ in range(2))
+    document = numbered(1, "o-1")
+    assert list(in_steps([first, document, second])) == [[[first, second], [document]]]
+
+
+class Message(NamedTuple):
+    """What `in_steps` reads of an event."""
+
+    event_type: str
+    collection: str
+    document_id: str | None
+
+
 def test_a_delivered_event_is_known_until_events_beyond_it_come() -> None:
     events = [numbered(number, f"o-{number}") for number in range(1, 7)]
-    delivered = Delivered()
+    delivered = DeliveredEvents()
     delivered.begin(events[:3])
     delivered.add(events[0])
     delivered.begin(events[:3])  # again, because another has failed
@@ -55,7 +69,7 @@ def test_a_delivered_event_is_known_until_events_beyond_it_come() -> None:
 
 def test_a_dead_letter_that_is_tried_again_makes_nothing_forgotten() -> None:
     old, events = numbered(1, "a"), [numbered(number, "b") for number in range(5, 8)]
-    delivered = Delivered()
+    delivered = DeliveredEvents()
     delivered.begin(events)
     delivered.add(events[0])
     delivered.begin([old])
@@ -63,7 +77,7 @@ def test_a_dead_letter_that_is_tried_again_makes_nothing_forgotten() -> None:
 
 
 def test_the_first_failure_in_the_order_of_events_counts() -> None:
-    outcome = Outcome()
+    outcome = StepOutcome()
     assert outcome.failure is None
     for number in (3, 1, 2):
         outcome.fail(EventFailed(f"no {number}", numbered(number, "a")))

@@ -7,6 +7,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.formats.json import JSONFormat
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from pgdoc import ChangeEvent, EventType, InvalidInput
 from pgdoc.relay import cloudevents
-from pgdoc.relay.debezium import Place
+from pgdoc.relay.debezium import SourceNames
 from pgdoc.relay.formats import FORMATS, format_named
 from tests.unit.relay.made_events import NUMBERS, TOKEN, document, event, event_json, row
 
@@ -59,7 +60,7 @@ def test_the_binary_mode_has_the_same_attributes_as_headers() -> None:
     headers = {"content-type": "application/json", **cloudevents.binary_headers(each)}
     assert all(value.isascii() and value.isprintable() and " " not in value for value in headers.values())
     binary = parsed(headers, each.to_json())
-    structured = parsed({"content-type": cloudevents.CONTENT_TYPE}, cloudevents.encode(each))
+    structured = parsed({"content-type": cloudevents.CONTENT_TYPE}, cloudevents.cloudevent_of(each))
     names = ("id", "source", "type", "subject", "time", "datacontenttype")
     for name in names:
         assert getattr(binary, f"get_{name}")() == getattr(structured, f"get_{name}")()
@@ -71,9 +72,9 @@ def test_the_binary_mode_has_the_same_attributes_as_headers() -> None:
 @given(document_id=texts, key=texts, value=texts)
 def test_any_text_makes_a_valid_cloudevent(document_id: str, key: str, value: str) -> None:
     text = event_json(document_id=document_id, metadata={key: value, "traceparent": value})
-    encoded = cloudevents.encode(ChangeEvent.from_json(text))
+    encoded = cloudevents.cloudevent_of(ChangeEvent.from_json(text))
     assert parsed({"content-type": cloudevents.CONTENT_TYPE}, encoded).get_data() == json.loads(text)
-    assert cloudevents.decode(encoded) == text
+    assert cloudevents.data_of_cloudevent(encoded) == text
 
 
 @pytest.mark.parametrize(
@@ -97,11 +98,11 @@ def test_a_trace_state_that_is_none_is_left_out() -> None:
 
 @pytest.mark.parametrize("text", [b"", b"{}", b'{"id":"1"}', b'{"specversion":"1.0","id":"1"}}', event_json()])
 def test_a_text_of_another_kind_has_no_event_inside(text: bytes) -> None:
-    assert cloudevents.decode(text) is None
+    assert cloudevents.data_of_cloudevent(text) is None
 
 
 def debezium(each: ChangeEvent) -> Any:
-    return exact(format_named("debezium", Place("shop", "app", "store")).encode(each))
+    return exact(format_named("debezium", SourceNames("shop", "app", "store")).encode(each))
 
 
 def test_an_insert_is_a_create_of_debezium() -> None:
@@ -150,7 +151,7 @@ def test_an_insert_is_a_create_of_debezium() -> None:
     ],
 )
 def test_each_change_of_a_document_has_its_operation(kind: str, before: bool, after: bool, operation: str) -> None:
-    fields = {
+    fields: dict[str, Any] = {
         "document_id": "o-1",
         "full_document": document(version=2) if after else None,
         "full_document_before_change": document() if before else None,
@@ -172,8 +173,6 @@ def test_the_columns_of_a_table_are_the_columns_of_its_rows() -> None:
 
 @pytest.mark.parametrize(("taken", "name"), [(b"", "data"), (b'"data":1,', "_data")])
 def test_a_document_in_a_column_is_json_text_beside_the_other_columns(taken: bytes, name: str) -> None:
-    import orjson  # noqa: PLC0415
-
     columns = orjson.Fragment(b'{%b"n":1.10}' % taken)
     found = debezium(event("insert", "public.orders", document_id="7", full_document=row(NUMBERS), columns=columns))
     assert found["after"] == {**exact(b'{%b"n":1.10}' % taken), name: NUMBERS.decode()}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from standardwebhooks import Webhook
 
 from pgdoc import InvalidInput
-from pgdoc.relay.debezium import NOWHERE
+from pgdoc.relay.debezium import UNNAMED
 from pgdoc.relay.signing import Secrets
 from pgdoc.relay.webhook_requests import WEBHOOK_FORMATS, Endpoint, WebhookMessages
 from tests.unit.relay.made_events import event
@@ -59,9 +61,7 @@ def test_what_is_no_url_of_a_webhook_is_refused_and_not_shown(url: str) -> None:
 
 @pytest.mark.parametrize("name", WEBHOOK_FORMATS)
 def test_a_message_of_each_format_is_signed_over_its_body(name: str) -> None:
-    import time  # noqa: PLC0415
-
-    message = WebhookMessages(PLAIN, name, NOWHERE).message(event(metadata={"traceparent": PARENT}))
+    message = WebhookMessages(PLAIN, name, UNNAMED).message(event(metadata={"traceparent": PARENT}))
     headers = message.signed(Secrets.parse(SECRET), int(time.time()))
     assert Webhook(SECRET).verify(message.body, headers, json_parse=False) is None
     assert headers["traceparent"] == PARENT
@@ -71,10 +71,10 @@ def test_a_message_of_each_format_is_signed_over_its_body(name: str) -> None:
 
 
 def test_a_user_in_the_url_becomes_a_header() -> None:
-    messages = WebhookMessages(Endpoint.parse("https://u:p@h/"), "pgdoc", NOWHERE)
+    messages = WebhookMessages(Endpoint.parse("https://u:p@h/"), "pgdoc", UNNAMED)
     assert messages.message(event()).headers["authorization"] == "Basic dTpw"
 
 
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(InvalidInput, match="format must be one of pgdoc, cloudevents, debezium, cloudevents-binary"):
-        WebhookMessages(PLAIN, "xml", NOWHERE)
+        WebhookMessages(PLAIN, "xml", UNNAMED)
