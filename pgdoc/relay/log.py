@@ -104,6 +104,7 @@ class LogInfo:
         last: the sequence of the newest entry.
         config: what the relay wrote about the log.
         begun_at: the token after which the log begins, as text.
+        last_part: which part of its event the newest entry has; `None` for a whole one, or if it is not kept.
     """
 
     identity: str
@@ -111,14 +112,15 @@ class LogInfo:
     last: int
     config: LogConfig
     begun_at: str
+    last_part: Part | None = None
 
 
 class LogReader(Protocol):
     """Reads a log; used by one stream.
 
     Attributes:
-        position: the sequence up to which every wanted entry has been returned by `fetch`. It also advances over entries
-            that are not wanted.
+        position: the sequence up to which every wanted entry has been returned by `fetch`. It also advances over
+            entries that are not wanted.
     """
 
     position: int

@@ -39,6 +39,16 @@ class LoopThread:
         finally:
             self._loop.close()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs; not so in a child process that was forked."""
+        return self._thread.is_alive()
+
+    def abandon(self) -> None:
+        """Let it end, without waiting: any thread may call it, also a finalizer's."""
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine there; coroutines begin in the order of the calls."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
