@@ -71,10 +71,12 @@ class _Box:
 
     @property
     def buffered(self) -> tuple[int, int]:
-        """How many entries wait, and their bytes, those of a batch that is being used included."""
+        """How many entries wait, and their bytes, with those of a batch that is being used."""
         with self._lock:
-            used = self.batch.next if self._queue and self._queue[0] is self.batch else 0
-            return self._count - used, self._bytes
+            batch = self.batch
+            if not self._queue or self._queue[0] is not batch:
+                return self._count, self._bytes
+            return self._count - batch.next, self._bytes - (batch.size_bytes if batch.next == len(batch) else 0)
 
     @property
     def room(self) -> int:

@@ -42,7 +42,7 @@ class RemoteOptions:
     decode: JsonDecoder | None
 
     @classmethod
-    def checked(
+    def checked(  # noqa: PLR0913 (the options of a stream)
         cls,
         names: tuple[str, ...],
         *,
