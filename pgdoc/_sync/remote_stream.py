@@ -8,8 +8,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pgdoc.errors import InvalidInput, NotAConsumer, PgdocError, StreamClosed, StreamError, WaitTimeout
-from pgdoc.model.positions import Lsn
+from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError, WaitTimeout
 from pgdoc.relay.delivery import RemoteDelivery
 from pgdoc.relay.inbox import Inbox
 from pgdoc.relay.remote_options import RemoteOptions
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from pgdoc._sync.checkpoint import OpenTransaction
     from pgdoc.changes.events import ChangeEvent
+    from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
 
     T = TypeVar("T")
@@ -56,7 +56,8 @@ class RemoteStream(Opening):
     Raises:
         InvalidInput: the URL or an option is not valid.
         InvalidFilter: `where` is not a filter.
-        InvalidResumeToken: `resume_after` is not a token, or, when the stream opens, one of another cluster or database.
+        InvalidResumeToken: `resume_after` is not a token; when the stream opens: one of another cluster or
+            database.
         MissingExtra: the client of the engine is not installed.
         HistoryLost: when the stream opens: the log does not have all events after `resume_after`.
         LogUnreachable: when the stream opens: the engine does not answer.
@@ -283,8 +284,8 @@ class RemoteStream(Opening):
             if patience.is_over:
                 reached = self.resume_token.lsn
                 raise WaitTimeout(
-                    f"the stream has not passed {wanted} within {patience.timeout_s:g} s, it is at {reached}: its reader "
-                    "is behind, or the log has no later event",
+                    f"the stream has not passed {wanted} within {patience.timeout_s:g} s, it is at {reached}: its "
+                    "reader is behind, or the log has no later event",
                     reached=str(reached),
                 )
             sleep(patience.pause_s)

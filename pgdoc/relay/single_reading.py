@@ -71,4 +71,4 @@ class SingleReading:
         """End reading without waiting, for a stream that is dropped without `close`."""
         self._inbox.close()
         if self._thread is not None:
-            self._thread.abandon()
+            self._thread.abandon(self._feed.close())
