@@ -8,15 +8,20 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError, WaitTimeout
+from pgdoc._sync.group_positions import GroupPositions
+from pgdoc._sync.store import Store
+from pgdoc.errors import NotAConsumer, PgdocError, ServerError, StreamClosed, StreamError, WaitTimeout
+from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.delivery import RemoteDelivery
+from pgdoc.relay.groups.delivery import GroupDelivery
+from pgdoc.relay.groups.reading import GroupReading
 from pgdoc.relay.inbox import Inbox
-from pgdoc.relay.remote_options import RemoteOptions
+from pgdoc.relay.remote_options import LEASE_S, RemoteOptions, check_group
 from pgdoc.relay.single_reading import SingleReading
 from pgdoc.relay.targets import Target
 from pgdoc.runtime.primitives import Opening, call, open_made, sleep, wait
 from pgdoc.streams.batch import BATCH
-from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, check_most, check_timeout
+from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, check_event, check_most, check_timeout
 from pgdoc.streams.patience import TIMEOUT_S, Patience, check_lsn
 from pgdoc.streams.status import StreamStats
 
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 __all__ = ["RemoteStream"]
+
+_SUSPENDED_POLL_S = 0.05
 
 
 class RemoteStream(Opening):
@@ -52,6 +59,11 @@ class RemoteStream(Opening):
         buffer_size: the limit of the buffer, in events.
         buffer_bytes: its limit in bytes.
         decimals: whether numbers with a fraction are read as `Decimal`.
+        group: read the log together with all other streams of this group, on any machine: each partition is read by one
+            of them at a time. `start` and `resume_after` count for the first stream of a new group.
+        store: for `checkpoint`: its database has the effects of the events.
+        auto_ack: in a group: whether asking for the next event acknowledges the one before.
+        lease: in a group: seconds after which a member that does not answer loses its partitions.
 
     Raises:
         InvalidInput: the URL or an option is not valid.
@@ -74,7 +86,14 @@ class RemoteStream(Opening):
         buffer_size: int = BUFFER_SIZE,
         buffer_bytes: int = BUFFER_BYTES,
         decimals: bool = False,
+        group: str | None = None,
+        store: Store | None = None,
+        auto_ack: bool = True,
+        lease: float = LEASE_S,
     ) -> None:
+        check_group(group, lease)
+        if store is not None and not isinstance(store, Store):
+            raise TypeError(f"store must be an Store, got {short_repr(store)}")
         options = RemoteOptions.checked(
             names,
             where=where,
@@ -86,11 +105,33 @@ class RemoteStream(Opening):
         )
         self._target = Target.parse(url)
         self._inbox = Inbox(buffer_size, buffer_bytes)
-        self._delivery = RemoteDelivery(self._inbox, options.where, options.decode)
-        self._reading = SingleReading(self._target, options, self._inbox)
-        self._acknowledges = False  # whether asking for the next event acknowledges the last
+        self._delivery: RemoteDelivery
+        self._reading: SingleReading | GroupReading
+        self._positions: GroupPositions | None = None
+        if group is None:
+            self._delivery = RemoteDelivery(self._inbox, options.where, options.decode)
+            self._reading = SingleReading(self._target, options, self._inbox)
+        else:
+            self._delivery, self._reading = self._join(group, options, lease_s=lease, needs_claim=store is not None)
+            if store is not None:
+                self._positions = GroupPositions(store, f"{self._target.engine}:{self._target.name}", group)
+        self._acknowledges = group is not None and auto_ack  # whether asking for the next event acknowledges the last
         weakref.finalize(self, self._reading.abandon)  # for streams that are dropped without close()
         open_made(self)
+
+    def _join(
+        self, group: str, options: RemoteOptions, *, lease_s: float, needs_claim: bool
+    ) -> tuple[GroupDelivery, GroupReading]:
+        reading = GroupReading(self._target, options, self._inbox, group=group, lease_s=lease_s)
+        delivery = GroupDelivery(
+            self._inbox,
+            options.where,
+            options.decode,
+            valid_until=lambda: reading.membership.valid_until,
+            identity=lambda: reading.identity,
+            needs_claim=needs_claim,
+        )
+        return delivery, reading
 
     @property
     def closed(self) -> bool:
@@ -120,9 +161,10 @@ class RemoteStream(Opening):
 
     def __next__(self) -> ChangeEvent:
         try:
+            self._settle()
             event = self._delivery.next_event()
             if event is None:
-                event = self._next(None, self._delivery.next_event)
+                event = self._wait(None, self._delivery.next_event)
         except StreamClosed:
             event = None
         except PgdocError:
@@ -190,8 +232,21 @@ class RemoteStream(Opening):
             yield batch
 
     def _next(self, timeout: float | None, deliver: Callable[[], T | None]) -> T | None:  # noqa: ASYNC109
-        """Return what `deliver` has, waiting for entries until it has something."""
+        """Return what `deliver` has, after what was delivered before is settled."""
         check_timeout(timeout)
+        self._settle()
+        return self._wait(timeout, deliver)
+
+    def _settle(self) -> None:
+        """Let what was delivered be acknowledged or checkpointed, since the next event is asked for."""
+        delivery = self._delivery
+        if isinstance(delivery, GroupDelivery):
+            delivery.settle()
+            if self._acknowledges:
+                delivery.acknowledge(None)
+
+    def _wait(self, timeout: float | None, deliver: Callable[[], T | None]) -> T | None:  # noqa: ASYNC109
+        """Return what `deliver` has, waiting for entries until it has something."""
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             if self._reading.begun_at is None:
@@ -200,43 +255,90 @@ class RemoteStream(Opening):
                 found = deliver()
                 if found:
                     return found
+                self._claim()
                 left_s = None if deadline is None else builtins.max(0.0, deadline - time.monotonic())
-                if not self._inbox.take(left_s):
+                if self._delivery.is_suspended:
+                    if left_s == 0.0:
+                        return None
+                    self._inbox.refill()  # raises what has ended the stream
+                    sleep(_SUSPENDED_POLL_S if left_s is None else min(left_s, _SUSPENDED_POLL_S))
+                elif not self._inbox.take(left_s):
                     return None
-        except StreamClosed:
+        except (StreamClosed, ServerError):  # the latter of a claim, which the next call repeats
             raise
         except PgdocError:
             self.close()
             raise
+
+    def _claim(self) -> None:
+        """Claim the partition of the next event in PostgreSQL, if that is due."""
+        delivery = self._delivery
+        if isinstance(delivery, GroupDelivery) and self._positions is not None and delivery.unclaimed is not None:
+            self._positions.claim(delivery.unclaimed)
 
     def try_next(self) -> ChangeEvent | None:
         """Return the next event if it is buffered already, else `None`."""
         return self.next(timeout=0)
 
     def ack(self, event: ChangeEvent | None = None) -> None:
-        """Raise `NotAConsumer`: only a stream with a group has a position to move.
+        """Acknowledge an event and all that this stream delivered before it: the group gets them no more.
+
+        The positions are written every half second, and at `close`. If this process ends before that, another member
+        gets the events again: use `checkpoint` for effects in PostgreSQL.
+
+        Args:
+            event: an event of this stream; `None` for the last one.
 
         Raises:
-            NotAConsumer: always.
+            ConsumerLost: another member has taken the event's partition over, and gets the event again. The stream goes
+                on with its other partitions.
+            NotAConsumer: the stream has no group.
+            ValueError: this stream has not delivered the event.
         """
-        raise NotAConsumer("ack needs a group: open the stream with group=..., or store the resume token yourself")
+        check_event(event)
+        self._grouped("ack").acknowledge(event)
 
     def checkpoint(self, event: ChangeEvent, tx: OpenTransaction) -> None:
-        """Raise `NotAConsumer`, as `ack`.
+        """Record inside a transaction that the event was processed, so that its effect and the record commit together.
+
+        It stands for all events that this stream delivered before, too. From then on the stream no longer acknowledges
+        by itself: what checkpoints have committed counts. All members of the group must use it.
+
+        Args:
+            event: an event of this stream.
+            tx: an open transaction of the database of `store`.
 
         Raises:
-            NotAConsumer: always.
+            ConsumerLost: another member has taken the event's partition over, or the effect is stored already. The
+                transaction must not commit; it rolls back when this error leaves its block. The stream goes on with the
+                next event.
+            NotAConsumer: the stream has no group, or no store.
+            ValueError: this stream has not delivered the event.
         """
-        raise NotAConsumer("checkpoint needs a group: open the stream with group=..., or store the token in `tx`")
+        check_event(event)
+        delivery = self._grouped("checkpoint")
+        if self._positions is None:
+            raise NotAConsumer("checkpoint needs the store whose database has the effects: open the stream with store=")
+        self._acknowledges = False
+        self._positions.checkpoint(tx, delivery.begin_checkpoint(event))
+
+    def _grouped(self, call: str) -> GroupDelivery:
+        if not isinstance(self._delivery, GroupDelivery):
+            raise NotAConsumer(
+                f"{call} needs a group: open the stream with group=..., or store the resume token yourself"
+            )
+        return self._delivery
 
     @property
     def resume_token(self) -> ResumeToken:
         """The position up to which everything has been delivered. It also advances over events that are not wanted.
 
         Raises:
-            StreamError: an async stream is not open yet.
+            StreamError: an async stream is not open yet, or it is one of a group.
         """
         begun_at = self._reading.begun_at
+        if isinstance(self._delivery, GroupDelivery):
+            raise StreamError("a stream of a group has a position in each partition, which the group keeps: use ack()")
         if begun_at is None:
             raise StreamError("the stream is not open: it, or enter it, first")
         return self._delivery.token(begun_at.token)
@@ -244,8 +346,8 @@ class RemoteStream(Opening):
     def stats(self) -> StreamStats:
         """Return the stream's mode, its counts of events, and how long ago the next one committed.
 
-        `lag_bytes` is always 0: a log does not say where the WAL ends. `mode` is `live`, `catching_up`, `reconnecting`
-        or `closed`.
+        `lag_bytes` is always 0: a log does not say where the WAL ends. `mode` is `live`, `catching_up`, `reconnecting`,
+        `standby`, for a member of a group that has no partition, or `closed`.
         """
         count, size_bytes = self._inbox.buffered
         return StreamStats(

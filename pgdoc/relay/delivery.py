@@ -34,6 +34,11 @@ class RemoteDelivery:
         self.delivered = 0
         self.passed = ""
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether nothing may be delivered for now."""
+        return False
+
     def next_event(self) -> ChangeEvent | None:
         """Return the next event of the current batch, if it has one."""
         batch = self._inbox.batch

@@ -38,6 +38,7 @@ class LogFeed:
 
     Attributes:
         begun_at: where it began.
+        partitions: how many the log has, once it was opened.
         mode: `live`, `catching_up` or `reconnecting`; any thread may read it.
     """
 
@@ -58,6 +59,7 @@ class LogFeed:
         self._skip_to: ResumeToken | None = None  # events up to it are left out
         self._last = self.begun_at = LogPosition(0, "", "")  # the last whole event that was put, or passed over
         self.mode = "catching_up"
+        self.partitions = 0
 
     async def open(self, after: LogPosition | ResumeToken | Lsn | str) -> LogPosition:
         """Open the log and begin after a token or a place in it, at its `beginning` or `now`, which is its end.
@@ -95,16 +97,22 @@ class LogFeed:
                 "another program, or relay with format='pgdoc'",
                 reason="format",
             )
+        self.partitions = info.config.partitions
         return info
 
     async def _begin(self, skip_to: ResumeToken | None = None) -> None:
         self._assembly, self._skip_to = Assembly(self._log), skip_to
         await self._reader.begin(self._last.sequence, collections=self._collections, partitions=self._partitions)
 
-    async def run(self) -> None:
-        """Read until the inbox is closed; an engine that is away is waited for."""
+    async def run(self, after: LogPosition | None = None) -> None:
+        """Read until the inbox is closed; an engine that is away is waited for.
+
+        Args:
+            after: where to begin, if the feed was not opened.
+        """
         delay_s = _FIRST_DELAY_S
-        is_open = True
+        is_open = after is None
+        self._last = after or self._last
         while not self._inbox.closed:
             try:
                 if not is_open:

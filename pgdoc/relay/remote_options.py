@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pgdoc.changes.event_filter import parse_where
 from pgdoc.errors import InvalidInput
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
 
-__all__ = ["RemoteOptions"]
+__all__ = ["LEASE_S", "RemoteOptions", "check_group"]
 
+LEASE_S: Final = 10.0
+_LEAST_LEASE_S: Final = 0.5
+_LONGEST_GROUP: Final = 100
 _STARTS = ("now", "beginning")
 
 
@@ -73,3 +76,16 @@ class RemoteOptions:
             buffer_bytes=buffer_bytes,
             decode=json_codec.decode_decimals if decimals else None,
         )
+
+
+def check_group(group: str | None, lease_s: float) -> None:
+    """Check what a stream of a group is given.
+
+    Raises:
+        InvalidInput: it is not valid.
+    """
+    if group is not None and (not isinstance(group, str) or not 0 < len(group) <= _LONGEST_GROUP):
+        raise InvalidInput(f"group must be a text of 1 to {_LONGEST_GROUP} characters, got {short_repr(group)}")
+    is_number = isinstance(lease_s, int | float) and not isinstance(lease_s, bool)
+    if not is_number or not lease_s >= _LEAST_LEASE_S:
+        raise InvalidInput(f"lease must be at least {_LEAST_LEASE_S:g} s, got {short_repr(lease_s)}")
