@@ -46,6 +46,7 @@ class GroupReading:
         self._thread: LoopThread | None = None
         self._running: Future[None] | None = None
         self._tasks: dict[OwnedPartition, tuple[LogFeed, asyncio.Task[None]]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self.begun_at: LogPosition | None = None
 
     @property
@@ -101,7 +102,10 @@ class GroupReading:
     def _drop(self, partition: OwnedPartition) -> None:
         found = self._tasks.pop(partition, None)
         if found is not None:
-            found[1].cancel()
+            task = found[1]
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     def close(self) -> None:
         """Store positions, leave the group, end reading and the thread, and wait for that."""
@@ -119,7 +123,7 @@ class GroupReading:
     async def _leave(self) -> None:
         if self._running is not None:
             self._running.cancel()
-        tasks = [task for _, task in self._tasks.values()]
+        tasks = [*(task for _, task in self._tasks.values()), *self._ending]
         for task in tasks:
             task.cancel()
         if tasks:
