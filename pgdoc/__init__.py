@@ -5,6 +5,7 @@ from pgdoc._async.bulk_collection import AsyncBulkCollection
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.indexes import Index, IndexProgress
 from pgdoc._async.relay import AsyncRelay
+from pgdoc._async.remote_stream import AsyncRemoteStream
 from pgdoc._async.store import AsyncStore
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.transaction import AsyncTransaction
@@ -14,6 +15,7 @@ from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.bulk_collection import BulkCollection
 from pgdoc._sync.collection import Collection
 from pgdoc._sync.relay import Relay
+from pgdoc._sync.remote_stream import RemoteStream
 from pgdoc._sync.store import Store
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.transaction import Transaction
@@ -45,6 +47,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncChangeStream",
     "AsyncCollection",
     "AsyncRelay",
+    "AsyncRemoteStream",
     "AsyncStore",
     "AsyncTransaction",
     "AsyncWebhookRelay",
@@ -70,6 +73,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "Refusal",
     "Relay",
     "RelayStatus",
+    "RemoteStream",
     "ResumeToken",
     "Status",
     "Store",

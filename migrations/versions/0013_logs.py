@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 SQL = Path(__file__).parents[1] / "sql"
-PARTS = ("messages", "partitions", "relays")  # each has a file `0013_<part>.sql`, and one with `_down`
+PARTS = ("messages", "partitions", "relays", "groups")  # each has a file `0013_<part>.sql`, and one with `_down`
 
 
 def upgrade() -> None:

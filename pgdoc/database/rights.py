@@ -25,7 +25,7 @@ CONSUMER_TABLES: Final = ("pgdoc.consumers", "pgdoc.consumer_progress", "pgdoc.o
 
 _LETTERS: Final = "pgdoc.dead_letters"
 _WORKER_TABLES: Final = ("pgdoc.handlers", _LETTERS)
-STREAMER_TABLES: Final = (*CONSUMER_TABLES, *_WORKER_TABLES, "pgdoc.relays")
+STREAMER_TABLES: Final = (*CONSUMER_TABLES, *_WORKER_TABLES, "pgdoc.relays", "pgdoc.group_positions")
 """The tables that `pgdoc grant --as streamer` covers: those, and the tables that roles with workers or relays write."""
 
 MESSAGE_RIGHTS: Final = "INSERT (topic, key, payload) ON TABLE pgdoc.messages"

@@ -6,6 +6,7 @@ No code of a user runs there, so that a connection is served whatever the user's
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,6 +39,23 @@ class LoopThread:
             self._loop.run_forever()
         finally:
             self._loop.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs; not so in a child process that was forked."""
+        return self._thread.is_alive()
+
+    def abandon(self, last: Coroutine[Any, Any, object]) -> None:
+        """Let it end after a last coroutine, without waiting: any thread may call it, also a finalizer's."""
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._end_after(last), self._loop)
+        else:
+            last.close()
+
+    async def _end_after(self, last: Coroutine[Any, Any, object]) -> None:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(last, _END_S)
+        await self._end()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine there; coroutines begin in the order of the calls."""

@@ -39,6 +39,7 @@ __all__ = [
     "async_call",
     "async_check_body",
     "async_execute_watched",
+    "async_open_made",
     "async_opening",
     "async_sleep",
     "async_wait",
@@ -47,6 +48,7 @@ __all__ = [
     "check_alive",
     "check_body",
     "execute_watched",
+    "open_made",
     "opening",
     "sleep",
     "wait",
@@ -215,3 +217,12 @@ def opening(made: OpeningT) -> OpeningT:
 def async_opening(made: AsyncOpeningT) -> AsyncOpeningT:
     """Return the object, which the user awaits or enters."""
     return made
+
+
+def open_made(made: Opening) -> None:
+    """Open an object in its constructor."""
+    made._open()  # noqa: SLF001 (declared above)
+
+
+def async_open_made(made: AsyncOpening) -> None:
+    """Do nothing: the user awaits or enters the object."""

@@ -1,0 +1,108 @@
+"""Decides which partitions a member takes and gives up, from what it has seen of the group's records.
+
+No clock is compared with another one: a member is alive while its record changes, and it is over when that has not
+changed for the length of a lease on the observer's own clock. All times are those of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgdoc.relay.groups.lease import Lease, lease_key
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from pgdoc.relay.log import Record
+
+__all__ = ["Balance", "Found", "Plan"]
+
+_MEMBER = "m."
+_NO_RECORD = 0
+
+
+class Found(NamedTuple):
+    """A partition to take: its record's revision, and its lease; `None` if it has no record yet."""
+
+    partition: int
+    revision: int
+    lease: Lease | None
+
+
+class Plan(NamedTuple):
+    """What a member does next.
+
+    Attributes:
+        take: partitions to take.
+        give_up: own partitions that are beyond its share.
+        bury: records of members that are gone, as `(key, revision)`.
+    """
+
+    take: list[Found]
+    give_up: list[int]
+    bury: list[tuple[str, int]]
+
+
+class Balance:
+    """What one member has seen of its group.
+
+    Args:
+        member: its id.
+        partitions: how many the log has.
+        lease_s: after which an owner that does not move loses its partitions.
+    """
+
+    def __init__(self, member: str, partitions: int, lease_s: float) -> None:
+        self._member, self._partitions, self._lease_s = member, partitions, lease_s
+        self._seen: dict[str, tuple[int, float]] = {}  # of each member's record: its revision, and since when
+        self._records: Mapping[str, Record] = {}
+
+    def observe(self, records: Mapping[str, Record], now: float) -> None:
+        """Note the records, by key without the group's prefix."""
+        self._records = records
+        revisions = {key: record.revision for key, record in records.items() if key.startswith(_MEMBER)}
+        # An owner without a record of its own may have joined while the records were read one after the other.
+        owners = [found.lease.owner for found in map(self.lease_of, range(self._partitions)) if found.lease is not None]
+        revisions = {**{f"{_MEMBER}{owner}": _NO_RECORD for owner in owners if owner}, **revisions}
+        before = self._seen
+        self._seen = {
+            key: before[key] if key in before and before[key][0] == revision else (revision, now)
+            for key, revision in revisions.items()
+        }
+
+    def lease_of(self, partition: int) -> Found:
+        """Return what the record of a partition said."""
+        key = lease_key(partition)
+        record = self._records.get(key)
+        if record is None:
+            return Found(partition, 0, None)
+        return Found(partition, record.revision, Lease.parse(record, key))
+
+    def plan(self, owned: Collection[int], leaving: Collection[int], now: float) -> Plan:
+        """Return what to do. `owned` are the partitions that the member has, those that it is `leaving` included."""
+        gone = [key for key, (_, since) in self._seen.items() if now - since >= self._lease_s]
+        alive = sorted({key[len(_MEMBER) :] for key in self._seen if key not in gone} | {self._member})
+        rank = alive.index(self._member)
+        share = self._partitions // len(alive) + (rank < self._partitions % len(alive))
+        kept = sorted(set(owned) - set(leaving))
+        give_up = kept[share:]
+        wanted = max(0, share - len(kept))
+        free = [found for found in map(self.lease_of, range(self._partitions)) if self._is_free(found, owned, alive)]
+        # Members begin at different places, so that few of them reach for the same partition.
+        begin = rank * self._partitions // len(alive)
+        free.sort(key=lambda found: (found.partition - begin) % self._partitions)
+        mine = f"{_MEMBER}{self._member}"
+        bury = [(key, self._seen[key][0]) for key in gone if key != mine and not self._owns_any(key)]
+        bury = [each for each in bury if each[1] != _NO_RECORD]
+        return Plan(free[:wanted], give_up, bury)
+
+    def _is_free(self, found: Found, owned: Collection[int], alive: list[str]) -> bool:
+        if found.partition in owned:
+            return False
+        owner = found.lease.owner if found.lease is not None else ""
+        return owner == self._member or owner not in alive
+
+    def _owns_any(self, key: str) -> bool:
+        """Return whether a member that is gone has partitions yet: its record shows others since when it is gone."""
+        leases = [self.lease_of(number).lease for number in range(self._partitions)]
+        return any(lease is not None and lease.owner == key[len(_MEMBER) :] for lease in leases)

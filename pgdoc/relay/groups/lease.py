@@ -1,0 +1,91 @@
+"""What the records of a group say: who owns a partition and where it stands, and where the group began."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from pgdoc.errors import LogRefused
+from pgdoc.relay.finding import LogPosition
+
+if TYPE_CHECKING:
+    from pgdoc.relay.log import Record
+
+__all__ = ["BEGUN", "Lease", "lease_key", "member_key", "position_of", "position_value"]
+
+BEGUN: Final = "begun"
+"""The key of where the group began."""
+
+
+class Lease(NamedTuple):
+    """The record of one partition.
+
+    Owner and position are one value, so that a former owner can't move the position.
+
+    Attributes:
+        owner: the id of a member; empty if nobody owns the partition.
+        epoch: grows with each owner.
+        position: after the last acknowledged event.
+    """
+
+    owner: str
+    epoch: int
+    position: LogPosition
+
+    @property
+    def value(self) -> bytes:
+        """What the record has."""
+        sequence, token, identity = self.position
+        fields = {"owner": self.owner, "epoch": self.epoch, "sequence": sequence, "token": token, "identity": identity}
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+    @classmethod
+    def parse(cls, record: Record, key: str) -> Self:
+        """Read what `value` returned.
+
+        Raises:
+            LogRefused: it is something else.
+        """
+        fields = _fields(record, key)
+        return cls(str(fields.get("owner")), int(fields.get("epoch", 0)), _position(fields, key))
+
+
+def position_value(position: LogPosition) -> bytes:
+    """Return the record of a place in the log."""
+    return json.dumps(position._asdict(), separators=(",", ":")).encode()
+
+
+def position_of(record: Record, key: str) -> LogPosition:
+    """Read what `position_value` returned."""
+    return _position(_fields(record, key), key)
+
+
+def _fields(record: Record, key: str) -> dict[str, Any]:
+    try:
+        found = json.loads(record.value)
+    except ValueError as exc:
+        raise _damaged(key) from exc
+    if not isinstance(found, dict):
+        raise _damaged(key)
+    return found
+
+
+def _position(fields: dict[str, Any], key: str) -> LogPosition:
+    sequence, token, identity = fields.get("sequence"), fields.get("token"), fields.get("identity")
+    if not isinstance(sequence, int) or not isinstance(token, str) or not isinstance(identity, str):
+        raise _damaged(key)
+    return LogPosition(sequence, token, identity)
+
+
+def _damaged(key: str) -> LogRefused:
+    return LogRefused(f"the record {key} of the group is damaged: delete it, or use another group", reason="foreign")
+
+
+def lease_key(partition: int) -> str:
+    """Return the key of a partition, without the group's prefix."""
+    return f"p.{partition}"
+
+
+def member_key(member: str) -> str:
+    """Return the key of a member, without the group's prefix."""
+    return f"m.{member}"

@@ -1,0 +1,211 @@
+"""One member of a group: takes and gives up partitions, and moves their positions. Runs in the engine's loop thread.
+
+Taking a partition and moving its position are compare-and-set on one record, so a former owner can do neither. A member
+that can't reach the records for most of a lease delivers nothing until it has looked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+from pgdoc.errors import PgdocError
+from pgdoc.relay.groups.balance import Balance, Found
+from pgdoc.relay.groups.lease import BEGUN, Lease, lease_key, member_key, position_of, position_value
+from pgdoc.relay.groups.partition import OwnedPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgdoc.relay.finding import LogPosition
+    from pgdoc.relay.log import LogRecords
+
+__all__ = ["GroupMembership"]
+
+logger = logging.getLogger("pgdoc.relay")
+
+STORE_S: Final = 0.5
+"""How often acknowledged positions are written at most."""
+
+_BEATS: Final = 4  # in a lease
+_VALID: Final = 0.75  # of a lease
+_FIRST_DELAY_S: Final = 0.1
+_LONGEST_DELAY_S: Final = 2.0
+
+
+class GroupMembership:
+    """A member of a group.
+
+    Args:
+        records: where the group's members agree.
+        group: the name of the group, encoded for a key.
+        lease_s: after which an owner that does not move loses its partitions.
+        taken: called with each partition that the member takes.
+        dropped: called with each partition that it loses, or begins to give up.
+
+    Attributes:
+        member: its id.
+        owned: the partitions that it has, by number.
+        valid_until: until when, by the monotonic clock, nobody else takes its partitions. Any thread may read it.
+    """
+
+    def __init__(
+        self,
+        records: LogRecords,
+        group: str,
+        *,
+        lease_s: float,
+        taken: Callable[[OwnedPartition], object],
+        dropped: Callable[[OwnedPartition], object],
+    ) -> None:
+        self._records, self._prefix, self._lease_s = records, f"{group}.", lease_s
+        self._taken, self._dropped = taken, dropped
+        self.member = secrets.token_hex(8)
+        self.owned: dict[int, OwnedPartition] = {}
+        self.valid_until = 0.0
+        self._beat_count = self._own_revision = 0
+        self._next_beat = 0.0
+        self._balance = Balance(self.member, 0, lease_s)
+        self._begun_at: LogPosition | None = None
+
+    async def open(self, partitions: int, begin: LogPosition) -> LogPosition:
+        """Join the group, and return where it began: `begin` if this is its first member.
+
+        Raises:
+            LogUnreachable: the engine does not answer.
+            LogRefused: the records can't be read or written.
+        """
+        await self._records.open()
+        self._balance = Balance(self.member, partitions, self._lease_s)
+        key = f"{self._prefix}{BEGUN}"
+        while True:
+            found = (await self._records.read(self._prefix)).get(key)
+            if found is not None:
+                self._begun_at = position_of(found, key)
+                return self._begun_at
+            await self._records.write(key, position_value(begin), 0)
+
+    async def run(self, fail: Callable[[BaseException], object]) -> None:
+        """Beat and store positions until it is cancelled; an engine that is away is waited for."""
+        delay_s, is_open = _FIRST_DELAY_S, True
+        while True:
+            try:
+                if not is_open:
+                    await self._records.open()
+                    is_open, delay_s = True, _FIRST_DELAY_S
+                    self._next_beat = 0.0
+                if time.monotonic() >= self._next_beat:
+                    await self.beat()
+                await self.store()
+                await asyncio.sleep(min(STORE_S, self._lease_s / _BEATS / 2))
+            except PgdocError as exc:
+                if not exc.resumable:
+                    fail(exc)
+                    return
+                logger.warning("the records of a group are out of reach, trying again: %s", exc)
+                is_open = False
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+            except asyncio.CancelledError:
+                raise
+            except Exception as exc:
+                logger.exception("a member of a group failed")
+                fail(exc)
+                return
+
+    async def beat(self) -> None:
+        """Show that this member is alive, look at the others, and take or give up partitions."""
+        began = time.monotonic()
+        self._next_beat = began + self._lease_s / _BEATS
+        self._beat_count += 1
+        mine = member_key(self.member)
+        written = await self._write(mine, b"%d" % self._beat_count, self._own_revision)
+        found = await self._records.read(self._prefix)
+        records = {key[len(self._prefix) :]: record for key, record in found.items()}
+        if written is None:  # an earlier write came through whose answer did not, or another member buried the record
+            self._own_revision = records[mine].revision if mine in records else 0
+            self._next_beat = 0.0
+            return
+        self._own_revision = written
+        self._balance.observe(records, time.monotonic())
+        self._check_owned()
+        self.valid_until = began + self._lease_s * _VALID
+        leaving = [number for number, partition in self.owned.items() if partition.is_leaving]
+        plan = self._balance.plan(self.owned, leaving, time.monotonic())
+        for number in plan.give_up:
+            self.owned[number].leave()
+            self._dropped(self.owned[number])
+        for each in plan.take:
+            await self._take(each)
+        for key, revision in plan.bury:
+            await self._records.delete(f"{self._prefix}{key}", revision)
+
+    async def _write(self, key: str, value: bytes, revision: int) -> int | None:
+        return await self._records.write(f"{self._prefix}{key}", value, revision)
+
+    def _check_owned(self) -> None:
+        """Drop the partitions that others have taken."""
+        for number, partition in list(self.owned.items()):
+            _, revision, lease = self._balance.lease_of(number)
+            if revision < partition.revision and lease is not None:
+                continue  # an older answer
+            if lease is None or (lease.owner, lease.epoch) != (self.member, partition.epoch):
+                self._lose(partition)
+            else:  # perhaps of a write whose answer was lost
+                partition.revision, partition.stored = revision, lease.position
+
+    def _lose(self, partition: OwnedPartition) -> None:
+        if self.owned.pop(partition.number, None) is not None:
+            logger.warning("partition %d was taken over by another member", partition.number)
+            partition.lose()
+            self._dropped(partition)
+
+    async def _take(self, found: Found) -> None:
+        if self._begun_at is None:
+            return
+        before = found.lease
+        position = self._begun_at if before is None else before.position
+        # By the clock, so that it is higher than any of records that were deleted.
+        epoch = max(0 if before is None else before.epoch + 1, time.time_ns() // 1000)
+        lease = Lease(self.member, epoch, position)
+        revision = await self._write(lease_key(found.partition), lease.value, found.revision)
+        if revision is not None:
+            partition = self.owned[found.partition] = OwnedPartition(found.partition, epoch, position, revision)
+            self._taken(partition)
+
+    async def store(self) -> None:
+        """Write the positions that moved, and give up partitions that are settled.
+
+        Raises:
+            LogUnreachable: the engine does not answer.
+        """
+        for partition in list(self.owned.values()):
+            is_over = partition.is_leaving and partition.is_settled  # before the position, which is then the last one
+            if is_over or partition.acknowledged.sequence != partition.stored.sequence:
+                await self._store(partition, "" if is_over else self.member)
+
+    async def _store(self, partition: OwnedPartition, owner: str) -> None:
+        position = partition.acknowledged
+        lease = Lease(owner, partition.epoch, position)
+        revision = await self._write(lease_key(partition.number), lease.value, partition.revision)
+        if revision is None:
+            self._next_beat = 0.0  # which finds out whether it is lost
+            return
+        partition.revision, partition.stored = revision, position
+        if not owner:
+            self.owned.pop(partition.number, None)
+            partition.lose()
+
+    async def close(self) -> None:
+        """Store all positions, give up all partitions, and leave the group."""
+        with contextlib.suppress(PgdocError):
+            for partition in list(self.owned.values()):
+                partition.leave()
+                await self._store(partition, "")
+            if self._own_revision:
+                await self._records.delete(f"{self._prefix}{member_key(self.member)}", self._own_revision)
+        await self._records.close()

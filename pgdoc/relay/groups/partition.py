@@ -1,0 +1,57 @@
+"""A partition that a member of a group owns: shared by the engine's loop thread and the user's thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgdoc.relay.inbox import Source
+
+if TYPE_CHECKING:
+    from pgdoc.model.tokens import ResumeToken
+    from pgdoc.relay.finding import LogPosition
+
+__all__ = ["OwnedPartition"]
+
+
+class OwnedPartition(Source):
+    """One partition, from when it is taken until it is given up or lost.
+
+    Attributes:
+        number, epoch: of the partition, and of this ownership of it.
+        begun_at: where it was taken over.
+    """
+
+    def __init__(self, number: int, epoch: int, begun_at: LogPosition, revision: int) -> None:
+        self.number, self.epoch, self.begun_at = number, epoch, begun_at
+
+        # Written by the engine's thread, read by any.
+        self.is_lost = False  # another member owns it, or may do so
+        self.is_leaving = False  # it is given up once what was delivered is settled
+        self.is_dropped = False  # either
+        self.revision = revision  # of its record
+        self.stored = begun_at  # what its record has
+
+        # Written by the thread or task that reads the stream.
+        self.delivered = begun_at.sequence  # of the last entry that was delivered or left out
+        self.acknowledged = begun_at
+        self.checkpointed = begun_at.sequence  # its transaction is over, whatever became of it
+        self.skip_to: ResumeToken | None = None  # events up to it have their effect in PostgreSQL already
+        self.is_claimed = False  # in PostgreSQL
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this member owns it, as far as it knows."""
+        return not self.is_lost
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that was delivered is acknowledged, or was checkpointed."""
+        return self.delivered <= max(self.acknowledged.sequence, self.checkpointed)
+
+    def lose(self) -> None:
+        """Deliver no more of it, and take no acknowledgement."""
+        self.is_lost = self.is_dropped = True
+
+    def leave(self) -> None:
+        """Deliver no more of it, and wait until what was delivered is settled."""
+        self.is_leaving = self.is_dropped = True

@@ -1,0 +1,91 @@
+"""The options of a `RemoteStream`, and their checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from pgdoc.changes.event_filter import parse_where
+from pgdoc.errors import InvalidInput
+from pgdoc.model import json_codec
+from pgdoc.model.short_repr import short_repr
+from pgdoc.streams.options import check_buffer, check_selection, read_token
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pgdoc.changes.router import Condition
+    from pgdoc.model.json_codec import JsonDecoder
+    from pgdoc.model.positions import Lsn
+    from pgdoc.model.tokens import ResumeToken
+
+__all__ = ["LEASE_S", "RemoteOptions", "check_group"]
+
+LEASE_S: Final = 10.0
+_LEAST_LEASE_S: Final = 0.5
+_LONGEST_GROUP: Final = 100
+_STARTS = ("now", "beginning")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteOptions:
+    """What a stream of a log reads.
+
+    Attributes:
+        names: of collections and tables; empty for all that the log has.
+        start: `now`, `beginning`, or what to resume after.
+        decode: decodes the data of events; `None` for the usual function.
+    """
+
+    names: frozenset[str]
+    where: Condition | None
+    start: ResumeToken | Lsn | str
+    buffer_size: int
+    buffer_bytes: int
+    decode: JsonDecoder | None
+
+    @classmethod
+    def checked(  # noqa: PLR0913 (the options of a stream)
+        cls,
+        names: tuple[str, ...],
+        *,
+        where: Mapping[str, Any] | None,
+        resume_after: ResumeToken | Lsn | str | None,
+        start: str,
+        buffer_size: int,
+        buffer_bytes: int,
+        decimals: bool,
+    ) -> Self:
+        """Check what the user gave.
+
+        Raises:
+            InvalidInput: an option is not valid.
+            InvalidFilter: `where` is not a filter.
+            InvalidResumeToken: `resume_after` is not a token or an LSN.
+        """
+        if start not in _STARTS:
+            raise InvalidInput(f"start must be {' or '.join(map(repr, _STARTS))}, got {short_repr(start)}")
+        if resume_after is not None and start != "now":
+            raise InvalidInput("resume_after says where to begin: leave out start")
+        check_buffer(buffer_size, buffer_bytes)
+        return cls(
+            names=check_selection(names, tables=False),
+            where=None if where is None else parse_where(where),
+            start=start if resume_after is None else read_token(resume_after),
+            buffer_size=buffer_size,
+            buffer_bytes=buffer_bytes,
+            decode=json_codec.decode_decimals if decimals else None,
+        )
+
+
+def check_group(group: str | None, lease_s: float) -> None:
+    """Check what a stream of a group is given.
+
+    Raises:
+        InvalidInput: it is not valid.
+    """
+    if group is not None and (not isinstance(group, str) or not 0 < len(group) <= _LONGEST_GROUP):
+        raise InvalidInput(f"group must be a text of 1 to {_LONGEST_GROUP} characters, got {short_repr(group)}")
+    is_number = isinstance(lease_s, int | float) and not isinstance(lease_s, bool)
+    if not is_number or not lease_s >= _LEAST_LEASE_S:
+        raise InvalidInput(f"lease must be at least {_LEAST_LEASE_S:g} s, got {short_repr(lease_s)}")
