@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import socket
@@ -12,6 +13,8 @@ import time
 from pathlib import Path
 
 import nats
+import nats.errors
+import nats.js.errors
 
 START_TIMEOUT_S = 20.0
 
@@ -95,6 +98,116 @@ class NatsServer:
         if process is not None:
             process.send_signal(number)
             process.wait(START_TIMEOUT_S)
+
+
+class NatsCluster:
+    """Three servers that replicate their streams to each other.
+
+    Args:
+        folder: keeps the data of each in a folder of its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        routes = [free_port() for _ in range(3)]
+        listed = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
+        self.servers = [
+            NatsServer(
+                folder / f"node{number}",
+                f'server_name: "node{number}"\n'
+                f'cluster {{ name: "three", listen: "127.0.0.1:{port}", routes: [{listed}] }}',
+            )
+            for number, port in enumerate(routes)
+        ]
+
+    @property
+    def url(self) -> str:
+        """Its URL, without a stream."""
+        return "nats://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+
+    def start(self) -> None:
+        """Start all, and wait until they have elected who leads."""
+        for server in self.servers:
+            server.start()
+        asyncio.run(_until_led(self.servers[0].url))
+
+    def leader(self, stream: str) -> NatsServer:
+        """Return the server that leads a stream."""
+        name = asyncio.run(_leader(self.url, stream))
+        return self.servers[int(name.removeprefix("node"))]
+
+    def stop(self) -> None:
+        """Stop those that run."""
+        for server in self.servers:
+            server.stop()
+
+
+async def _until_led(url: str) -> None:
+    client = await nats.connect(url)
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                await client.jetstream(timeout=1).account_info()
+                await client.jetstream(timeout=1).add_stream(name="READY", subjects=["READY"], num_replicas=3)
+            except (nats.errors.Error, nats.js.errors.Error):
+                assert time.monotonic() < deadline, "the cluster has no leader"
+                await asyncio.sleep(0.1)
+            else:
+                return
+    finally:
+        await client.close()
+
+
+async def _leader(url: str, stream: str) -> str:
+    client = await nats.connect(servers=[f"nats://{each}" for each in url.removeprefix("nats://").split(",")])
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            with contextlib.suppress(nats.errors.Error, nats.js.errors.Error):
+                info = await client.jetstream(timeout=1).stream_info(stream)
+                if info.cluster is not None and info.cluster.leader:
+                    return str(info.cluster.leader)
+            assert time.monotonic() < deadline, "the stream has no leader"
+            await asyncio.sleep(0.1)
+    finally:
+        await client.close()
+
+
+def log_of(url: str, stream: str) -> list[tuple[str, bytes]]:
+    """Return the events of a stream in their order: token and body, put together from parts."""
+    return asyncio.run(_log_of(url, stream))
+
+
+async def _log_of(url: str, stream: str) -> list[tuple[str, bytes]]:
+    client = await nats.connect(servers=[f"nats://{each}" for each in url.removeprefix("nats://").split(",")])
+    try:
+        context = client.jetstream(timeout=20)
+        state = (await context.stream_info(stream)).state
+        found: list[tuple[str, bytes]] = []
+        parts: list[bytes] = []
+        expected, last = state.first_seq, state.last_seq
+        if expected > last:
+            return []
+        pull = await context.pull_subscribe("", stream=stream, durable=None)
+        while expected <= last:
+            for message in await pull.fetch(min(1000, last - expected + 1), timeout=20):
+                assert message.metadata.sequence.stream == expected
+                expected += 1
+                headers = message.headers or {}
+                if "Pgdoc-Part" in headers:
+                    number, total = map(int, headers["Pgdoc-Part"].split("/"))
+                    parts = [*(parts if number > 1 else []), message.data]
+                    assert len(parts) == number, f"part {number} follows part {len(parts) - 1}"
+                    if number < total:
+                        continue
+                    found.append((headers["Pgdoc-Token"], b"".join(parts)))
+                    parts = []
+                else:
+                    assert not parts, "an event lacks its last parts"
+                    found.append((headers["Pgdoc-Token"], message.data))
+        return found
+    finally:
+        await client.close()
 
 
 def entries(url: str, stream: str) -> list[tuple[int, dict[str, str], bytes]]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc._async.relay_session import AsyncRelaySession, Reopen
+from pgdoc._async.relay_session import AsyncRelaySession
+from pgdoc._async.relay_windows import Reopen
 from pgdoc._async.store import AsyncStore
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, InvalidInput, LogError, PgdocError, StoreClosed
@@ -33,7 +34,7 @@ logger = logging.getLogger("pgdoc.relay")
 
 PARTITIONS = 16
 FIRST_DELAY_S = 0.2
-LONGEST_DELAY_S = 30.0
+LONGEST_DELAY_S = 5.0
 _POLL_S = 0.1
 
 
@@ -172,6 +173,8 @@ class AsyncRelay:
                 self._note(error)
             else:
                 return
+            if session.has_begun:
+                delay_s = FIRST_DELAY_S
             await self._pause(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 

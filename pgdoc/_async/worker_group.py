@@ -162,7 +162,7 @@ class AsyncWorkerGroup:
                 caution=self._caution,
             )
             each.count()
-            logger.info("group \"%s\" of the worker has taken partition %d", self.name, partition.number)
+            logger.info('group "%s" of the worker has taken partition %d', self.name, partition.number)
             self._running.append((each, AsyncActivity(f"pgdoc-{each.name}", each.run)))
 
     def _look_after(self) -> None:
@@ -184,11 +184,11 @@ class AsyncWorkerGroup:
         each.let_go()
         error = activity.error
         if error is None or was_wanted_back:
-            logger.info("group \"%s\" of the worker has given up partition %d", self.name, each.number)
+            logger.info('group "%s" of the worker has given up partition %d', self.name, each.number)
             return
         if not isinstance(error, ConsumerLost):
             raise error
-        logger.warning("group \"%s\" of the worker has lost partition %d: %s", self.name, each.number, error)
+        logger.warning('group "%s" of the worker has lost partition %d: %s', self.name, each.number, error)
 
     async def _end_all(self) -> None:
         deadline = self._deadline or time.monotonic() + self._shutdown_s
@@ -208,4 +208,3 @@ def _names_of(registrations: list[Registration]) -> tuple[str, ...]:
             return ()
         names |= each.selection.collections
     return tuple(sorted(names))
-

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc._sync.relay_session import RelaySession, Reopen
+from pgdoc._sync.relay_session import RelaySession
+from pgdoc._sync.relay_windows import Reopen
 from pgdoc._sync.store import Store
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, InvalidInput, LogError, PgdocError, StoreClosed
@@ -34,7 +35,7 @@ logger = logging.getLogger("pgdoc.relay")
 
 PARTITIONS = 16
 FIRST_DELAY_S = 0.2
-LONGEST_DELAY_S = 30.0
+LONGEST_DELAY_S = 5.0
 _POLL_S = 0.1
 
 
@@ -173,6 +174,8 @@ class Relay:
                 self._note(error)
             else:
                 return
+            if session.has_begun:
+                delay_s = FIRST_DELAY_S
             self._pause(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 

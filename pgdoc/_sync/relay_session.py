@@ -5,34 +5,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pgdoc._sync.checkpoint import checkpoint
+from pgdoc._sync.relay_windows import IN_FLIGHT, Windows, Reopen
 from pgdoc.database.conninfo import database_of
-from pgdoc.errors import HistoryLost, InvalidResumeToken, LogError, LogFull, LogGap, StreamClosed
-from pgdoc.model.positions import Lsn
-from pgdoc.model.tokens import Mark, SnapshotProgress, SnapshotStage, token_at
-from pgdoc.relay.beginning import StoredEnd, find_beginning
+from pgdoc.errors import HistoryLost, InvalidResumeToken, LogGap, StreamClosed, UnreadableDocument
+from pgdoc.model.positions import Lsn, before_commits_at
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
+from pgdoc.relay.beginning import Beginning, StoredEnd, find_beginning, gap_of
 from pgdoc.relay.config import LogConfig
 from pgdoc.relay.debezium import Place
-from pgdoc.relay.flights import Flight, Flights
 from pgdoc.relay.formats import format_named
 from pgdoc.relay.outbound import Outbound
-from pgdoc.runtime.primitives import sleep, wait
+from pgdoc.runtime.primitives import sleep
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
 
     from pgdoc._sync.store import Store
     from pgdoc._sync.stream import ChangeStream
     from pgdoc._sync.transaction import Transaction
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
-    from pgdoc.model.tokens import ResumeToken
-    from pgdoc.relay.beginning import Beginning
     from pgdoc.relay.figures import RelayFigures
     from pgdoc.relay.log import LogEnd, LogWriter
     from pgdoc.relay.loop_thread import LoopThread
@@ -44,15 +40,8 @@ __all__ = ["RelaySession"]
 logger = logging.getLogger("pgdoc.relay")
 
 WINDOW = 500
-IN_FLIGHT = 4
 READ_S = 0.2
 CONFIRM_S = 1.0
-FIRST_DELAY_S = 0.1
-LONGEST_DELAY_S = 5.0
-
-
-class Reopen(Exception):  # noqa: N818 (it is no error)
-    """The log does not end where this relay believed: find out anew what it lacks."""
 
 
 class RelaySession:
@@ -60,6 +49,9 @@ class RelaySession:
 
     Args:
         stops: whether the relay is to stop.
+
+    Attributes:
+        has_begun: whether it has come to send events.
     """
 
     def __init__(  # noqa: PLR0913 (what its relay knows)
@@ -73,17 +65,11 @@ class RelaySession:
         figures: RelayFigures,
         stops: Callable[[], bool],
     ) -> None:
-        self._store, self._options, self._target = store, options, target
-        self._writer, self._thread = writer, thread
-        self._figures, self._stops = figures, stops
-        place = Place(options.consumer, database_of(store._conninfo), store._schema)  # noqa: SLF001 (one package)
-        self._encode = format_named(options.format, place).encode
-        self._config = LogConfig(system_id=0, database_oid=0, selection="", format="", partitions=0)
-        self._identity = ""
-        self._flights: Flights[Future[int]] = Flights(0)
-        # Acknowledged by the engine, and not yet confirmed to the consumer: when, after which event, which sequence.
-        self._unconfirmed: deque[tuple[float, ChangeEvent, int]] = deque()
+        self._store, self._options, self._log = store, options, target.shown
+        self._writer, self._figures, self._stops = writer, figures, stops
+        self._windows = Windows(writer, thread, figures, log=self._log, stops=stops)
         self._next_confirm = 0.0
+        self.has_begun = False
 
     def run(self) -> None:
         """Relay.
@@ -105,10 +91,10 @@ class RelaySession:
             if consumer is None:
                 return
             self._figures.state = "opening"
-            outbound = self._open(consumer)
-            self._figures.state, self._figures.error = "relaying", None
+            self._open(consumer)
+            self._figures.state, self._figures.error, self.has_begun = "relaying", None, True
             try:
-                self._relay(stream, outbound)
+                self._relay(stream, consumer)
             finally:
                 self._figures.state = "opening"
 
@@ -123,36 +109,61 @@ class RelaySession:
             sleep(READ_S)
         return consumer
 
-    def _open(self, consumer: Consumer) -> Outbound:
-        """Open the log, and find out what it lacks."""
-        options, begun_at = self._options, token_at(consumer.begun_at, consumer.ids)
-        self._config = LogConfig(
-            system_id=begun_at.system_id,
-            database_oid=begun_at.database_oid or 0,
-            selection=options.selection,
-            format=options.format,
-            partitions=options.partitions,
-            begun_at=str(begun_at),
+    def _open(self, consumer: Consumer) -> None:
+        """Open the log, and send what it lacks before the consumer's position."""
+        options, windows, begun_at = self._options, self._windows, token_at(consumer.begun_at, consumer.ids)
+        end = windows.open(
+            LogConfig(
+                system_id=begun_at.system_id,
+                database_oid=begun_at.database_oid or 0,
+                selection=options.selection,
+                format=options.format,
+                partitions=options.partitions,
+                begun_at=str(begun_at),
+                consumer=options.consumer,
+                has_snapshot=options.snapshot,
+            )
         )
-        end = wait(self._thread.submit(self._writer.open(self._config)))
-        self._identity = end.identity
         rows = self._store._connections.fetch(statement("relays", "stored").encode(), [options.consumer])  # noqa: SLF001
-        beginning = find_beginning(end, StoredEnd(*rows[0]) if rows else None, begun_at, self._target.shown)
-        self._flights = Flights(end.sequence)
-        self._figures.sequence = end.sequence
+        beginning = self._beginning(end, StoredEnd(*rows[0]) if rows else None, consumer)
         self._follow_snapshot(consumer, beginning)
         if beginning.is_gap and beginning.skip_to is not None:
-            self._fill_gap(beginning, begun_at)
-            beginning = beginning._replace(skip_to=None, part=None)
-        return self._outbound(beginning)
+            self._fill_gap(beginning.skip_to, beginning, begun_at)
+            beginning = Beginning()
+        windows.outbound = self._outbound(beginning)
 
     def _outbound(self, beginning: Beginning) -> Outbound:
-        return Outbound(
-            beginning,
-            partitions=self._options.partitions,
-            limit=self._writer.limit,
-            encode=self._encode,
-        )
+        options, encode = self._options, None
+        if options.format != "pgdoc":
+            place = Place(options.consumer, database_of(self._store._conninfo), self._store._schema)  # noqa: SLF001
+            encode = format_named(options.format, place).encode
+        return Outbound(beginning, partitions=options.partitions, limit=self._writer.limit, encode=encode)
+
+    def _beginning(self, end: LogEnd, stored: StoredEnd | None, consumer: Consumer) -> Beginning:
+        """Return where to go on.
+
+        Raises:
+            LogGap: the log lacks events, or has some that a failover has undone, and `on_lost` is not `continue`.
+        """
+        begun_at = token_at(consumer.begun_at, consumer.ids)
+        try:
+            beginning = find_beginning(end, stored, begun_at, self._log)
+        except LogGap as gap:
+            self._leave_out(gap)
+            return Beginning()
+        token = beginning.skip_to
+        if token is not None and token.timeline != begun_at.timeline:
+            left_at = before_commits_at(consumer.left_at(token.timeline))
+            if token.position > left_at:
+                self._leave_out(undone_after(token, Lsn(left_at[0]), self._log))
+                return beginning._replace(skip_to=token_at(left_at, consumer.ids), part=None)
+        return beginning
+
+    def _leave_out(self, gap: LogGap) -> None:
+        """Go on without what is lost, or raise the error."""
+        if self._options.on_lost != "continue":
+            raise gap
+        logger.error("%s: leaving out what is lost: %s", self._log, gap)
 
     def _follow_snapshot(self, consumer: Consumer, beginning: Beginning) -> None:
         """Let a consumer with a snapshot go on exactly where the log ends: read again, it would be another snapshot.
@@ -166,156 +177,107 @@ class RelaySession:
             return
         stored = Mark.at(consumer.begun_at, snapshot if isinstance(snapshot, SnapshotProgress) else None)
         mark = Mark.at(token.position, token.progress)
-        if mark.position == stored.position:
+        if mark.position == stored.position or (mark.position < stored.position and beginning.is_certain):
             return
         if mark.position < stored.position:
-            raise gap_after(token, str(Lsn(consumer.begun_at[0])), self._target.shown)
+            until = token_at(consumer.begun_at, consumer.ids)
+            self._leave_out(gap_of(self._log, f"ends at {token}", token, until))
+            return
         with self._store.transaction() as tx:
             checkpoint(tx, consumer, mark)
-            self._save(tx, self._flights.acknowledged)
+            self._save(tx, self._windows.acknowledged)
         raise Reopen
 
-    def _fill_gap(self, beginning: Beginning, begun_at: ResumeToken) -> None:
+    def _fill_gap(self, after: ResumeToken, beginning: Beginning, begun_at: ResumeToken) -> None:
         """Send what the log lacks before the consumer's position, as far as PostgreSQL keeps history.
 
         Raises:
             LogGap: it does not, and `on_lost` is not `continue`.
         """
-        token, options = beginning.skip_to, self._options
-        assert token is not None  # noqa: S101 (the caller's condition)
-        logger.warning("%s ends at %s, before its consumer: filling the gap from history", self._target.shown, token)
+        options, windows = self._options, self._windows
+        logger.warning("%s ends at %s, before its consumer: filling the gap from history", self._log, after)
+        windows.outbound = self._outbound(beginning)
         try:
             # From the beginning of its transaction: the log may have only a part of the event.
-            with self._store.watch(*options.names, resume_after=token.lsn, **options.to_watch()) as history:
-                self._send_history(history, self._outbound(beginning), begun_at)
+            with self._store.watch(*options.names, resume_after=after.lsn, **options.to_watch()) as history:
+                self._send_history(history, begun_at)
         except (HistoryLost, InvalidResumeToken) as exc:
-            gap = gap_after(token, str(begun_at), self._target.shown)
-            if options.on_lost != "continue":
-                raise gap from exc
-            logger.error("%s: leaving out what is lost: %s", self._target.shown, gap)  # noqa: TRY400 (no traceback)
+            gap = gap_of(self._log, f"ends at {after}", after, begun_at)
+            gap.__cause__ = exc
+            self._leave_out(gap)
+        windows.landed.clear()  # these are not the consumer's events
         with self._store.transaction() as tx:
-            self._save(tx, self._flights.acknowledged)
+            self._save(tx, windows.acknowledged)
 
-    def _send_history(self, history: ChangeStream, outbound: Outbound, until: ResumeToken) -> None:
+    def _send_history(self, history: ChangeStream, until: ResumeToken) -> None:
         is_over = False
         while not is_over:
             if self._stops():
                 raise Reopen
             events = history.next_batch(WINDOW, timeout=READ_S)
-            wanted = [event for event in events if event.resume_token <= until]
-            is_over = len(wanted) < len(events) or history.resume_token >= until
-            if wanted:
-                self._send(outbound, wanted)
-            self._land(IN_FLIGHT - 1)
-        self._land(0)
-        self._unconfirmed.clear()  # these are not the consumer's events
+            wanted = [event for event in events if not until.comes_before(event.resume_token)]
+            is_over = len(wanted) < len(events) or not history.resume_token.comes_before(until)
+            self._windows.send(wanted, lambda _: None)
+            self._windows.land(IN_FLIGHT - 1)
+        self._windows.land(0)
 
-    def _relay(self, stream: ChangeStream, outbound: Outbound) -> None:
+    def _relay(self, stream: ChangeStream, consumer: Consumer) -> None:
+        mark_of = stream._delivery.mark_of  # noqa: SLF001 (one package)
         while not self._stops():
             try:
                 events = stream.next_batch(WINDOW, timeout=READ_S)
             except StreamClosed:  # every collection was dropped, and its last event was delivered
                 break
-            if events:
-                self._send(outbound, events)
-            self._land(IN_FLIGHT - 1)
-            self._confirm(stream)
-        self._land(0)
-        self._confirm(stream, is_last=True)
-
-    def _send(self, outbound: Outbound, events: list[ChangeEvent]) -> None:
-        window, last = outbound.messages_of(events), events[-1]
-        if window:
-            self._figures.sent += len(window)
-            self._flights.add(Flight(window, last, self._thread.submit(self._writer.send(window))))
-        elif not outbound.is_skipping:  # the log ends with this event, and has it already
-            self._unconfirmed.append((time.monotonic(), last, self._flights.acknowledged))
-
-    def _land(self, most: int) -> None:
-        """Take what is acknowledged, and wait until at most so many windows are on their way."""
-        flights, figures = self._flights, self._figures
-        while flights and (len(flights) > most or flights.first.sent.done()):
             try:
-                sequence = wait(flights.first.sent)
-            except LogError as exc:
-                if not exc.resumable:
-                    raise
-                self._recover(exc)
-                continue
-            flight = flights.land()
-            figures.sequence, figures.token = sequence, flight.window[-1].token
-            figures.stored += len(flight.window)
-            self._unconfirmed.append((time.monotonic(), flight.last, sequence))
+                self._windows.send(events, mark_of)
+            except UnreadableDocument as exc:
+                self._end_at(exc, events, consumer)
+            self._windows.land(IN_FLIGHT - 1)
+            self._confirm(consumer)
+        self._windows.land(0)
+        self._confirm(consumer, is_last=True)
 
-    def _recover(self, error: LogError) -> None:
-        """Open the log again, and send what it lacks of the windows on their way.
+    def _end_at(self, error: UnreadableDocument, events: list[ChangeEvent], consumer: Consumer) -> None:
+        """Raise the error for an event that can't be sent, after what comes before it is stored."""
+        self._windows.land(0)
+        self._confirm(consumer, is_last=True)
+        lsn = next((each.resume_token.lsn for each in events if each.document_id == error.document_id), None)
+        raise UnreadableDocument(
+            f"{error}. The relay has sent everything before it, and can't go on. To pass its transaction, run: "
+            f"pgdoc consumers skip {consumer.name} {lsn}",
+            collection=error.collection,
+            document_id=error.document_id,
+        ) from error
 
-        Raises:
-            Reopen: it does not end at one of these.
-        """
-        figures, delay_s = self._figures, FIRST_DELAY_S
-        logger.warning("%s is interrupted: %s", self._target.shown, error)
-        while True:
-            figures.interruptions += 1
-            figures.error = str(error)
-            figures.state = "log_full" if isinstance(error, LogFull) else "waiting_for_log"
-            self._pause(delay_s)
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
-            try:
-                end: LogEnd = wait(self._thread.submit(self._writer.open(self._config)))
-            except LogError as exc:
-                if not exc.resumable:
-                    raise
-                error = exc
-                continue
-            break
-        left = self._flights.after(end) if end.identity == self._identity else None
-        if left is None:
-            raise Reopen
-        figures.stored, figures.sequence = figures.sent - sum(len(window) for window, _ in left), end.sequence
-        figures.state, figures.error = "relaying", None
-        for window, last in left:
-            self._flights.add(Flight(window, last, self._thread.submit(self._writer.send(window))))
-
-    def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if self._stops():
-                raise Reopen
-            sleep(min(READ_S, seconds))
-
-    def _confirm(self, stream: ChangeStream, *, is_last: bool = False) -> None:
+    def _confirm(self, consumer: Consumer, *, is_last: bool = False) -> None:
         """Store how far the log is safe, at most once a second."""
         now = time.monotonic()
         if now < self._next_confirm and not is_last:
             return
         self._next_confirm = now + CONFIRM_S
+        landed, after_s = self._windows.landed, self._writer.confirm_after_s
         safe = None
-        while self._unconfirmed and self._is_safe(*self._unconfirmed[0][:2], now):
-            safe = self._unconfirmed.popleft()
+        while landed and now - landed[0].at >= after_s:
+            safe = landed.popleft()
         if safe is None:
             return
-        _, event, sequence = safe
+        self._windows.check(safe.sequence)
         with self._store.transaction() as tx:
-            stream.checkpoint(event, tx)
-            self._save(tx, sequence)
+            checkpoint(tx, consumer, safe.mark)
+            self._save(tx, safe.sequence)
 
     def _save(self, tx: Transaction, sequence: int) -> None:
         """Store which entry of the log belongs to the consumer's position."""
-        params: list[Any] = [self._options.consumer, self._target.shown, self._identity, sequence]
+        params: list[Any] = [self._options.consumer, self._log, self._windows.identity, sequence]
         with tx._session.lend("relay") as connection:  # noqa: SLF001 (one package)
             connection.execute(statement("relays", "save").encode(), params)
 
-    def _is_safe(self, stored_at: float, event: ChangeEvent, now: float) -> bool:
-        # Inside a snapshot the consumer must be able to go on exactly where the log ends.
-        return now - stored_at >= self._writer.confirm_after_s or event.resume_token.is_inside
 
-
-def gap_after(token: ResumeToken, begun_at: str, log: str) -> LogGap:
-    """Return the error for a log that lacks events which PostgreSQL no longer keeps."""
+def undone_after(token: ResumeToken, left_at: Lsn, log: str) -> LogGap:
+    """Return the error for a log with events that the promoted server does not have."""
     return LogGap(
-        f"{log} ends at {token}, and PostgreSQL keeps only what follows {begun_at}: delete the log and begin again "
-        "with a snapshot, or leave out what is lost with on_lost='continue'",
+        f"{log} ends at {token}, but this server left timeline {token.timeline} at {left_at}: a failover has "
+        "undone the log's events after that. Repair what was done with them, and go on with on_lost='continue'",
         after=str(token),
-        until=begun_at,
+        until=str(left_at),
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pgdoc.decoding.records import RowChange
     from pgdoc.model.documents import Document
 
-__all__ = ["FIELDS", "json_of", "payload_text", "plain_field", "plain_of"]
+__all__ = ["FIELDS", "json_of", "payload_text", "plain_field", "plain_of", "printed_of"]
 
 
 class _Form(NamedTuple):
@@ -205,6 +205,24 @@ def json_of(event: ReadEvent) -> bytes:
         ) from exc
     except TypeError:  # a field was removed whose name has a lone surrogate
         return _encode(_read_fields(event, _PLAIN))
+
+
+def printed_of(event: ReadEvent) -> tuple[bytes, dict[str, Any]]:
+    """Return what `json_of` returns, and the fields that were made for it: some only for writing.
+
+    The type, the collection, the id and the token are text, and the metadata is true if there is any.
+    """
+    if "_json" not in event.__dict__:
+        values = _read_directly(event, _JSON)
+        if values is not None:
+            try:
+                return orjson.dumps(values), values
+            except TypeError:  # see `_WRITTEN_BY_ORJSON`
+                pass
+    return json_of(event), {name: plain_field(event, name) for name in _PRINTED}
+
+
+_PRINTED: Final = ("event_type", "collection", "document_id", "resume_token", "metadata")
 
 
 class _Unusual(Exception):  # noqa: N818 (no error)

@@ -143,6 +143,10 @@ class Consumer(ConsumerFeed):
         """Whether the thread has ended."""
         return self._ready.done() and not self._thread.is_alive()
 
+    def left_at(self, timeline: int) -> int:
+        """Return the LSN at which the server left an earlier timeline."""
+        return dict(self._cluster.switches).get(timeline, 0)
+
     def abandon(self) -> None:
         """Let the thread end soon; takes no lock, because the garbage collector may call it while one is held."""
         self._abandoned = True

@@ -176,6 +176,10 @@ class ResumeToken:
             return NotImplemented
         return self._order < other._order
 
+    def comes_before(self, other: ResumeToken) -> bool:
+        """Return whether its event comes before the other's, whatever timelines the two were issued on."""
+        return self._order[:2] < other._order[:2]
+
     @property
     def _order(self) -> tuple[Position, tuple[bool, int], int, int]:
         # At one position, the snapshot's documents come in their order, and the change itself comes last.

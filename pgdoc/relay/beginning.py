@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pgdoc.relay.log import LogEnd
     from pgdoc.relay.messages import Part
 
-__all__ = ["Beginning", "StoredEnd", "find_beginning"]
+__all__ = ["Beginning", "StoredEnd", "find_beginning", "gap_of"]
 
 
 class StoredEnd(NamedTuple):
@@ -34,12 +34,15 @@ class Beginning(NamedTuple):
         part: of that event, only the parts up to this one are left out; `None` for all of it.
         skip_count: so many messages, if the log has forgotten what it ends with.
         is_gap: the consumer begins beyond `skip_to`: events in between must come from elsewhere.
+        is_certain: the log has all events up to the consumer's position, so that only events without an entry, such as
+            those that the filter leaves out, can lie between the two.
     """
 
     skip_to: ResumeToken | None = None
     part: Part | None = None
     skip_count: int = 0
     is_gap: bool = False
+    is_certain: bool = False
 
 
 def find_beginning(end: LogEnd, stored: StoredEnd | None, begun_at: ResumeToken, log: str) -> Beginning:
@@ -48,26 +51,39 @@ def find_beginning(end: LogEnd, stored: StoredEnd | None, begun_at: ResumeToken,
     Raises:
         LogGap: the log lacks events, and does not say which.
     """
-    token = None if end.token is None else ResumeToken.parse(end.token)
-    if stored is None or stored.identity != end.identity:
-        if not end.sequence and (stored is None or not stored.sequence):
-            return Beginning()
-        if token is None:
-            raise _gap(log, None, begun_at, "is not the one that this relay wrote, and is empty")
-        return Beginning(token, end.part, is_gap=token < begun_at)
-    if end.sequence < stored.sequence:
-        if token is None:
-            raise _gap(log, None, begun_at, f"ends at sequence {end.sequence:,}, not at {stored.sequence:,} or later")
-        return Beginning(token, end.part, is_gap=token < begun_at)
-    if token is not None:
-        return Beginning(token, end.part)
-    return Beginning(skip_count=end.sequence - stored.sequence)
+    token, part = _last_whole(end)
+    is_begun = stored is not None and stored.sequence > 0
+    if token is None and not is_begun and (not end.sequence or end.token is not None):
+        return Beginning()  # of an empty log, or of one that has but a beginning of its first event
+    is_certain = stored is not None and stored.identity == end.identity and stored.sequence <= end.sequence
+    if is_certain and stored is not None and end.token is None:
+        return Beginning(skip_count=end.sequence - stored.sequence, is_certain=True)
+    if token is None:
+        finding = "has forgotten its last entry" if end.sequence else "is empty"
+        raise gap_of(log, f"is not the log that this relay wrote, and {finding}", None, begun_at)
+    return Beginning(token, part, is_gap=not is_certain and token.comes_before(begun_at), is_certain=is_certain)
 
 
-def _gap(log: str, after: ResumeToken | None, until: ResumeToken, finding: str) -> LogGap:
+def _last_whole(end: LogEnd) -> tuple[ResumeToken | None, Part | None]:
+    """Return after which event the log goes on, and after which part of it.
+
+    An event of a snapshot that was read again may have changed, so that its parts begin again.
+    """
+    if end.token is None:
+        return None, None
+    token, part = ResumeToken.parse(end.token), end.part
+    if part is None or part.number == part.total:
+        return token, None
+    if not token.is_inside:
+        return token, part
+    return (None if end.before is None else ResumeToken.parse(end.before)), None
+
+
+def gap_of(log: str, finding: str, after: ResumeToken | None, until: ResumeToken) -> LogGap:
+    """Return the error for a log that lacks events which PostgreSQL no longer keeps."""
     return LogGap(
-        f"{log} {finding}: it was made anew or put back to an older copy, and lacks events before {until}. Delete it "
-        "and begin again with a snapshot, or go on with on_lost='continue'",
+        f"{log} {finding}, so it lacks events before {until}, which PostgreSQL no longer keeps: drop the consumer and "
+        "the log, and begin both again with a snapshot; or leave out what is lost with on_lost='continue'",
         after=None if after is None else str(after),
         until=str(until),
     )

@@ -36,6 +36,9 @@ class LogConfig:
         limit: the most bytes of a message's body; a larger event is cut into parts.
         layout: how the engine names subjects or keys.
         begun_at: the token after which the log begins, as text. It is not compared.
+        consumer: the name of the relay's consumer.
+        has_snapshot: whether the log began with a snapshot. Two consumers read two different ones, so that only the
+            one that began the log may write it; a log without can have relays of several consumers.
     """
 
     system_id: int
@@ -46,6 +49,8 @@ class LogConfig:
     limit: int = 0
     layout: str = ""
     begun_at: str = ""
+    consumer: str = ""
+    has_snapshot: bool = False
     version: int = VERSION
 
     @property
@@ -83,6 +88,13 @@ class LogConfig:
                     "relay the options it began with, or another log",
                     reason="other_relay" if name in ("system_id", "database_oid") else "config",
                 )
+
+        if found.has_snapshot and found.consumer != self.consumer:
+            raise LogRefused(
+                f'{log} began with a snapshot of consumer "{found.consumer}": relay with that consumer, since another '
+                "one reads another snapshot",
+                reason="other_relay",
+            )
 
     def of_engine(self, *, limit: int, layout: str) -> LogConfig:
         """Return it with what the engine decides."""

@@ -6,7 +6,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from pgdoc.changes.events import ChangeEvent
+    from collections.abc import Iterator
+
+    from pgdoc.model.tokens import Mark
     from pgdoc.relay.log import LogEnd
     from pgdoc.relay.messages import Window
 
@@ -19,12 +21,12 @@ class Flight(NamedTuple, Generic[FutureT]):
     """A window on its way.
 
     Attributes:
-        last: the event after which it ends.
+        mark: how far the consumer has come with it; `None` if it ends inside an event.
         sent: done when the engine has acknowledged it.
     """
 
     window: Window
-    last: ChangeEvent
+    mark: Mark | None
     sent: FutureT
 
 
@@ -42,6 +44,9 @@ class Flights(Generic[FutureT]):
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __iter__(self) -> Iterator[Flight[FutureT]]:
+        return iter(self._flights)
+
     @property
     def first(self) -> Flight[FutureT]:
         """The one that is acknowledged next."""
@@ -57,29 +62,24 @@ class Flights(Generic[FutureT]):
         self.acknowledged += len(flight.window)
         return flight
 
-    def after(self, end: LogEnd) -> list[tuple[Window, ChangeEvent]] | None:
-        """Return what has to be sent again to a log that ends there, and forget the rest.
-
-        `None` if that can't be told: the log lacks entries that were acknowledged, or has others.
-        """
+    def has_within(self, end: LogEnd) -> bool:
+        """Return whether a log that ends there has all that was acknowledged, and of what is on its way a beginning."""
         stored = end.sequence - self.acknowledged
         messages = [message for flight in self._flights for message in flight.window]
         if not 0 <= stored <= len(messages):
-            return None
-        if (
-            stored
-            and end.token is not None
-            and (end.token, end.part)
-            != (
-                messages[stored - 1].token,
-                messages[stored - 1].part,
-            )
-        ):
-            return None
-        left = []
-        for window, last, _ in self._flights:
+            return False
+        if not stored or end.token is None:
+            return True
+        last = messages[stored - 1]
+        return (end.token, end.part) == (last.token, last.part)
+
+    def rest(self, end: LogEnd) -> list[tuple[Window, Mark | None]]:
+        """Return what a log that ends there lacks of the windows on their way, after removing what it has."""
+        left: list[tuple[Window, Mark | None]] = []
+        stored = end.sequence - self.acknowledged
+        for window, mark, _ in self._flights:
             if stored < len(window):
-                left.append((window[stored:], last))
+                left.append((window[stored:], mark))
             stored = max(0, stored - len(window))
         self.acknowledged = end.sequence
         self._flights.clear()

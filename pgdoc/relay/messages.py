@@ -55,10 +55,14 @@ def parts_of(message: Message, limit: int) -> Window:
     ]
 
 
-def after_parts(window: Window, token: str, part: Part | None) -> Window:
-    """Return the messages of an event that follow one part of it, which is the last one that a log has."""
-    if part is None:
-        return [each for each in window if each.token != token]
-    return [
-        each for each in window if each.token != token or (each.part is not None and each.part.number > part.number)
-    ]
+def after_parts(made: Window, part: Part | None) -> Window:
+    """Return the messages of an event that follow one part of it, which is the last one that a log has.
+
+    An event that was cut into another number of parts was printed in another way: it begins again at its first part,
+    which tells readers to forget the parts before.
+    """
+    if part is None or part.number == part.total:
+        return []
+    if len(made) != part.total:
+        return made
+    return made[part.number :]

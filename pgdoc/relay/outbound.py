@@ -1,21 +1,26 @@
-"""Turns events into the messages that a log lacks."""
+"""Turns events into the messages that a log lacks, in windows of a bounded size."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pgdoc.changes.event_json import printed_of
+from pgdoc.errors import UnreadableDocument
 from pgdoc.relay.messages import Message, after_parts, parts_of
 from pgdoc.relay.partitions import partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.relay.beginning import Beginning
-    from pgdoc.relay.messages import Window
+    from pgdoc.relay.messages import Part, Window
 
-__all__ = ["Outbound"]
+__all__ = ["WINDOW_BYTES", "Outbound"]
+
+WINDOW_BYTES = 4 << 20
+"""A window with as many bytes of bodies is full, so that few large events on their way fill no memory."""
 
 _LONGEST_TRACE = 200
 
@@ -25,11 +30,16 @@ class Outbound:
 
     Args:
         limit: the most bytes of a message's body.
-        encode: writes an event in the log's format.
+        encode: writes an event in the log's format; `None` for pgdoc's own.
     """
 
     def __init__(
-        self, beginning: Beginning, *, partitions: int, limit: int, encode: Callable[[ChangeEvent], bytes]
+        self,
+        beginning: Beginning,
+        *,
+        partitions: int,
+        limit: int,
+        encode: Callable[[ChangeEvent], bytes] | None = None,
     ) -> None:
         self._partitions, self._limit, self._encode = partitions, limit, encode
         self._part = beginning.part
@@ -41,43 +51,69 @@ class Outbound:
         """Whether events may be left out yet."""
         return self._skip_to is not None or self._skip_count > 0
 
-    def messages_of(self, events: Iterable[ChangeEvent]) -> Window:
-        """Return the messages of the events."""
+    def skip_to(self, token: ResumeToken, part: Part | None) -> None:
+        """Leave out events up to this one, which the log has from another relay."""
+        self._skip_to, self._part, self._skip_count = token, part, 0
+
+    def windows_of(self, events: Iterable[ChangeEvent]) -> Iterator[tuple[Window, ChangeEvent | None]]:
+        """Yield windows of the messages that the log lacks, each with the event after which it ends.
+
+        That is `None` for a window that ends inside an event. The last window may be empty.
+
+        Raises:
+            UnreadableDocument: an event can't be written as JSON; the messages before it were yielded.
+        """
         window: Window = []
+        size, last = 0, None
         for event in events:
-            made = self._made(event)
-            if self._skip_to is not None or self._skip_count:
-                made = self._lacking(event, made)
-            window += made
-        return window
+            try:
+                made = self._lacking(event) if self.is_skipping else self._made(event)
+            except UnreadableDocument:
+                if last is not None:
+                    yield window, last
+                raise
+            for message in made:
+                if size >= WINDOW_BYTES:
+                    yield window, None if message.part is not None and message.part.number > 1 else last
+                    window, size = [], 0
+                window.append(message)
+                size += len(message.body)
+            last = event
+        if last is not None:
+            yield window, last
 
     def _made(self, event: ChangeEvent) -> Window:
-        document_id = event.document_id
+        body, fields = printed_of(event)
+        if self._encode is not None:
+            body = self._encode(event)
+        document_id = fields["document_id"]
         message = Message(
             partition_of(document_id, self._partitions),
-            event.collection,
+            fields["collection"],
             document_id,
-            event.event_type.value,
-            str(event.resume_token),
-            self._encode(event),
+            fields["event_type"],
+            fields["resume_token"],
+            body,
             None,
-            _traceparent(event),
+            _traceparent(event.metadata) if fields["metadata"] else None,
         )
-        return [message] if len(message.body) <= self._limit else parts_of(message, self._limit)
+        return [message] if len(body) <= self._limit else parts_of(message, self._limit)
 
-    def _lacking(self, event: ChangeEvent, made: Window) -> Window:
+    def _lacking(self, event: ChangeEvent) -> Window:
         if self._skip_count:
+            made = self._made(event)
             skipped = min(self._skip_count, len(made))
             self._skip_count -= skipped
             return made[skipped:]
         token, skip_to = event.resume_token, self._skip_to
-        if skip_to is None or token < skip_to:
+        if skip_to is None or token.comes_before(skip_to):
             return []
+        made = self._made(event)
         self._skip_to = None
-        return after_parts(made, str(skip_to), self._part) if token == skip_to else made
+        return made if skip_to.comes_before(token) else after_parts(made, self._part)
 
 
-def _traceparent(event: ChangeEvent) -> str | None:
-    found = event.metadata.get("traceparent")
+def _traceparent(metadata: dict[str, Any]) -> str | None:
+    found = metadata.get("traceparent")
     is_sane = isinstance(found, str) and found.isascii() and found.isprintable() and len(found) <= _LONGEST_TRACE
     return found if is_sane else None

@@ -122,14 +122,16 @@ async def async_wait(future: Future[T]) -> T:
         raise
 
 
-def wait_for(future: Future[None], timeout_s: float) -> None:
+def wait_for(future: Future[Any], timeout_s: float) -> None:
     """Wait at most `timeout_s` for one of pgdoc's threads."""
     futures.wait([future], timeout_s)
 
 
-async def async_wait_for(future: Future[None], timeout_s: float) -> None:
+async def async_wait_for(future: Future[Any], timeout_s: float) -> None:
     """See `wait_for`; cancelling does not stop the thread."""
-    await asyncio.wait([asyncio.wrap_future(future)], timeout=timeout_s)
+    waiting = asyncio.shield(asyncio.wrap_future(future))
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # asyncio would log an error
+    await asyncio.wait([waiting], timeout=timeout_s)
 
 
 def execute_watched(connection: Connection[Any], query: bytes, look: Callable[[], object], every_s: float) -> None:

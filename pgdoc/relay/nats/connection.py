@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.js import JetStreamContext
 
+    from pgdoc.errors import PgdocError
     from pgdoc.relay.targets import Target
 
 __all__ = ["CONNECTION_OPTIONS", "NatsConnection", "mapped"]
@@ -34,7 +35,11 @@ CONNECTION_OPTIONS: Final = frozenset({"creds", "nkey", "ca", "cert", "key", "ti
 
 _TIMEOUT_S: Final = 5.0
 _PORT: Final = 4222
-_API_DENIED: Final = "permissions violation"
+_DENIED: Final = "permissions violation"
+_DISABLED: Final = {10039, 10076}
+"""JetStream is not enabled for the account, or at all."""
+_PASSING: Final = {10005, 10008, 10009, 10118}
+"""No suitable peers now, JetStream is unavailable now, no leader, a stream that is offline."""
 
 
 @contextmanager
@@ -49,8 +54,19 @@ def mapped(subject: str) -> Iterator[None]:
         yield
     except nats.errors.AuthorizationError as exc:
         raise LogRefused(f"{subject}: the server refuses the credentials", reason="credentials") from exc
+    except ssl.SSLCertVerificationError as exc:
+        raise LogRefused(
+            f"{subject}: the server's certificate is not trusted ({exc.verify_message}): name its authority with "
+            "ca=FILE",
+            reason="credentials",
+        ) from exc
     except nats.js.errors.APIError as exc:
-        if exc.code == 503:
+        if exc.err_code in _DISABLED:
+            raise LogRefused(
+                f"{subject}: JetStream is not enabled: start the server with -js, or enable it for the account",
+                reason="config",
+            ) from exc
+        if exc.code == 503 or exc.err_code in _PASSING:
             raise LogUnreachable(f"{subject}: JetStream does not answer now ({exc.description})") from exc
         raise LogRefused(f"{subject}: {exc.description} (error {exc.err_code})", reason="config") from exc
     except (nats.errors.Error, OSError, TimeoutError) as exc:
@@ -73,6 +89,27 @@ class NatsConnection:
         self._inbox, self._asked = "", 0
         self._timeout_s = seconds_of(target, "timeout") or _TIMEOUT_S
         self._last_error: BaseException | None = None
+
+    @contextmanager
+    def asking(self, subject: str) -> Iterator[None]:
+        """Map the errors of requests; one that lacks a right is never answered.
+
+        Raises:
+            LogUnreachable: the server does not answer.
+            LogRefused: it refuses.
+        """
+        try:
+            with mapped(subject):
+                yield
+        except LogUnreachable as exc:
+            raise self._refusal or exc from exc.__cause__
+
+    @property
+    def _refusal(self) -> LogRefused | None:
+        text = str(self._last_error or "")
+        if _DENIED not in text.lower():
+            return None
+        return LogRefused(f"{self.target.shown}: the user lacks a right: {text}", reason="rights")
 
     @property
     def jetstream(self) -> JetStreamContext:
@@ -162,12 +199,18 @@ class NatsConnection:
 
     async def _note_error(self, error: BaseException) -> None:
         self._last_error = error
+        if self._refusal is not None:
+            self._fail(self._refusal)
 
     async def _note_loss(self) -> None:
         self.lost.set()
+        self._fail(LogUnreachable(f"{self.target.shown}: the connection was lost"))
+
+    def _fail(self, error: PgdocError) -> None:
+        """Let all answers fail that are expected."""
         for answer in list(self._expected.values()):
             if not answer.done():
-                answer.set_exception(LogUnreachable(f"{self.target.shown}: the connection was lost"))
+                answer.set_exception(error)
                 answer.exception()  # asyncio would log one that nobody waits for
 
     def check_open(self) -> None:
@@ -178,9 +221,21 @@ class NatsConnection:
     async def close(self) -> None:
         """Close the connection; nothing that is buffered is sent."""
         client, self.client = self.client, None
-        if client is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(client.close(), self._timeout_s)
+        if client is None:
+            return
+        self._abort(client)
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(client.close(), self._timeout_s)
+        await self._note_loss()
+
+    @staticmethod
+    def _abort(client: Any) -> None:
+        """Close the socket at once: nats-py would wait until a server that is silent has taken what is buffered."""
+        client._pending.clear()  # noqa: SLF001
+        client._pending_data_size = 0  # noqa: SLF001
+        writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
+        if writer is not None:
+            writer.transport.abort()
 
 
 def _host(host: str) -> str:

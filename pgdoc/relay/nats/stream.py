@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgdoc.errors import InvalidInput, LogRefused
 from pgdoc.relay.config import LogConfig
@@ -12,7 +12,6 @@ from pgdoc.relay.durations import number_of, seconds_of, size_of
 from pgdoc.relay.extras import needing
 from pgdoc.relay.log import LogEnd
 from pgdoc.relay.messages import Part
-from pgdoc.relay.nats.connection import mapped
 from pgdoc.relay.partitions import EVERY, encoded
 
 with needing("nats"):
@@ -23,14 +22,26 @@ if TYPE_CHECKING:
     from pgdoc.relay.nats.connection import NatsConnection
     from pgdoc.relay.targets import Target
 
-__all__ = ["HEADER_ROOM", "NatsStream", "part_of_header"]
+__all__ = ["HEADER_ROOM", "NatsStream", "StreamEnd", "is_of_snapshot", "part_of_header"]
 
 HEADER_ROOM: Final = 16 << 10
 """How much of the server's max_payload is left for headers, which count."""
 
 _CONFIG_KEY: Final = "pgdoc-log"
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_DUPLICATE_WINDOW_S: Final = 0.1  # the least: message ids fence snapshots, and the server keeps them for that long
 _LONGEST_ID: Final = 1000  # in a subject: one of 4,096 characters ends the connection
+
+
+class StreamEnd(NamedTuple):
+    """Where a stream ends.
+
+    Attributes:
+        message_id: of the last message, if that is of a snapshot.
+    """
+
+    end: LogEnd
+    message_id: str | None = None
 
 
 @lru_cache(maxsize=4096)
@@ -55,6 +66,8 @@ class NatsStream:
         self.name, self.shown = target.name, f'the stream "{target.name}" of {target.shown}'
         self._target, self._connection = target, connection
         self._has_ids = target.options.get("subjects", "partition") == "id"
+        if target.options.get("when_full", "stop") not in ("stop", "forget"):
+            raise InvalidInput(f"when_full in {target.shown} must be stop or forget")
         if target.options.get("subjects", "partition") not in ("partition", "id"):
             raise InvalidInput(f"subjects in {target.shown} must be partition or id")
         self.layout = "partition.collection.id" if self._has_ids else "partition.collection"
@@ -68,7 +81,7 @@ class NatsStream:
 
     async def find(self) -> StreamInfo | None:
         """Return what the server knows of the stream; `None` if there is none."""
-        with mapped(self.shown):
+        with self._connection.asking(self.shown):
             try:
                 return await self._connection.jetstream.stream_info(self.name)
             except nats.js.errors.NotFoundError:
@@ -85,10 +98,11 @@ class NatsStream:
             num_replicas=number_of(target, "replicas", least=1, most=5) or 1,
             max_age=seconds_of(target, "max_age"),
             max_bytes=size_of(target, "max_bytes"),
+            duplicate_window=_DUPLICATE_WINDOW_S,
             metadata={_CONFIG_KEY: config.text},
             description="written by pgdoc relay; nobody else may write",
         )
-        with mapped(self.shown):
+        with self._connection.asking(self.shown):
             return await self._connection.jetstream.add_stream(wanted)
 
     @property
@@ -116,32 +130,61 @@ class NatsStream:
             raise self._refused("keeps only some messages of each subject: max_msgs_per_subject must be -1")
         if config.no_ack or config.sealed:
             raise self._refused("is sealed, or acknowledges nothing")
+        if config.discard_new_per_subject or (config.max_msg_size or -1) > 0:
+            raise self._refused("refuses some messages: max_msg_size must be -1, and discard_new_per_subject false")
+        when_full = self._target.options.get("when_full")
+        if when_full is not None and (config.discard == DiscardPolicy.NEW) is not (when_full == "stop"):
+            raise self._refused(
+                f"discards {config.discard} messages when it is full, which is not when_full={when_full}"
+            )
         if config.sources or config.mirror:
             raise self._refused("takes messages from other streams")
 
     def _refused(self, finding: str) -> LogRefused:
         return LogRefused(f"{self.shown} {finding}", reason="config")
 
-    async def end(self, info: StreamInfo) -> LogEnd:
-        """Return where the stream ends."""
-        identity = f"{self.name}@{info.created}"
-        sequence = info.state.last_seq
-        if not sequence:
-            return LogEnd(0, None, None, identity)
-        with mapped(self.shown):
+    def identity(self, info: StreamInfo) -> str:
+        """Return what tells the stream from one of the same name that is made later."""
+        return f"{self.name}@{info.created}"
+
+    async def end(self, info: StreamInfo) -> StreamEnd:
+        """Return where the stream ends.
+
+        Raises:
+            LogRefused: the last message is not a relay's.
+        """
+        identity, sequence = self.identity(info), info.state.last_seq
+        headers = await self._headers(sequence) if sequence else None
+        if headers is None:
+            return StreamEnd(LogEnd(sequence, None, None, identity))
+        token, part = headers["Pgdoc-Token"], part_of_header(headers.get("Pgdoc-Part"))
+        before = None
+        if part is not None and is_of_snapshot(token) and sequence > part.number:
+            earlier = await self._headers(sequence - part.number)
+            before = None if earlier is None else earlier["Pgdoc-Token"]
+        end = LogEnd(sequence, token, part, identity, before)
+        return StreamEnd(end, headers.get("Nats-Msg-Id") if is_of_snapshot(token) else None)
+
+    async def _headers(self, sequence: int) -> dict[str, str] | None:
+        """Return the headers of a message; `None` if it is not kept."""
+        with self._connection.asking(self.shown):
             try:
                 found = await self._connection.jetstream.get_msg(self.name, sequence)
             except nats.js.errors.NotFoundError:
-                return LogEnd(sequence, None, None, identity)
+                return None
         headers = found.headers or {}
-        token = headers.get("Pgdoc-Token")
-        if token is None:
+        if "Pgdoc-Token" not in headers:
             raise LogRefused(
                 f"{self.shown} has a message that no relay wrote, at sequence {sequence}: nobody else may publish to "
                 f"{self.name}.>; delete the stream, or name another",
                 reason="foreign",
             )
-        return LogEnd(sequence, token, part_of_header(headers.get("Pgdoc-Part")), identity)
+        return headers
+
+
+def is_of_snapshot(token: str) -> bool:
+    """Return whether it is the token of an event inside a snapshot, of which another reading has other events."""
+    return ".s" in token
 
 
 def part_of_header(text: str | None) -> Part | None:

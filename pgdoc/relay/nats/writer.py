@@ -3,19 +3,23 @@
 Each message has the sequence that the stream must end with before it, in `Nats-Expected-Last-Sequence`. The server
 checks that for every message, so the stream is a prefix of what the relay sends, and a second relay only competes to
 write the same next message. Only the last message of a window asks for an acknowledgement.
+
+A snapshot that is read again is another one. So each of its messages also names the message before it, by an id with
+the writer's own mark: what a former writer has still on its way can't get between those of its successor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc.errors import InvalidInput, LogFull, LogRefused, LogUnreachable
+from pgdoc.errors import LogFull, LogRefused, LogUnreachable
 from pgdoc.relay.durations import seconds_of
-from pgdoc.relay.nats.connection import CONNECTION_OPTIONS, NatsConnection, mapped
-from pgdoc.relay.nats.stream import HEADER_ROOM, NatsStream
+from pgdoc.relay.nats.connection import CONNECTION_OPTIONS, NatsConnection
+from pgdoc.relay.nats.stream import HEADER_ROOM, NatsStream, is_of_snapshot
 from pgdoc.relay.partitions import encoded
 
 if TYPE_CHECKING:
@@ -30,17 +34,17 @@ _OPTIONS: Final = CONNECTION_OPTIONS | {
     "replicas", "max_age", "max_bytes", "when_full", "subjects", "sync_interval", "ack_wait",
 }  # fmt: skip
 _SYNC_INTERVAL_S: Final = 120.0  # the server's default
+_SYNC_TAKES_S: Final = 10.0
 _ACK_S: Final = 10.0
-_WRONG_SEQUENCE: Final = 10071
-_FULL: Final = {10023, 10047, 10077, 10122}
-"""Insufficient resources, storage exceeded, maximum bytes or messages exceeded."""
+_FULL: Final = {10002, 10023, 10028, 10047, 10077, 10122}
+"""Limits of the account, the server or the stream: resources, memory, storage, bytes or messages."""
 _TOO_LARGE: Final = 10054
 _LONGEST_HEADER_ID: Final = 512
 
 
-@lru_cache(maxsize=1024)
-def _collection_header(collection: str) -> bytes:
-    return f"Pgdoc-Collection: {encoded(collection)}\r\n".encode()
+@lru_cache(maxsize=4096)
+def _shared_headers(kind: str, collection: str) -> bytes:
+    return f"Pgdoc-Type: {kind}\r\nPgdoc-Collection: {encoded(collection)}\r\n".encode()
 
 
 class NatsWriter:
@@ -52,10 +56,13 @@ class NatsWriter:
         self._stream = NatsStream(target, self._connection)
         self._ack_s = seconds_of(target, "ack_wait") or _ACK_S
         sync_s = seconds_of(target, "sync_interval")
-        self.confirm_after_s = _SYNC_INTERVAL_S if sync_s is None else sync_s
+        sync_s = _SYNC_INTERVAL_S if sync_s is None else sync_s
+        self.confirm_after_s = sync_s + min(sync_s, _SYNC_TAKES_S)
         self.limit = 0
-        self._sequence = self._opened_at = -1  # of the last message that was sent, and where the stream last ended
+        # Of the loop: what each opening sets anew. `_sequence` is that of the last message that was sent.
+        self._identity, self._sequence, self._ended_at = "", -1, -1
         self._is_stuck = False
+        self._mark, self._last_id = "", ""  # of this opening, and the id of the stream's last message
         self._turn = asyncio.Lock()  # of windows, which are written one after the other
 
     async def open(self, config: LogConfig) -> LogEnd:
@@ -76,9 +83,11 @@ class NatsWriter:
                 reason="config",
             )
         self.limit = found.limit
-        end = await stream.end(info)
-        self._is_stuck = end.sequence == self._opened_at
-        self._sequence = self._opened_at = end.sequence
+        end, last_id = await stream.end(info)
+        self._identity = end.identity
+        self._is_stuck = end.sequence == self._ended_at
+        self._sequence = self._ended_at = end.sequence
+        self._mark, self._last_id = secrets.token_hex(4), "" if self._is_stuck else last_id or ""
         self._turn = asyncio.Lock()
         return end
 
@@ -87,16 +96,19 @@ class NatsWriter:
         client = self._connection.client
         size = 0 if client is None else client.max_payload
         if size <= 2 * HEADER_ROOM:
-            raise InvalidInput(
-                f"{self._stream.shown}: the server's max_payload is {size:,}: it must be at least 32 KiB"
+            raise LogRefused(
+                f"{self._stream.shown}: the server's max_payload is {size:,}: it must be more than 32 KiB",
+                reason="config",
             )
         return size
 
     async def send(self, window: Window) -> int:
         """See `LogWriter`."""
-        base = self._sequence
+        base, turn = self._sequence, self._turn
         last = self._sequence = base + len(window)
-        async with self._turn:
+        async with turn:
+            if turn is not self._turn:
+                raise LogUnreachable(f"{self._stream.shown} was opened again")
             if self._is_stuck:  # only the first message that is refused gets the real error, such as "full"
                 await self._acknowledged(self._write(window[:1], base), base + 1)
                 self._is_stuck = False
@@ -116,23 +128,23 @@ class NatsWriter:
 
     async def _acknowledged(self, answer: asyncio.Future[bytes], sequence: int) -> None:
         """Wait until the server has stored a message, and all before it."""
-        with mapped(self._stream.shown):
+        with self._connection.asking(self._stream.shown):
             text = await asyncio.wait_for(answer, self._ack_s)
         if not text:
             raise LogUnreachable(f"{self._stream.shown} does not answer: it may have no leader now")
         self._check(json.loads(text), sequence)
 
     def _check(self, answer: dict[str, Any], sequence: int) -> None:
-        error = answer.get("error")
+        """Raise the error of an answer that is none of success."""
+        stream, error = self._stream, answer.get("error")
         if error is None:
-            if answer.get("seq") != sequence:
-                raise LogUnreachable(
-                    f"{self._stream.shown} acknowledged {answer.get('seq')} instead of {sequence}: another relay writes"
-                )
+            if answer.get("seq") != sequence or answer.get("stream") != stream.name:
+                found = f"{answer.get('stream')}:{answer.get('seq')}"
+                raise LogUnreachable(f"{stream.shown} acknowledged {found} instead of {sequence}: another relay writes")
             return
-        text, code = (
-            f"{self._stream.shown}: {error.get('description')} (error {error.get('err_code')})",
+        code, text = (
             error.get("err_code"),
+            f"{stream.shown}: {error.get('description')} (error {error.get('err_code')})",
         )
         if code in _FULL:
             raise LogFull(f"{text}: raise its limits, or let it forget old messages")
@@ -143,11 +155,10 @@ class NatsWriter:
     def _frame(self, message: Message, expected: int, reply: bytes = b"") -> bytes:
         """Return a message as the protocol has it: HPUB."""
         partition, collection, document_id, kind, token, body, part, traceparent = message
-        head = b"NATS/1.0\r\nNats-Expected-Last-Sequence: %d\r\nPgdoc-Token: %b\r\nPgdoc-Type: %b\r\n%b" % (
+        head = b"NATS/1.0\r\nNats-Expected-Last-Sequence: %d\r\nPgdoc-Token: %b\r\n%b" % (
             expected,
             token.encode(),
-            kind.encode(),
-            _collection_header(collection),
+            _shared_headers(kind, collection),
         )
         if document_id is not None and len(document_id) <= _LONGEST_HEADER_ID:
             head += b"Pgdoc-Id: %b\r\n" % encoded(document_id).encode()
@@ -155,9 +166,27 @@ class NatsWriter:
             head += b"Pgdoc-Part: %d/%d\r\n" % part
         if traceparent is not None:
             head += b"traceparent: %b\r\n" % traceparent.encode()
+        if is_of_snapshot(token):
+            head += self._fence(expected)
         subject = self._stream.subject(partition, collection, document_id)
         size = len(head) + 2
         return b"HPUB %b %b%d %d\r\n%b\r\n%b\r\n" % (subject, reply, size, size + len(body), head, body)
+
+    def _fence(self, expected: int) -> bytes:
+        """Return the headers by which a message of a snapshot follows one of this writer, or the one it has found."""
+        before, self._last_id = self._last_id, f"{self._mark}-{expected + 1}"
+        fence = f"Nats-Expected-Last-Msg-Id: {before}\r\n" if before else ""
+        return f"{fence}Nats-Msg-Id: {self._last_id}\r\n".encode()
+
+    async def check(self, sequence: int) -> None:
+        """See `LogWriter`."""
+        info = await self._stream.find()
+        if info is None or self._stream.identity(info) != self._identity:
+            raise LogUnreachable(f"{self._stream.shown} was deleted")
+        if info.state.last_seq < sequence:
+            raise LogUnreachable(
+                f"{self._stream.shown} ends at sequence {info.state.last_seq:,}, and has acknowledged {sequence:,}"
+            )
 
     async def close(self) -> None:
         """See `LogWriter`."""

@@ -1,0 +1,162 @@
+# Written by .ci/twins.py from pgdoc/_async/worker_partition.py: change that file, and run it.
+"""One partition of a log, while this process has it: reads its events, and puts them into the lanes of the handlers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+from pgdoc._sync.group_lane_rows import GroupLaneRows
+from pgdoc._sync.worker_consumer import WorkerConsumer
+from pgdoc.consumers.claims import Claim
+from pgdoc.errors import StreamClosed
+from pgdoc.model.tokens import Mark, ResumeToken
+from pgdoc.relay.delivery import RemoteDelivery
+from pgdoc.relay.finding import LogPosition
+from pgdoc.runtime.primitives import sleep
+from pgdoc.streams.batch import BATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.model.positions import Ids
+    from pgdoc.relay.groups.partition import OwnedPartition
+    from pgdoc.relay.inbox import Inbox
+
+__all__ = ["WorkerPartition"]
+
+logger = logging.getLogger("pgdoc.worker")
+
+_SUSPENDED_S = 0.1
+
+
+class PartitionConsumer(NamedTuple):
+    """What lanes need of the consumer that they run for.
+
+    Attributes:
+        claim: of this process: its epoch fences a former owner of the partition.
+        begun_at: the position of the event after which the partition's events begin.
+    """
+
+    name: str
+    claim: Claim
+    begun_at: tuple[int, ...]
+    ids: Ids
+    is_called: bool = False
+
+
+class WorkerPartition(WorkerConsumer):
+    """Runs the handlers for one partition, until it is stopped or another process has taken the partition.
+
+    What a handler has processed stands in its row, in the database of its effects. The group's own record of the
+    partition follows, and says where the next owner begins to read.
+
+    Args:
+        inbox: the entries of the partition.
+        valid_until: until when, by the monotonic clock, nobody else takes the partition.
+    """
+
+    _rows_type = GroupLaneRows
+
+    def __init__(
+        self,
+        partition: OwnedPartition,
+        inbox: Inbox,
+        *args: Any,
+        member: str,
+        valid_until: Callable[[], float],
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self._partition, self._inbox, self._valid_until = partition, inbox, valid_until
+        self._delivery = RemoteDelivery(inbox, None, self._store._connections.codec.decode)  # noqa: SLF001 (one package)
+        token = ResumeToken.parse(partition.begun_at.token)
+        self._consumer = PartitionConsumer(
+            self.name,
+            Claim(partition.epoch, _holder(member)),
+            Mark.at(token.position, token.progress).position,
+            (token.system_id, token.timeline, token.database_oid),
+        )
+        self._taken: tuple[tuple[int, ...], LogPosition] | None = None  # what the last batch ends with
+        self._passing: deque[tuple[tuple[int, ...], LogPosition]] = deque()  # what was put, and is not processed yet
+
+    @property
+    def number(self) -> int:
+        """The number of the partition."""
+        return self._partition.number
+
+    @property
+    def is_sole(self) -> bool:
+        """See `WorkerConsumer`: the position of each handler is its own."""
+        return False
+
+    def run(self) -> None:
+        """Run the handlers until `stop`, or until the partition is dropped.
+
+        Raises:
+            PgdocError: as what ended a lane.
+        """
+        self._note_state("idle")
+        try:
+            self._begin_lanes(self._consumer)
+            self._read_on(self, self._consumer)
+        finally:
+            self._end_lanes()
+            self._note_state("closed")
+        self._checkpoint(self._consumer)
+
+    def next_batch(self, timeout: float) -> list[ChangeEvent]:  # noqa: ASYNC109 (as a stream has it)
+        """Return the next events of the partition, as `ChangeStream.next_batch`.
+
+        Raises:
+            StreamClosed: the partition is dropped.
+        """
+        self._taken = None
+        if self._partition.is_dropped or self._inbox.closed:
+            raise StreamClosed("the partition was given up")
+        if time.monotonic() >= self._valid_until():  # another process may have taken it meanwhile
+            sleep(_SUSPENDED_S)
+            return []
+        if not self._inbox.take(timeout):
+            return []
+        batch = self._inbox.batch
+        entries = batch[batch.next : batch.next + BATCH]
+        events = self._delivery.next_events(BATCH)
+        if entries and batch.next:
+            token = ResumeToken.parse(entries[-1].token)
+            position = LogPosition(entries[-1].sequence, entries[-1].token, self._partition.begun_at.identity)
+            self._taken = Mark.at(token.position, token.progress).position, position
+        return events
+
+    def _put(self, events: list[ChangeEvent]) -> None:
+        super()._put(events)
+        if self._taken is not None:
+            self._partition.delivered = self._taken[1].sequence
+            self._read = Mark(self._taken[0])
+            self._passing.append(self._taken)
+
+    def _checkpoint(self, consumer: Any) -> None:
+        """Let the group's record follow what all handlers have processed."""
+        del consumer
+        passed = min((self._passed(lane).position for lane, _ in self._lanes), default=self._read.position)
+        while self._passing and self._passing[0][0] <= passed:
+            self._partition.acknowledged = self._passing.popleft()[1]
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the group wants the partition back, or another process has taken it."""
+        return self._partition.is_dropped
+
+    def let_go(self) -> None:
+        """Give the partition up: the process that takes it next begins after what is processed."""
+        self._partition.leave()
+        self._partition.delivered = self._partition.acknowledged.sequence
+
+
+def _holder(member: str) -> UUID:
+    """Return what stands for a member of a group in the rows of handlers."""
+    return uuid5(NAMESPACE_OID, member)
