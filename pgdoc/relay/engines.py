@@ -24,4 +24,8 @@ def open_writer(target: Target) -> LogWriter:
         from pgdoc.relay.nats.writer import NatsWriter  # noqa: PLC0415
 
         return NatsWriter(target)
+    if target.engine == "redis":
+        from pgdoc.relay.redis.writer import RedisWriter  # noqa: PLC0415
+
+        return RedisWriter(target)
     raise InvalidInput(f"{target.shown} is not a log")
