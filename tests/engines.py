@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 from signal import Signals
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nats
 import redis
@@ -220,6 +220,24 @@ def _entry(raw: tuple[bytes, dict[bytes, bytes]], key: bytes) -> tuple[int, dict
     body = fields.pop("body")
     stream = key.decode().rpartition(":")[2]
     return int(raw[0].partition(b"-")[0]), {"stream": stream} | {k: v.decode() for k, v in fields.items()}, body
+
+
+class Engine(NamedTuple):
+    """A server of one of the engines that write exactly once, in the same terms for each."""
+
+    server: NatsServer | RedisServer
+
+    def url(self, log: str, port: int | None = None) -> str:
+        """Return the URL of a log, at a port in front of the server."""
+        return f"{self.server.url.rpartition(':')[0]}:{port or self.server.port}/{log}"
+
+    def entries(self, log: str) -> list[tuple[int, str, bytes]]:
+        """Return the entries of a log: sequence, token and body."""
+        if isinstance(self.server, NatsServer):
+            found, token = entries(self.server.url, log), "Pgdoc-Token"
+        else:
+            found, token = self.server.entries(log), "token"
+        return [(sequence, fields[token], body) for sequence, fields, body in found]
 
 
 def find_redis() -> str | None:

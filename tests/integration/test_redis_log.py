@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,14 +17,15 @@ from pgdoc.errors import InvalidInput, LogFull, LogRefused, LogUnreachable
 from pgdoc.relay.messages import Part
 from pgdoc.relay.redis.writer import RedisWriter
 from pgdoc.relay.targets import Target
+from tests.engines import RedisServer, free_port
 from tests.logs import CONFIG, PARTITIONS, check_exact, messages
 from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from pgdoc.relay.log import LogEnd
-    from tests.engines import RedisServer
 
 
 def fresh_log() -> str:
@@ -398,3 +401,62 @@ async def test_a_url_that_names_no_log_is_refused(redis_server: RedisServer, url
     with pytest.raises(InvalidInput):
         async with writing(f"{redis_server.url}{url}") as writer:
             await writer.open(CONFIG)
+
+
+async def test_a_log_is_reached_through_tls(tmp_path: Path) -> None:
+    certificate, key = certificate_of(tmp_path)
+    server = RedisServer(tmp_path / "redis")
+    secure = free_port()
+    server.config = (
+        f"tls-port {secure}\ntls-cert-file {certificate}\ntls-key-file {key}\ntls-ca-cert-file {certificate}\n"
+    )
+    server.start()
+    try:
+        name = fresh_log()
+        url = f"rediss://localhost:{secure}/{name}"
+        async with writing(f"{url}?ca={certificate}&cert={certificate}&key={key}") as writer:
+            await writer.open(CONFIG)
+            await writer.send(messages(1, 10))
+        check_exact(server.entries(name), 10)
+        async with writing(url) as stranger:
+            with pytest.raises(LogUnreachable):
+                await stranger.open(CONFIG)
+    finally:
+        server.stop()
+
+
+def certificate_of(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for localhost; return the files of it and of its key."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
+async def test_a_log_in_a_cluster_is_written_at_the_node_that_has_it(tmp_path: Path) -> None:
+    nodes = [RedisServer(tmp_path / str(number)) for number in range(2)]
+    for node in nodes:
+        node.config = f"cluster-enabled yes\ncluster-port {free_port()}"
+        node.start()
+    try:
+        port = nodes[1].config.rpartition(" ")[2]
+        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(nodes[1].port), port)
+        nodes[0].ask("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
+        nodes[1].ask("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
+        for node in nodes:
+            node.wait_until(partial(has_whole_cluster, node))
+        for name in ("A", "B", "C", "D"):
+            async with writing(f"{nodes[0].url}/{name}") as writer:
+                await writer.open(CONFIG)
+                await writer.send(messages(1, 10))
+        assert all(node.ask("DBSIZE") for node in nodes)
+    finally:
+        for node in nodes:
+            node.stop()
+
+
+def has_whole_cluster(node: RedisServer) -> bool:
+    return b"cluster_state:ok" in node.ask("CLUSTER", "INFO")
