@@ -148,7 +148,6 @@ async def test_a_server_that_can_not_save_is_full(private_redis: RedisServer, tm
         private_redis.wait_until(lambda: b"rdb_last_bgsave_status:err" in _info(private_redis, "persistence"))
         with pytest.raises(LogFull, match="unable to persist"):
             await writer.send(messages(1, 1))
-    private_redis.kill()  # it would not end in good order without having saved
 
 
 def _info(server: RedisServer, section: str) -> bytes:
@@ -422,7 +421,7 @@ async def test_a_log_is_reached_through_tls(tmp_path: Path) -> None:
             with pytest.raises(LogUnreachable):
                 await stranger.open(CONFIG)
     finally:
-        server.stop()
+        server.kill()
 
 
 def certificate_of(folder: Path) -> tuple[Path, Path]:
@@ -455,7 +454,7 @@ async def test_a_log_in_a_cluster_is_written_at_the_node_that_has_it(tmp_path: P
         assert all(node.ask("DBSIZE") for node in nodes)
     finally:
         for node in nodes:
-            node.stop()
+            node.kill()
 
 
 def has_whole_cluster(node: RedisServer) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pgdoc.relay.targets import Target
 
-__all__ = ["CONNECTION_OPTIONS", "RedisConnection", "mapped", "packed"]
+__all__ = ["CONNECTION_OPTIONS", "RedisConnection", "packed", "redis_errors"]
 
 CONNECTION_OPTIONS: Final = frozenset({"db", "socket", "ca", "cert", "key", "timeout", "ack_wait"})
 
@@ -42,7 +42,7 @@ _AWAY: Final = re.compile(
 
 
 @contextmanager
-def mapped(subject: str) -> Iterator[None]:
+def redis_errors(subject: str) -> Iterator[None]:
     """Map the errors of redis-py to pgdoc's.
 
     Raises:
@@ -142,7 +142,7 @@ class RedisConnection:
     async def _connect(self, server: tuple[str, int | None]) -> None:
         await self.close()
         raw = self._made(server)
-        with mapped(self._subject):
+        with redis_errors(self._subject):
             try:
                 await asyncio.wait_for(raw.connect(), 2 * self._timeout_s)
             except BaseException:
@@ -219,7 +219,7 @@ class RedisConnection:
         self.check_open()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._expected.append(answer)  # before anything is awaited: answers come in the order of the commands
-        with mapped(self._subject):
+        with redis_errors(self._subject):
             await self._raw.send_packed_command([b"*%d\r\n%b" % (count, b"".join(parts))], check_health=False)
         return answer
 
@@ -231,7 +231,7 @@ class RedisConnection:
             wait_s: how much longer than usual the answer may take.
 
         Raises:
-            LogError: as `mapped` has it.
+            LogError: as `redis_errors` has it.
         """
         return await self.answered(await self.write(len(arguments), packed(arguments)), wait_s)
 
@@ -239,9 +239,9 @@ class RedisConnection:
         """Return the answer to a command.
 
         Raises:
-            LogError: as `mapped` has it; `LogUnreachable` if it did not come in time.
+            LogError: as `redis_errors` has it; `LogUnreachable` if it did not come in time.
         """
-        with mapped(self._subject):
+        with redis_errors(self._subject):
             return await self._answered(answer, wait_s)
 
     async def _answered(self, answer: asyncio.Future[Any], wait_s: float = 0.0) -> Any:

@@ -11,7 +11,7 @@ from pgdoc.relay.durations import seconds_of
 if TYPE_CHECKING:
     from pgdoc.relay.redis.connection import RedisConnection
 
-__all__ = ["check_server"]
+__all__ = ["check_redis"]
 
 logger = logging.getLogger("pgdoc.relay")
 
@@ -22,7 +22,7 @@ without its fsync Linux writes back what is 30 seconds old."""
 _SAVE_S: Final = 60.0  # room for a snapshot to be written
 
 
-async def check_server(connection: RedisConnection, shown: str) -> float:
+async def check_redis(connection: RedisConnection, shown: str) -> float:
     """Return how long the server may take to bring to its disk what it has acknowledged.
 
     Raises:

@@ -18,7 +18,7 @@ from pgdoc.relay.messages import Part
 from pgdoc.relay.redis.connection import CONNECTION_OPTIONS, RedisConnection, packed
 from pgdoc.relay.redis.keys import LAYOUT, RedisKeys
 from pgdoc.relay.redis.scripts import APPEND, ARGUMENTS, CREATE, HEAD, REPAIR
-from pgdoc.relay.redis.server import check_server
+from pgdoc.relay.redis.server import check_redis
 
 if TYPE_CHECKING:
     from pgdoc.relay.messages import Message, Window
@@ -57,7 +57,7 @@ class RedisWriter:
         """See `LogWriter`."""
         keys, connection = self._keys, self._connection
         await connection.open(keys.log)
-        self.confirm_after_s = await check_server(connection, keys.shown)
+        self.confirm_after_s = await check_redis(connection, keys.shown)
         found = await self._config(config.of_engine(limit=self._wished, layout=LAYOUT))
         self.limit = found.limit
         names = keys.of_scripts(found.partitions)
