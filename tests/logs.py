@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from pgdoc.model.positions import Lsn
 from pgdoc.relay.config import LogConfig
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
 
 PARTITIONS = 4
 CONFIG = LogConfig(
-    system_id=7, database_oid=1, selection="all", format="pgdoc", partitions=PARTITIONS, begun_at="0/1.7"
+    system_id=7, database_oid=1, selection="all", format="pgdoc", partitions=PARTITIONS, begun_at="0/1.7.1"
 )
+
+
+def fresh_log() -> str:
+    """Return the name of a log that no other test uses."""
+    return f"L{uuid4().hex[:12]}"
 
 
 def messages(first: int, last: int, *, size: int = 20) -> Window:
@@ -25,7 +31,7 @@ def messages(first: int, last: int, *, size: int = 20) -> Window:
 
 def _message(number: int, size: int) -> Message:
     document_id = None if number % 10 == 0 else f"o-{number % 7}"
-    token = f"{Lsn(number * 16)}.7"
+    token = f"{Lsn(number * 16)}.7.1"
     body = f"event {number}".encode().ljust(size, b".")
     return Message(partition_of(document_id, PARTITIONS), "orders", document_id, "insert", token, body)
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from pgdoc.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from pgdoc.relay.log import LogWriter
+    from pgdoc.relay.log import LogReader, LogRecords, LogWriter
     from pgdoc.relay.targets import Target
 
-__all__ = ["open_writer"]
+__all__ = ["open_reader", "open_records", "open_writer"]
+
+_READABLE = "use nats://host/STREAM or redis://host/NAME"
 
 
 def open_writer(target: Target) -> LogWriter:
@@ -29,3 +31,39 @@ def open_writer(target: Target) -> LogWriter:
 
         return RedisWriter(target)
     raise InvalidInput(f"{target.shown} is not a log")
+
+
+def open_reader(target: Target) -> LogReader:
+    """Return a reader of a log; nothing is connected yet.
+
+    Raises:
+        MissingExtra: the client of its engine is not installed.
+        InvalidInput: the URL lacks something, or has an option that the engine does not know.
+    """
+    if target.engine == "nats":
+        from pgdoc.relay.nats.reader import NatsReader  # noqa: PLC0415
+
+        return NatsReader(target)
+    if target.engine == "redis":
+        from pgdoc.relay.redis.reader import RedisReader  # noqa: PLC0415
+
+        return RedisReader(target)
+    raise InvalidInput(f"{target.shown} is not a log that can be read: {_READABLE}")
+
+
+def open_records(target: Target) -> LogRecords:
+    """Return the records beside a log; nothing is connected yet.
+
+    Raises:
+        MissingExtra: the client of its engine is not installed.
+        InvalidInput: the URL lacks something, or has an option that the engine does not know.
+    """
+    if target.engine == "nats":
+        from pgdoc.relay.nats.records import NatsRecords  # noqa: PLC0415
+
+        return NatsRecords(target)
+    if target.engine == "redis":
+        from pgdoc.relay.redis.records import RedisRecords  # noqa: PLC0415
+
+        return RedisRecords(target)
+    raise InvalidInput(f"{target.shown} is not a log that a group can read: {_READABLE}")

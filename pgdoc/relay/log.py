@@ -104,6 +104,7 @@ class LogInfo:
         last: the sequence of the newest entry.
         config: what the relay wrote about the log.
         begun_at: the token after which the log begins, as text.
+        last_part: which part of its event the newest entry has; `None` for a whole one, or if it is not kept.
     """
 
     identity: str
@@ -111,10 +112,18 @@ class LogInfo:
     last: int
     config: LogConfig
     begun_at: str
+    last_part: Part | None = None
 
 
 class LogReader(Protocol):
-    """Reads a log; used by one stream."""
+    """Reads a log; used by one stream.
+
+    Attributes:
+        position: the sequence up to which every wanted entry has been returned by `fetch`. It also advances over
+            entries that are not wanted.
+    """
+
+    position: int
 
     async def open(self) -> LogInfo:
         """Connect, and look at the log; also after an error.
@@ -140,7 +149,7 @@ class LogReader(Protocol):
         ...
 
     async def fetch(self, most: int, wait_s: float) -> list[Entry]:
-        """Return the next entries, waiting for the first.
+        """Return the next entries, waiting for the first; none after `wait_s`.
 
         Raises:
             LogUnreachable: the connection was lost; open the reader again.
@@ -161,7 +170,19 @@ class Record(NamedTuple):
 
 
 class LogRecords(Protocol):
-    """Small values beside a log, each written by compare-and-set: what groups of readers agree on."""
+    """Small values beside a log, each written by compare-and-set: what groups of readers agree on.
+
+    A value that is read may be an older one; then writing it fails.
+    """
+
+    async def open(self) -> None:
+        """Connect, and create what keeps the records; also after an error.
+
+        Raises:
+            LogUnreachable: the engine does not answer, here and in the methods below.
+            LogRefused: the engine does not allow it.
+        """
+        ...
 
     async def read(self, prefix: str) -> dict[str, Record]:
         """Return the records whose keys begin so. Keys have only letters, digits, `_`, `-`, `=` and `.`."""
@@ -176,4 +197,8 @@ class LogRecords(Protocol):
 
     async def delete(self, key: str, revision: int) -> bool:
         """Delete a record of this revision; return whether it had that."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection."""
         ...

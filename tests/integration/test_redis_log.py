@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import pytest
 
@@ -18,7 +17,7 @@ from pgdoc.relay.messages import Part
 from pgdoc.relay.redis.writer import RedisWriter
 from pgdoc.relay.targets import Target
 from tests.engines import RedisServer, free_port
-from tests.logs import CONFIG, PARTITIONS, check_exact, messages
+from tests.logs import CONFIG, PARTITIONS, check_exact, fresh_log, messages
 from tests.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pgdoc.relay.log import LogEnd
-
-
-def fresh_log() -> str:
-    return f"L{uuid4().hex[:12]}"
 
 
 @asynccontextmanager

@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
     from pgdoc.relay.targets import Target
 
-__all__ = ["CONNECTION_OPTIONS", "RedisConnection", "packed", "redis_errors"]
+__all__ = ["OPTIONS", "RedisConnection", "packed", "redis_errors"]
 
-CONNECTION_OPTIONS: Final = frozenset({"db", "socket", "ca", "cert", "key", "timeout", "ack_wait"})
+OPTIONS: Final = frozenset({
+    "db", "socket", "ca", "cert", "key", "timeout", "ack_wait",
+    "max_len", "max_age", "max_message", "wait_replicas", "confirm_after",
+})  # fmt: skip
+"""Those of a relay and of readers, so that one URL does for both."""
 
 _TIMEOUT_S: Final = 5.0
 _ANSWER_S: Final = 10.0
@@ -87,7 +91,7 @@ def packed(arguments: Iterable[bytes | str | int]) -> list[bytes]:
 
 
 class RedisConnection:
-    """One connection, to the first server that is no replica.
+    """One connection, to the first server of the URL that will do.
 
     Attributes:
         lost: what ended the connection; `None` while it is open.
@@ -103,8 +107,12 @@ class RedisConnection:
         self._expected: deque[asyncio.Future[Any]] = deque()  # answers, in the order of the commands
         self._reading: asyncio.Task[None] | None = None
 
-    async def open(self, key: bytes) -> None:
+    async def open(self, key: bytes, *, writes: bool = True) -> None:
         """Connect anew, to the server that has the key.
+
+        Args:
+            key: of the log.
+            writes: whether it must take writes; a replica does for reading.
 
         Raises:
             LogUnreachable: no server answers, or none takes writes.
@@ -114,17 +122,16 @@ class RedisConnection:
         error: LogUnreachable | None = None
         for server in self.target.servers:
             try:
-                return await self._open_at(server, key)
+                return await self._open_at(server, key, writes=writes)
             except LogUnreachable as exc:
                 error = exc
         assert error is not None  # noqa: S101 (a target has a server)
         raise error
 
-    async def _open_at(self, server: tuple[str, int | None], key: bytes) -> None:
+    async def _open_at(self, server: tuple[str, int | None], key: bytes, *, writes: bool) -> None:
         for _ in range(_MOST_MOVES):
             await self._connect(server)
-            role = await self.ask("ROLE")
-            if role[0] != b"master":
+            if writes and (await self.ask("ROLE"))[0] != b"master":
                 await self.close()
                 raise LogUnreachable(
                     f"{self._subject}: {_named(server)} is a replica: it takes no writes until promoted"
@@ -196,6 +203,7 @@ class RedisConnection:
                     expected.set_result(answer)
                 else:
                     expected.set_exception(refusal)
+                    expected.exception()  # asyncio would log one that nobody waits for
         except Exception as exc:  # noqa: BLE001 (whatever it is, the connection can't be used any more)
             error = exc
         finally:

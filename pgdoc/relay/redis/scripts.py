@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["APPEND", "ARGUMENTS", "CREATE", "DELETE", "HEAD", "REPAIR", "WRITE"]
+__all__ = ["APPEND", "ARGUMENTS", "CREATE", "DELETE", "HEAD", "OLDEST", "REPAIR", "TOKEN", "WRITE"]
 
 _NAMES: Final = """
 local function field(index)
@@ -105,6 +105,30 @@ end
 return {{'ok', sequence}}
 """.encode()
 """Append the messages if the log is this one and ends with the sequence; then trim."""
+
+TOKEN: Final = b"""
+for index = 3, #KEYS do
+  local found = redis.call('XRANGE', KEYS[index], ARGV[1], ARGV[1])
+  if found[1] then
+    for at = 1, #found[1][2], 2 do
+      if found[1][2][at] == 'token' then return found[1][2][at + 1] end
+    end
+  end
+end
+return false
+"""
+"""Return the token of an entry, without its body."""
+
+OLDEST: Final = b"""
+local oldest = false
+for index = 3, #KEYS do
+  local found = redis.call('XRANGE', KEYS[index], '-', '+', 'COUNT', 1)
+  local number = found[1] and tonumber(string.match(found[1][1], '^%d+'))
+  if number and (not oldest or number < oldest) then oldest = number end
+end
+return oldest
+"""
+"""Return the sequence of the oldest entry, without its body."""
 
 WRITE: Final = b"""
 local found = redis.call('HGET', KEYS[1], ARGV[1])

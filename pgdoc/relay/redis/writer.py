@@ -15,7 +15,7 @@ from pgdoc.relay.config import LogConfig
 from pgdoc.relay.durations import number_of, seconds_of, size_of
 from pgdoc.relay.log import LogEnd
 from pgdoc.relay.messages import Part
-from pgdoc.relay.redis.connection import CONNECTION_OPTIONS, RedisConnection, packed
+from pgdoc.relay.redis.connection import OPTIONS, RedisConnection, packed
 from pgdoc.relay.redis.keys import LAYOUT, RedisKeys
 from pgdoc.relay.redis.scripts import APPEND, ARGUMENTS, CREATE, HEAD, REPAIR
 from pgdoc.relay.redis.server import check_redis
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisWriter", "part_of"]
 
-_OPTIONS: Final = CONNECTION_OPTIONS | {"max_len", "max_age", "max_message", "wait_replicas", "confirm_after"}
 _LIMIT: Final = 8 << 20
 _LIMITS: Final = 1 << 10, 256 << 20  # Redis takes arguments of up to 512 MiB, and no client may buffer a gigabyte
 _SCRIPT_BYTES: Final = 16 << 20  # of one script: other clients wait while it runs
@@ -37,7 +36,7 @@ class RedisWriter:
     """See `LogWriter`."""
 
     def __init__(self, target: Target) -> None:
-        target.check_options(_OPTIONS)
+        target.check_options(OPTIONS)
         self._keys = RedisKeys(target)
         self._connection = RedisConnection(target, self._keys.shown)
         self._most = number_of(target, "max_len", least=1, most=10**12) or 0
