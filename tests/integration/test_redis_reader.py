@@ -212,7 +212,10 @@ async def test_an_entry_that_no_relay_wrote_is_refused_by_readers(redis_server: 
 async def test_a_replica_can_be_read(private_redis: RedisServer, second_redis: RedisServer) -> None:
     second_redis.ask("REPLICAOF", "127.0.0.1", str(private_redis.port))
     second_redis.wait_until(lambda: second_redis.ask("ROLE")[3] == b"connected")
-    async with written(f"{private_redis.url}/COPIED", 700), reading(f"{second_redis.url}/COPIED") as (reader, _):
+    async with (
+        written(f"{private_redis.url}/COPIED?wait_replicas=1", 700),
+        reading(f"{second_redis.url}/COPIED") as (reader, _),
+    ):
         await reader.begin(0)
         assert len(await read(reader, 700)) == 700
 
