@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -281,3 +282,24 @@ async def test_of_many_writers_of_a_record_one_wins_each_time(url: str) -> None:
     assert (await records[0].read("sum"))["sum"].value == b"100"
     for each in records:
         await each.close()
+
+
+async def test_the_rights_that_the_page_lists_are_enough(private_redis: RedisServer) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/relay-to-redis.md").read_text()
+    command = next(line for line in page.splitlines() if line.startswith("ACL SETUSER"))
+    private_redis.ask(*command.split())
+    url = f"redis://relay:secret@127.0.0.1:{private_redis.port}/ORDERS?max_len=10&max_age=1h"
+    async with written(url, 100), reading(url) as (reader, info):
+        await reader.begin(info.first - 1)
+        assert (await read(reader, 100))[-1].token == await reader.token_at(100)
+        assert await reader.fetch(1, 0.01) == []
+    with pytest.raises(LogUnreachable, match="0 of 1"):
+        async with written(f"{url}&wait_replicas=1&timeout=100ms"):
+            pass
+    records = RedisRecords(Target.parse(url))
+    await records.open()
+    revision = await records.write("a", b"b", 0)
+    assert revision is not None
+    assert await records.delete("a", revision)
+    assert await records.read("") == {}
+    await records.close()
