@@ -19,7 +19,7 @@ demo: $(VENV)/.demo  ## watch documents change, kill the watcher, resume, compar
 
 test: $(VENV)/.tests  ## run the tests on a private PostgreSQL (ARGS="-k diff" selects some)
 	@$(RUN) .ci/install_server.py --or-docker
-	@$(RUN) .ci/install_programs.py --or-skip pgbouncer
+	@$(RUN) .ci/install_programs.py --or-skip pgbouncer redis-server
 	@$(RUN) -m pytest --ignore=tests/stress --ignore=tests/examples --ignore=tests/site $(AT_ONCE) $(ARGS)
 
 test-examples: $(VENV)/.examples  ## test the programs of docs/examples, with a real Redis and Chromium

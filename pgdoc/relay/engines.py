@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_reader", "open_records", "open_writer"]
 
-_READABLE = "use nats://host/STREAM"
+_READABLE = "use nats://host/STREAM or redis://host/NAME"
 
 
 def open_writer(target: Target) -> LogWriter:
@@ -26,6 +26,10 @@ def open_writer(target: Target) -> LogWriter:
         from pgdoc.relay.nats.writer import NatsWriter  # noqa: PLC0415
 
         return NatsWriter(target)
+    if target.engine == "redis":
+        from pgdoc.relay.redis.writer import RedisWriter  # noqa: PLC0415
+
+        return RedisWriter(target)
     raise InvalidInput(f"{target.shown} is not a log")
 
 
@@ -40,6 +44,10 @@ def open_reader(target: Target) -> LogReader:
         from pgdoc.relay.nats.reader import NatsReader  # noqa: PLC0415
 
         return NatsReader(target)
+    if target.engine == "redis":
+        from pgdoc.relay.redis.reader import RedisReader  # noqa: PLC0415
+
+        return RedisReader(target)
     raise InvalidInput(f"{target.shown} is not a log that can be read: {_READABLE}")
 
 
@@ -54,4 +62,8 @@ def open_records(target: Target) -> LogRecords:
         from pgdoc.relay.nats.records import NatsRecords  # noqa: PLC0415
 
         return NatsRecords(target)
+    if target.engine == "redis":
+        from pgdoc.relay.redis.records import RedisRecords  # noqa: PLC0415
+
+        return RedisRecords(target)
     raise InvalidInput(f"{target.shown} is not a log that a group can read: {_READABLE}")

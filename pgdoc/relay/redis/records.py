@@ -1,0 +1,51 @@
+"""The records beside a log in Redis: a hash, of which each field has a revision and a value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgdoc.relay.log import Record
+from pgdoc.relay.redis.connection import OPTIONS, RedisConnection
+from pgdoc.relay.redis.keys import RedisKeys
+from pgdoc.relay.redis.scripts import DELETE, WRITE
+
+if TYPE_CHECKING:
+    from pgdoc.relay.targets import Target
+
+__all__ = ["RedisRecords"]
+
+
+class RedisRecords:
+    """See `LogRecords`."""
+
+    def __init__(self, target: Target) -> None:
+        target.check_options(OPTIONS)
+        self._keys = RedisKeys(target)
+        self._connection = RedisConnection(target, self._keys.shown)
+
+    async def open(self) -> None:
+        """See `LogRecords`."""
+        await self._connection.open(self._keys.log)
+
+    async def read(self, prefix: str) -> dict[str, Record]:
+        """See `LogRecords`."""
+        found = await self._connection.ask("HGETALL", self._keys.records)
+        records = {}
+        for field, raw in zip(found[::2], found[1::2], strict=True):
+            if field.startswith(prefix.encode()) and not field.startswith(b":"):
+                revision, _, value = raw.partition(b":")
+                records[field.decode()] = Record(value, int(revision))
+        return records
+
+    async def write(self, key: str, value: bytes, revision: int) -> int | None:
+        """See `LogRecords`."""
+        made = await self._connection.ask("EVAL", WRITE, 1, self._keys.records, key, revision, value)
+        return int(made) or None
+
+    async def delete(self, key: str, revision: int) -> bool:
+        """See `LogRecords`."""
+        return bool(await self._connection.ask("EVAL", DELETE, 1, self._keys.records, key, revision))
+
+    async def close(self) -> None:
+        """See `LogRecords`."""
+        await self._connection.close()

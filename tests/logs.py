@@ -1,0 +1,43 @@
+"""What tests of a log's engine share: made-up messages, and what the log must have of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from pgdoc.model.positions import Lsn
+from pgdoc.relay.config import LogConfig
+from pgdoc.relay.messages import Message
+from pgdoc.relay.partitions import partition_of
+
+if TYPE_CHECKING:
+    from pgdoc.relay.messages import Window
+
+PARTITIONS = 4
+CONFIG = LogConfig(
+    system_id=7, database_oid=1, selection="all", format="pgdoc", partitions=PARTITIONS, begun_at="0/1.7.1"
+)
+
+
+def fresh_log() -> str:
+    """Return the name of a log that no other test uses."""
+    return f"L{uuid4().hex[:12]}"
+
+
+def messages(first: int, last: int, *, size: int = 20) -> Window:
+    """Return messages `first` to `last`; those of the same number are always the same."""
+    return [_message(number, size) for number in range(first, last + 1)]
+
+
+def _message(number: int, size: int) -> Message:
+    document_id = None if number % 10 == 0 else f"o-{number % 7}"
+    token = f"{Lsn(number * 16)}.7.1"
+    body = f"event {number}".encode().ljust(size, b".")
+    return Message(partition_of(document_id, PARTITIONS), "orders", document_id, "insert", token, body)
+
+
+def check_exact(found: list[tuple[int, dict[str, str], bytes]], count: int, *, first: int = 1, size: int = 20) -> None:
+    """Check that a log has exactly the messages `first` to `count`."""
+    wanted = messages(first, count, size=size)
+    assert [sequence for sequence, _, _ in found] == list(range(first, count + 1))
+    assert [body for _, _, body in found] == [message.body for message in wanted]
