@@ -49,6 +49,19 @@ def messages(conninfo: str, schema: str = "docs", *, source: str | None = None) 
                 yield int.from_bytes(frame[1:9], "big"), orjson.loads(frame[25:])
 
 
+def frames(pgconn: PGconn) -> Generator[bytes, None, None]:
+    """Yield what the server sends."""
+    readable = select.poll()
+    readable.register(pgconn.socket, select.POLLIN)
+    while True:
+        size, frame = pgconn.get_copy_data(1)
+        if size == 0:
+            readable.poll()
+            pgconn.consume_input()
+        else:
+            yield bytes(frame)
+
+
 @contextlib.contextmanager
 def started(conninfo: str, schema: str = "docs", *, source: str | None = None) -> Iterator[PGconn]:
     """Connect, and start to receive wal2json's messages. The server does not mind that nothing is confirmed."""
