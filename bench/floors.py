@@ -176,7 +176,7 @@ async def _as_the_contract_says(site: Site, writer: Writer, number: int, moments
 def _changes(pgconn: PGconn) -> Generator[Change, None, None]:
     """Yield the changes of `docs.orders`, decoded by pgdoc."""
     decoder, assembler = Wal2Json("docs"), Assembler(0, Registry("docs", [Span(0, "docs", "orders", 0, None)]))
-    for frame in bare.frames(pgconn):
+    for frame in filter(None, bare.frames(pgconn)):
         yield from assembler.feed(decoder.decode([frame])).changes
 
 
