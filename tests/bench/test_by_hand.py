@@ -94,5 +94,5 @@ def test_one_thread_and_two_read_the_whole_backlog_by_hand(monkeypatch, capsys):
     assert ceiling.main() == 0
     printed = capsys.readouterr().out
     for plugin in READERS:
-        assert f"{plugin}: pg_recvlogical takes" in printed
+        assert f"{plugin}: the walsender of pg_recvlogical takes" in printed
     assert printed.count("as the contract says") == printed.count("in one thread") == 4
