@@ -41,7 +41,7 @@ def main() -> int:
     if len(sys.argv) > 1 and sys.argv[1] in others:
         sys.argv = sys.argv[1:]
         return int(importlib.import_module(f"bench.{sys.argv[0]}").main() or 0)
-    listed = "\n".join(f"  {name:14}{text}" for name, text in {**PARTS, **others}.items())
+    listed = "\n".join(f"  {name:17}{text}" for name, text in {**PARTS, **others}.items())
     parser = argparse.ArgumentParser(
         "python -m bench", description=__doc__, epilog=listed, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import psycopg
 
-from pgdoc.decoding.wal2json import wal2json_options
+from pgdoc.decoding.plugins import PLUGINS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -49,22 +49,39 @@ def messages(conninfo: str, schema: str = "docs", *, source: str | None = None) 
                 yield int.from_bytes(frame[1:9], "big"), orjson.loads(frame[25:])
 
 
+def frames(pgconn: PGconn) -> Generator[bytes | None, None, None]:
+    """Yield what the server sends, and `None` before waiting for more."""
+    readable = select.poll()
+    readable.register(pgconn.socket, select.POLLIN)
+    while True:
+        size, frame = pgconn.get_copy_data(1)
+        if size:
+            yield bytes(frame)
+            continue
+        yield None
+        readable.poll()
+        pgconn.consume_input()
+
+
 @contextlib.contextmanager
-def started(conninfo: str, schema: str = "docs", *, source: str | None = None) -> Iterator[PGconn]:
-    """Connect, and start to receive wal2json's messages. The server does not mind that nothing is confirmed."""
+def started(
+    conninfo: str, schema: str = "docs", *, source: str | None = None, plugin: str = "wal2json"
+) -> Iterator[PGconn]:
+    """Connect, and start to receive the plugin's messages. The server does not mind that nothing is confirmed."""
     connection = psycopg.connect(conninfo, autocommit=True, replication="database", options="-c wal_sender_timeout=0")
     with contextlib.closing(connection):
         slot = f"bench_{secrets.token_hex(4)}"
-        connection.execute(make_slot(slot, source).encode())
-        listed = ", ".join(f"\"{name}\" '{value}'" for name, value in wal2json_options(schema).items())
+        connection.execute(make_slot(slot, source, plugin).encode())
+        options = PLUGINS[plugin].options(schema)
+        listed = ", ".join(f"\"{name}\" '{value}'" for name, value in options.items())
         pgconn = connection.pgconn
         pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({listed})".encode())
         pgconn.nonblocking = 1
         yield pgconn
 
 
-def make_slot(slot: str, source: str | None) -> str:
+def make_slot(slot: str, source: str | None, plugin: str = "wal2json") -> str:
     """Return the command that creates a temporary slot at the position of `source`, or at the end of the WAL."""
     if source:
-        return f"SELECT pg_copy_logical_replication_slot('{source}', '{slot}', true)"
-    return f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL wal2json"
+        return f"SELECT pg_copy_logical_replication_slot('{source}', '{slot}', true, '{plugin}')"
+    return f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL {plugin}"

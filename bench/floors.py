@@ -5,8 +5,9 @@
 A stream decodes on the hub's thread and hands its events over to the user's thread or event loop. By hand means the
 loop of `bench.bare` on a thread of its own, which parses the messages, and then hands each document over: under a
 lock to a waiting thread; or to tasks that wait for a future each, woken together by one `call_soon_threadsafe`. It
-reconnects to nothing, filters nothing, keeps no positions and bounds no memory. Times count from the return of the
-commit, in microseconds: the median of each round, and over the rounds, which take turns.
+reconnects to nothing, filters nothing, keeps no positions and bounds no memory. "As the contract says" is the loop of
+`bench.hand_over`, which does a part of that, fed by pgdoc's decoder. Times count from the return of the commit, in
+microseconds: the median of each round, and over the rounds, which take turns.
 """
 
 from __future__ import annotations
@@ -19,16 +20,24 @@ import threading
 import time
 from collections import deque
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from bench import bare, latency, streams, waking
+from bench import bare, hand_over, latency, streams, waking
 from bench.arguments import parser_of, positive
 from bench.harness import Writer, started
+from pgdoc.changes.assembler import Assembler
+from pgdoc.changes.registry import Registry
+from pgdoc.decoding.records import Span
+from pgdoc.decoding.wal2json import Wal2Json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from psycopg.pq.abc import PGconn
+
     from bench.harness import Site
+    from pgdoc.changes.change import Change
 
 ROUNDS = 5
 COUNT = 300
@@ -72,6 +81,7 @@ def ways_of_many(site: Site, writer: Writer) -> dict[str, Callable[[], float]]:
     return {
         f"{name}: bare futures, no socket": lambda: 1e3 * waking.bare_futures(STREAMS, MOMENTS, MOMENT_PAUSE_S),
         f"{name}: by hand, to tasks": lambda: 1e3 * handed_to_tasks(*many),
+        f"{name}: as the contract says": lambda: 1e3 * asyncio.run(_as_the_contract_says(*many)),
         f"{name}: asyncio streams": lambda: 1e3 * streams.asyncio_streams(*many),
     }
 
@@ -138,6 +148,38 @@ async def _handed_to_tasks(site: Site, writer: Writer, number: int, moments: int
     return waking.last_in_ms(seen, writer.returned())
 
 
+async def _as_the_contract_says(site: Site, writer: Writer, number: int, moments: int, pause_s: float) -> float:
+    loop, has_begun = asyncio.get_running_loop(), asyncio.Event()
+    opened = [hand_over.StreamByHand() for _ in range(number)]
+    seen: list[list[int]] = [[] for _ in opened]
+
+    async def note(stream: hand_over.StreamByHand, times: list[int]) -> None:
+        async for event in stream:
+            _ = event.document_id
+            times.append(time.monotonic_ns())
+            if len(times) == moments:
+                return
+
+    def read() -> None:
+        with bare.started(site.conninfo) as pgconn:
+            loop.call_soon_threadsafe(has_begun.set)
+            for change in islice(_changes(pgconn), moments):
+                hand_over.hand_by_contract(opened, change)
+
+    reading = asyncio.ensure_future(asyncio.to_thread(read))
+    await has_begun.wait()
+    writer.begin(latency.INSERT.format("docs.orders"), moments, pause_s)
+    await asyncio.gather(reading, *map(note, opened, seen))
+    return waking.last_in_ms(seen, writer.returned())
+
+
+def _changes(pgconn: PGconn) -> Generator[Change, None, None]:
+    """Yield the changes of `docs.orders`, decoded by pgdoc."""
+    decoder, assembler = Wal2Json("docs"), Assembler(0, Registry("docs", [Span(0, "docs", "orders", 0, None)]))
+    for frame in filter(None, bare.frames(pgconn)):
+        yield from assembler.feed(decoder.decode([frame])).changes
+
+
 def report(times: dict[str, list[float]], rounds: int) -> None:
     print(f"microseconds after the commit, median of {rounds} rounds; ratios are the median of the rounds' ratios")
     print(f"{'':36}{'us':>8}{'lowest':>8}{'to the first':>14}{'to by hand':>12}")
@@ -147,7 +189,7 @@ def report(times: dict[str, list[float]], rounds: int) -> None:
     for names in groups.values():
         by_hand = ""
         for name in names:
-            by_hand = name if "by hand" in name else by_hand
+            by_hand = name if "by hand" in name or "contract" in name else by_hand
             first, floor = (ratio(times[name], times[base]) if base else "" for base in (names[0], by_hand))
             print(f"{name:36}{statistics.median(times[name]):8.0f}{min(times[name]):8.0f}{first:>14}{floor:>12}")
 

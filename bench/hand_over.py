@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from bench.arguments import parser_of, positive
@@ -206,14 +207,16 @@ async def as_the_contract_says(changes: list[Change]) -> Cost:
             if counts[number] == len(changes):
                 return
 
-    def hand(change: Change) -> None:
-        with wake_together():
-            for stream in opened:
-                if stream.put(change, len(change.row.message)):
-                    wake(stream.waiter)
-
     tasks = [asyncio.ensure_future(note(*each)) for each in enumerate(opened)]
-    return await measure(changes, counts, tasks, hand)
+    return await measure(changes, counts, tasks, partial(hand_by_contract, opened))
+
+
+def hand_by_contract(opened: list[StreamByHand], change: Change) -> None:
+    """Put a change into each stream by hand, and wake their tasks."""
+    with wake_together():
+        for stream in opened:
+            if stream.put(change, len(change.row.message)):
+                wake(stream.waiter)
 
 
 async def measure(

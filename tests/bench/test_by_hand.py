@@ -7,8 +7,13 @@ import threading
 import pytest
 
 import pgdoc
+from bench import ceiling, hub
+from bench.counted import changes_of
 from bench.load_by_hand import Queue, Row, RowDocument
+from bench.reading_by_contract import READERS
 from bench.snapshot import StreamByHand, use
+from pgdoc.errors import PluginMissing, ServerNotFound
+from pgdoc.server.installation import find_installation
 
 
 def row(document_id: str, data: str) -> bytes:
@@ -50,3 +55,44 @@ def test_a_thread_by_hand_gets_every_row_in_order_and_ends():
     thread.join(20)
 
     assert got == rows
+
+
+def test_a_stream_by_hand_hands_every_change_over_in_order_although_its_queue_is_small(monkeypatch):
+    monkeypatch.setattr(ceiling, "MOST_CHANGES", 10)
+    changes = changes_of("wal2json", 400)
+    stream = ceiling.StreamByHand("wal2json")
+    bursts = [changes[at : at + 7] for at in range(0, len(changes), 7)]
+
+    def put_all() -> None:
+        for burst in bursts:
+            stream.put(burst)
+
+    thread = threading.Thread(target=put_all)
+    thread.start()
+
+    got = [next(stream).document_id for _ in changes]
+    thread.join(20)
+
+    assert got == [f"d-{n:06}" for n in range(400)]
+    assert (stream.delivered, stream.last) == (400, changes[-1].position)
+
+
+def test_each_step_of_the_hub_is_timed(monkeypatch, capsys):
+    monkeypatch.setattr(hub, "CHANGES", 100)
+    monkeypatch.setattr("sys.argv", ["hub", "1"])
+    assert hub.main() == 0
+    printed = capsys.readouterr().out
+    assert printed.count("decode") == printed.count("assemble") == 2
+
+
+def test_one_thread_and_two_read_the_whole_backlog_by_hand(monkeypatch, capsys):
+    try:
+        find_installation(plugin="wal2json")
+    except (ServerNotFound, PluginMissing) as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr("sys.argv", ["ceiling", "1", "--changes", "400"])
+    assert ceiling.main() == 0
+    printed = capsys.readouterr().out
+    for plugin in READERS:
+        assert f"{plugin}: the walsender of pg_recvlogical takes" in printed
+    assert printed.count("as the contract says") == printed.count("in one thread") == 4

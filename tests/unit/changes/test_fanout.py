@@ -19,7 +19,7 @@ from pgdoc.decoding.wal2json import read_images
 from pgdoc.model.positions import Position, before_commits_at, commit_lsn_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pgdoc.model.positions import RawPosition
 
@@ -340,12 +340,13 @@ class RecordingFanout(Fanout):
         self.steps.append((before, event, subscription.state))
         return caused
 
-    def _put(self, subscription: Subscription, changes: list[Change], size_bytes: int | None = None) -> Event | None:
-        """What `dispatch` calls for a LIVE subscription, without `_handle`."""
-        before = subscription.state
-        caused = super()._put(subscription, changes, size_bytes)
-        self.steps.append((before, Event.CHANGES, subscription.state))
-        return caused
+    def _spread(
+        self, changes: list[Change], subscriptions: Iterable[Subscription], caused: list[tuple[Event, Subscription]]
+    ) -> None:
+        """What handles CHANGES, mostly without `_handle` for a LIVE subscription."""
+        live = [each for each in subscriptions if each.state is State.LIVE]
+        super()._spread(changes, subscriptions, caused)
+        self.steps += [(State.LIVE, Event.CHANGES, each.state) for each in live]
 
 
 def enter(state: State, room: int) -> tuple[RecordingFanout, Subscription, Mailbox]:
@@ -389,6 +390,28 @@ def test_each_transition_enters_the_state_and_takes_the_action_of_the_table(stat
         Action.FLUSH_AND_STOP: (200, 0, 0, 0),
     }
     assert mailbox.position == positions.get(action, (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("after", [(100, 0, 0, 0), (250, 0, 0, 0), (300, 295, 1, 0), (300, 295, 1, 2), (400, 0, 0, 0)])
+@pytest.mark.parametrize("room", range(4))
+@pytest.mark.parametrize("dispatched", [(200, 0, 0, 0), (300, 295, 1, 1), (350, 0, 0, 0)])
+def test_changes_of_a_live_subscription_are_spread_as_the_table_says(after, room, dispatched):
+    def spread(way: Callable[[Fanout, Subscription], list[tuple[Event, Subscription]]]) -> tuple[object, ...]:
+        fanout, subscription, mailbox = enter(State.LIVE, room)
+        fanout.dispatched, subscription.after = dispatched, after
+        caused = way(fanout, subscription)
+        return mailbox.got, mailbox.position, subscription.after, subscription.state, [event for event, _ in caused]
+
+    def by_the_table(fanout: Fanout, subscription: Subscription) -> list[tuple[Event, Subscription]]:
+        follow_up = fanout._handle(Event.CHANGES, subscription, burst_of(*["small"] * 3).changes)
+        return [] if follow_up is None else [(follow_up, subscription)]
+
+    def directly(fanout: Fanout, subscription: Subscription) -> list[tuple[Event, Subscription]]:
+        caused: list[tuple[Event, Subscription]] = []
+        fanout._spread(burst_of(*["small"] * 3).changes, [subscription], caused)
+        return caused
+
+    assert spread(directly) == spread(by_the_table)
 
 
 @pytest.mark.parametrize(("state", "event"), IMPOSSIBLE)
