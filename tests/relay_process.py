@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from zlib import crc32
 import pgdoc
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterable
 
 ROOT = Path(__file__).parents[1]

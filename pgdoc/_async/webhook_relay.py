@@ -290,7 +290,7 @@ class AsyncWebhookRelay:
 
     def _is_lost(self) -> bool:
         """Whether another process may send the events now. At a stop, the batch is sent to its end."""
-        lanes = [lane for each in self._worker._consumers for lane, _ in each._lanes]  # noqa: SLF001 (one package)
+        lanes = self._worker._lanes()  # noqa: SLF001 (one package)
         is_stopping = self._worker._stop_count > 0  # noqa: SLF001 (one package)
         return any(lane.is_called_off or (lane.ends.is_set() and not is_stopping) for lane in lanes)
 

@@ -126,13 +126,16 @@ class AsyncWorkerGroup:
         for figures in self._idle:
             figures.state = "standby"
         self._running, self._arrived = [], deque()
-        reading = GroupReading(self._target, self._options, self._make_inbox, group=self.name, lease_s=LEASE_S)
+        inbox = AsyncInbox(1, 1)  # only for what ends the membership
+        reading = GroupReading(
+            self._target, self._options, inbox, group=self.name, lease_s=LEASE_S, inbox_of=self._make_inbox
+        )
         try:
             await async_wait(reading.start())
             reading.run()
             self._endings.begin()
             while not self._stops.is_set():
-                reading.check()
+                inbox.refill()  # raises it
                 self._begin_arrived(reading)
                 self._look_after()
                 await self._stops.wait(POLL_S)
@@ -171,7 +174,7 @@ class AsyncWorkerGroup:
             if activity.is_over:
                 self._running.remove((each, activity))
                 self._let_go(each, activity)
-            elif each.is_dropped:
+            elif each.is_dropped and not each.is_stopping:
                 each.stop(time.monotonic() + self._shutdown_s)
 
     def _let_go(self, each: AsyncWorkerPartition, activity: AsyncActivity) -> None:

@@ -15,7 +15,7 @@ from pgdoc.model.positions import Lsn, before_commits_at
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.relay.beginning import Beginning, StoredEnd, find_beginning, gap_of
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.debezium import Place
+from pgdoc.relay.debezium import SourceNames
 from pgdoc.relay.formats import format_named
 from pgdoc.relay.outbound import Outbound
 from pgdoc.runtime.primitives import sleep
@@ -135,8 +135,8 @@ class RelaySession:
     def _outbound(self, beginning: Beginning) -> Outbound:
         options, encode = self._options, None
         if options.format != "pgdoc":
-            place = Place(options.consumer, database_of(self._store._conninfo), self._store._schema)  # noqa: SLF001
-            encode = format_named(options.format, place).encode
+            names = SourceNames(options.consumer, database_of(self._store._conninfo), self._store._schema)  # noqa: SLF001
+            encode = format_named(options.format, names).encode
         return Outbound(beginning, partitions=options.partitions, limit=self._writer.limit, encode=encode)
 
     def _beginning(self, end: LogEnd, stored: StoredEnd | None, consumer: Consumer) -> Beginning:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pgdoc._sync.store import Store
 from pgdoc._sync.worker_check import WorkerCheck
 from pgdoc._sync.worker_consumer import WorkerConsumer
+from pgdoc._sync.worker_group import WorkerGroup
+from pgdoc._sync.worker_log_check import check_log
+from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
+from pgdoc.relay.remote_options import check_start
+from pgdoc.relay.targets import Target
 from pgdoc.runtime.activities import Activity, Caution, catch_signals
 from pgdoc.runtime.primitives import sleep
 from pgdoc.workers.registration import Registration, check_handler
@@ -18,6 +23,7 @@ from pgdoc.workers.registration import Registration, check_handler
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pgdoc._sync.lane import Lane
     from pgdoc.workers.figures import HandlerStatus
     from pgdoc.workers.findings import WorkerFinding
 
@@ -40,6 +46,11 @@ class Worker:
 
     Args:
         store: handlers write into it, and its server has the events.
+        log: the URL of a log that a relay writes, such as `nats://host/ORDERS`, if the events are to come from there.
+            `consumer=` of a handler then names a group: the processes that run the worker, on any machine, divide the
+            partitions of the log among them, and each handler has its own position in each partition. The store can be
+            another database than that of the events. Needs the extra of the engine.
+        start: with `log`: where a new group begins, `now` or at the `beginning` of the log.
         hang_after: how many seconds a call may take until the worker reports that it hangs.
         shutdown_timeout: how many seconds handlers may take to end their batch when the worker stops. Then it is rolled
             back.
@@ -47,19 +58,30 @@ class Worker:
     Raises:
         TypeError: `store` is not an `Store`.
         ValueError: a number of seconds is not positive.
+        InvalidInput: `log` is not the URL of a log, or `start` is something else.
     """
 
-    def __init__(self, store: Store, *, hang_after: float = 60.0, shutdown_timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        log: str | None = None,
+        start: str = "now",
+        hang_after: float = 60.0,
+        shutdown_timeout: float = 30.0,
+    ) -> None:
         if not isinstance(store, Store):
             raise TypeError(f"store must be an Store, got {short_repr(store)}")
         for name, value in (("hang_after", hang_after), ("shutdown_timeout", shutdown_timeout)):
             if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
                 raise ValueError(f"{name} must be a positive number of seconds, got {short_repr(value)}")
         self.store = store
+        self._log = None if log is None else Target.parse(log)
+        self._start = check_start(start)
         self.shutdown_timeout = shutdown_timeout
         self._hang_after_s = hang_after
         self._registrations: dict[str, list[Registration]] = {}  # by consumer
-        self._consumers: list[WorkerConsumer] = []
+        self._consumers: list[WorkerConsumer] | list[WorkerGroup] = []
         # Set by signal handlers, which may take no lock; `run` polls it.
         self._stop_count = 0
         self._is_running = False
@@ -139,6 +161,8 @@ class Worker:
     def _register(self, registration: Registration) -> None:
         if self._is_running:
             raise ValueError("the worker is running: register handlers before")
+        if self._log is not None and registration.snapshot:
+            raise ValueError("a log has no snapshot: relay with snapshot=True, and begin at start='beginning'")
         others = self._registrations.get(registration.consumer, [])
         if any(each.name == registration.name for each in others):
             raise ValueError(
@@ -162,7 +186,10 @@ class Worker:
 
         Raises:
             PgdocError: as for `store.create_consumer`.
+            InvalidInput: the worker reads a log, whose groups begin when the first process joins them.
         """
+        if self._log is not None:
+            raise InvalidInput("a group of a log begins when its first process joins it: there is nothing to declare")
         created = []
         for each in self._make_consumers():
             options = each.options()
@@ -184,6 +211,8 @@ class Worker:
         Raises:
             StoreClosed: the store is closed.
         """
+        if self._log is not None:
+            return check_log(self.store, self._log, [each for them in self._registrations.values() for each in them])
         return WorkerCheck(self.store, self._make_consumers()).run()
 
     @property
@@ -199,6 +228,11 @@ class Worker:
     def status(self) -> list[HandlerStatus]:
         """Return what each handler does, and what it has done in this process."""
         return [figures.status() for each in self._consumers for figures in each.figures]
+
+    def _lanes(self) -> list[Lane]:
+        """Return what runs its handlers, with consumers of the store."""
+        consumers = [each for each in self._consumers if isinstance(each, WorkerConsumer)]
+        return [lane for each in consumers for lane, _ in each._lanes]  # noqa: SLF001 (one package)
 
     def stop(self) -> None:
         """Let `run` end: each handler ends its batch, or rolls it back after `shutdown_timeout`.
@@ -221,7 +255,7 @@ class Worker:
         if not self._registrations:
             raise ValueError("the worker has no handlers: decorate functions with @worker.on(...)")
         self._is_running = True
-        self._consumers = self._make_consumers()
+        self._consumers = self._make_consumers() if self._log is None else self._make_groups(self._log)
         for each in self._consumers:
             each.count()
         try:
@@ -246,8 +280,24 @@ class Worker:
             for name, registrations in self._registrations.items()
         ]
 
+    def _make_groups(self, log: Target) -> list[WorkerGroup]:
+        caution = Caution()
+        return [
+            WorkerGroup(
+                self.store,
+                log,
+                name,
+                registrations,
+                start=self._start,
+                hang_after_s=self._hang_after_s,
+                shutdown_s=self.shutdown_timeout,
+                caution=caution,
+            )
+            for name, registrations in self._registrations.items()
+        ]
+
     def _run(self) -> None:
-        running: list[tuple[WorkerConsumer, Activity]] = []
+        running: list[tuple[WorkerConsumer | WorkerGroup, Activity]] = []
         try:
             for each in self._consumers:
                 running.append((each, Activity(f"pgdoc-worker-{each.name}", each.run)))  # noqa: PERF401 (may fail)
@@ -261,7 +311,7 @@ class Worker:
             if activity.error is not None:
                 raise activity.error
 
-    def _end(self, running: list[tuple[WorkerConsumer, Activity]]) -> None:
+    def _end(self, running: list[tuple[WorkerConsumer | WorkerGroup, Activity]]) -> None:
         deadline = self._stop_all(running, time.monotonic() + (0.0 if self._stop_count > 1 else self.shutdown_timeout))
         is_hurried = self._stop_count > 1
         try:
@@ -276,7 +326,7 @@ class Worker:
             if not activity.is_over:
                 logger.error('consumer "%s" of the worker did not end in time; its thread or task goes on', each.name)
 
-    def _stop_all(self, running: list[tuple[WorkerConsumer, Activity]], deadline: float) -> float:
+    def _stop_all(self, running: list[tuple[WorkerConsumer | WorkerGroup, Activity]], deadline: float) -> float:
         for each, _ in running:
             each.stop(deadline)
         return deadline

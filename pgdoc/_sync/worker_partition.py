@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from pgdoc._sync.group_lane_rows import GroupLaneRows
@@ -22,14 +21,14 @@ from pgdoc.streams.batch import BATCH
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pgdoc._sync.stream import ChangeStream
     from pgdoc.changes.events import ChangeEvent
+    from pgdoc.consumers.consumer import Consumer
     from pgdoc.model.positions import Ids
     from pgdoc.relay.groups.partition import OwnedPartition
     from pgdoc.relay.inbox import Inbox
 
 __all__ = ["WorkerPartition"]
-
-logger = logging.getLogger("pgdoc.worker")
 
 _SUSPENDED_S = 0.1
 
@@ -75,12 +74,13 @@ class WorkerPartition(WorkerConsumer):
         self._partition, self._inbox, self._valid_until = partition, inbox, valid_until
         self._delivery = RemoteDelivery(inbox, None, self._store._connections.codec.decode)  # noqa: SLF001 (one package)
         token = ResumeToken.parse(partition.begun_at.token)
-        self._consumer = PartitionConsumer(
+        consumer = PartitionConsumer(
             self.name,
             Claim(partition.epoch, _holder(member)),
             Mark.at(token.position, token.progress).position,
             (token.system_id, token.timeline, token.database_oid),
         )
+        self._consumer = cast("Consumer", consumer)  # it has what is used of one here
         self._taken: tuple[tuple[int, ...], LogPosition] | None = None  # what the last batch ends with
         self._passing: deque[tuple[tuple[int, ...], LogPosition]] = deque()  # what was put, and is not processed yet
 
@@ -103,7 +103,7 @@ class WorkerPartition(WorkerConsumer):
         self._note_state("idle")
         try:
             self._begin_lanes(self._consumer)
-            self._read_on(self, self._consumer)
+            self._read_on(cast("ChangeStream", self), self._consumer)  # all that is used is `next_batch`
         finally:
             self._end_lanes()
             self._note_state("closed")
@@ -145,6 +145,11 @@ class WorkerPartition(WorkerConsumer):
         passed = min((self._passed(lane).position for lane, _ in self._lanes), default=self._read.position)
         while self._passing and self._passing[0][0] <= passed:
             self._partition.acknowledged = self._passing.popleft()[1]
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stops.is_set()
 
     @property
     def is_dropped(self) -> bool:

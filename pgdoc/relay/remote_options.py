@@ -9,7 +9,7 @@ from pgdoc.changes.event_filter import parse_where
 from pgdoc.errors import InvalidInput
 from pgdoc.model import json_codec
 from pgdoc.model.short_repr import short_repr
-from pgdoc.streams.options import check_buffer, check_selection, read_token
+from pgdoc.streams.options import check_buffer, make_selection, read_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,19 +63,29 @@ class RemoteOptions:
             InvalidFilter: `where` is not a filter.
             InvalidResumeToken: `resume_after` is not a token or an LSN.
         """
-        if start not in _STARTS:
-            raise InvalidInput(f"start must be {' or '.join(map(repr, _STARTS))}, got {short_repr(start)}")
+        check_start(start)
         if resume_after is not None and start != "now":
             raise InvalidInput("resume_after says where to begin: leave out start")
         check_buffer(buffer_size, buffer_bytes)
         return cls(
-            names=check_selection(names, tables=False),
+            names=make_selection(names, None, tables=False).collections or frozenset(),
             where=None if where is None else parse_where(where),
             start=start if resume_after is None else read_token(resume_after),
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
             decode=json_codec.decode_decimals if decimals else None,
         )
+
+
+def check_start(start: str) -> str:
+    """Return where to begin, if it is valid.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    if start not in _STARTS:
+        raise InvalidInput(f"start must be {' or '.join(map(repr, _STARTS))}, got {short_repr(start)}")
+    return start
 
 
 def check_group(group: str | None, lease_s: float) -> None:

@@ -14,6 +14,7 @@ from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.relay.partitions import encoded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from pgdoc.relay.finding import LogPosition
@@ -30,15 +31,25 @@ _CLOSE_S: Final = 5.0
 class GroupReading:
     """Reads the partitions of one member into an inbox.
 
+    Args:
+        inbox_of: returns another inbox for a partition, which the engine's thread has taken.
+
     Attributes:
         begun_at: where the group began; `None` before it is open.
         membership: which partitions are this member's.
     """
 
-    def __init__(
-        self, target: Target, options: RemoteOptions, inbox: Inbox | AsyncInbox, *, group: str, lease_s: float
+    def __init__(  # noqa: PLR0913 (what a group consists of)
+        self,
+        target: Target,
+        options: RemoteOptions,
+        inbox: Inbox | AsyncInbox,
+        *,
+        group: str,
+        lease_s: float,
+        inbox_of: Callable[[OwnedPartition], Inbox | AsyncInbox] | None = None,
     ) -> None:
-        self._target, self._options, self._inbox = target, options, inbox
+        self._target, self._options, self._inbox, self._inbox_of = target, options, inbox, inbox_of
         self.membership = GroupMembership(
             open_records(target), encoded(group), lease_s=lease_s, taken=self._take, dropped=self._drop
         )
@@ -84,7 +95,7 @@ class GroupReading:
     def _take(self, partition: OwnedPartition) -> None:
         feed = LogFeed(
             open_reader(self._target),
-            self._inbox,
+            self._inbox if self._inbox_of is None else self._inbox_of(partition),
             self._target.shown,
             collections=self._options.names,
             partitions=(partition.number,),

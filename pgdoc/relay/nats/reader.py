@@ -81,7 +81,7 @@ class NatsReader:
         info = await self._look()
         config = self._stream.config_of(info)
         self._layout = config.layout
-        end = await self._stream.end(info)
+        end = (await self._stream.end(info)).end
         return LogInfo(
             identity=end.identity,
             first=max(1, info.state.first_seq),

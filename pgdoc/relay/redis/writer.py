@@ -49,6 +49,7 @@ class RedisWriter:
         self.limit = 0
         self.confirm_after_s = 0.0
         self._sequence, self._identity = 0, b""
+        self._partitions = 0
         self._head: list[bytes] = []  # the arguments of a script before those of its window
         self._turn = asyncio.Lock()  # of windows, which are written one after the other
 
@@ -59,6 +60,7 @@ class RedisWriter:
         self.confirm_after_s = await check_redis(connection, keys.shown)
         found = await self._config(config.of_engine(limit=self._wished, layout=LAYOUT))
         self.limit = found.limit
+        self._partitions = found.partitions
         names = keys.of_scripts(found.partitions)
         answer = await connection.ask("EVAL", REPAIR, len(names), *names)
         if answer[0] == b"foreign":
@@ -140,6 +142,13 @@ class RedisWriter:
         count = await self._connection.answered(answer, self._wait_ms / 1000)
         if count < self._replicas:
             raise LogUnreachable(f"{self._keys.shown}: {count} of {self._replicas} replicas have what was written")
+
+    async def check(self, sequence: int) -> None:
+        """See `LogWriter`."""
+        names = self._keys.of_scripts(self._partitions)
+        answer = await self._connection.ask("EVAL", REPAIR, len(names), *names)
+        if answer[0] != self._identity or int(answer[1]) < sequence:
+            raise LogUnreachable(f"{self._keys.shown} has lost entries that it had acknowledged")
 
     async def close(self) -> None:
         """See `LogWriter`."""

@@ -1,0 +1,144 @@
+"""Workers whose events come from a log: the processes of a group divide its partitions among them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pgdoc import AsyncRelay, AsyncWorker, InvalidInput
+from pgdoc._async import lane, worker_group
+from tests.integration._async.relays import fresh_stream, relaying, until
+from tests.integration._async.workers import count, drop_letters, effects, fresh_name, opened, recorder, running
+
+if TYPE_CHECKING:
+    from pgdoc import AsyncStore, ChangeEvent
+    from tests.engines import NatsServer
+
+PARTITIONS = 4
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(lane, "LONGEST_DELAY_S", 0.05)
+    monkeypatch.setattr(worker_group, "LEASE_S", 3.0)
+
+
+def numbered(begin: int, end: int) -> list[tuple[str, dict[str, Any]]]:
+    return [(f"o-{n:04}", {"n": n}) for n in range(begin, end)]
+
+
+def relay_of(store: AsyncStore, url: str) -> AsyncRelay:
+    return AsyncRelay(store, fresh_name(), url, "orders", partitions=PARTITIONS)
+
+
+async def begun(relay: AsyncRelay) -> None:
+    await until(lambda: relay.status().state == "relaying")
+
+
+def worker_of(store: AsyncStore, url: str, handler: Any, group: str, **options: Any) -> AsyncWorker:
+    worker = AsyncWorker(store, log=url, start="beginning")
+    worker.on("orders", consumer=group, name="record", **{"batch": 7} | options)(handler)
+    return worker
+
+
+async def test_each_event_of_a_log_has_one_effect_also_when_the_worker_runs_again(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    async with opened(shared_dsn, schema) as store, relaying(relay_of(store, url)) as relay:
+        await begun(relay)
+        worker = worker_of(store, url, recorder(), group)
+        await store["orders"].insert_many(numbered(0, 50))
+        async with running(worker):
+            await count(store, "effects", 50)
+            await store["orders"].insert_many(numbered(50, 80))
+            await count(store, "effects", 80)
+        await store["orders"].insert_many(numbered(80, 100))
+        async with running(worker):
+            await count(store, "effects", 100)
+        assert sorted(await effects(store)) == [name for name, _ in numbered(0, 100)]
+
+
+async def test_processes_divide_the_partitions_and_each_event_has_one_effect(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    calls: dict[str, list[str]] = {"first": [], "second": []}
+
+    def counting(who: str) -> Any:
+        record = recorder()
+
+        async def handle(tx: Any, events: list[ChangeEvent]) -> None:
+            await record(tx, events)
+            calls[who] += [str(event.document_id) for event in events]
+
+        return handle
+
+    async with opened(shared_dsn, schema) as store, relaying(relay_of(store, url)) as relay:
+        await begun(relay)
+        first, second = (worker_of(store, url, counting(who), group) for who in calls)
+        async with running(first):
+            await store["orders"].insert_many(numbered(0, 20))
+            await count(store, "effects", 20)
+            async with running(second):
+                await until(lambda: len(second.status()) == PARTITIONS // 2 == len(first.status()))
+                await store["orders"].insert_many(numbered(20, 100))
+                await count(store, "effects", 100)
+            await store["orders"].insert_many(numbered(100, 120))  # all partitions come back
+            await count(store, "effects", 120)
+        assert calls["second"]
+        assert sorted(await effects(store)) == [name for name, _ in numbered(0, 120)]
+
+
+async def test_a_poisonous_event_of_a_log_becomes_a_dead_letter_and_is_tried_again(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    bad = {"o-0007"}
+    async with opened(shared_dsn, schema) as store, relaying(relay_of(store, url)) as relay:
+        await begun(relay)
+        worker = worker_of(store, url, recorder(bad=bad), group, retries=1)
+        await store["orders"].insert_many(numbered(0, 20))
+        async with running(worker):
+            await count(store, "effects", 19)
+            letters = [each for each in await store.dead_letters() if each.consumer.startswith(f"{group}#")]
+            assert [each.document_id for each in letters] == ["o-0007"]
+            bad.clear()
+            await store.retry_dead_letters(letters[0].id)
+            await count(store, "effects", 20)
+        await drop_letters(store, letters[0].consumer)
+
+
+async def test_handlers_of_one_group_have_their_own_positions(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    async with opened(shared_dsn, schema) as store, relaying(relay_of(store, url)) as relay:
+        await begun(relay)
+        await store.create_collection("others")
+        worker = worker_of(store, url, recorder(), group)
+        worker.on("orders", consumer=group, name="odd", where={"full_document.data.n": {"$mod": [2, 1]}})(
+            recorder("others")
+        )
+        await store["orders"].insert_many(numbered(0, 40))
+        async with running(worker):
+            await count(store, "effects", 40)
+            await count(store, "others", 20)
+        assert {int(name[2:]) % 2 for name in await effects(store, "others")} == {1}
+
+
+async def test_a_worker_on_a_log_says_what_it_can_t_do(shared_dsn: str, schema: str, nats_server: NatsServer) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    async with opened(shared_dsn, schema) as store:
+        worker = worker_of(store, url, recorder(), fresh_name())
+        with pytest.raises(InvalidInput, match="nothing to declare"):
+            await worker.declare()
+        with pytest.raises(ValueError, match="a log has no snapshot"):
+            worker_of(store, url, recorder(), fresh_name(), snapshot=True)
+        with pytest.raises(InvalidInput, match="start must be"):
+            AsyncWorker(store, log=url, start="yesterday")
+        found = {each.id: each for each in await worker.check()}
+        assert found["worker-log"].verdict == "wrong"
+        assert "does not exist" in found["worker-log"].text

@@ -1,0 +1,143 @@
+# Written by .ci/twins.py from tests/integration/_async/test_worker_log.py: change that file, and run it.
+"""Workers whose events come from a log: the processes of a group divide its partitions among them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pgdoc import Relay, Worker, InvalidInput
+from pgdoc._sync import lane, worker_group
+from tests.integration._sync.relays import fresh_stream, relaying, until
+from tests.integration._sync.workers import count, drop_letters, effects, fresh_name, opened, recorder, running
+
+if TYPE_CHECKING:
+    from pgdoc import Store, ChangeEvent
+    from tests.engines import NatsServer
+
+PARTITIONS = 4
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(lane, "LONGEST_DELAY_S", 0.05)
+    monkeypatch.setattr(worker_group, "LEASE_S", 3.0)
+
+
+def numbered(begin: int, end: int) -> list[tuple[str, dict[str, Any]]]:
+    return [(f"o-{n:04}", {"n": n}) for n in range(begin, end)]
+
+
+def relay_of(store: Store, url: str) -> Relay:
+    return Relay(store, fresh_name(), url, "orders", partitions=PARTITIONS)
+
+
+def begun(relay: Relay) -> None:
+    until(lambda: relay.status().state == "relaying")
+
+
+def worker_of(store: Store, url: str, handler: Any, group: str, **options: Any) -> Worker:
+    worker = Worker(store, log=url, start="beginning")
+    worker.on("orders", consumer=group, name="record", **{"batch": 7} | options)(handler)
+    return worker
+
+
+def test_each_event_of_a_log_has_one_effect_also_when_the_worker_runs_again(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    with opened(shared_dsn, schema) as store, relaying(relay_of(store, url)) as relay:
+        begun(relay)
+        worker = worker_of(store, url, recorder(), group)
+        store["orders"].insert_many(numbered(0, 50))
+        with running(worker):
+            count(store, "effects", 50)
+            store["orders"].insert_many(numbered(50, 80))
+            count(store, "effects", 80)
+        store["orders"].insert_many(numbered(80, 100))
+        with running(worker):
+            count(store, "effects", 100)
+        assert sorted(effects(store)) == [name for name, _ in numbered(0, 100)]
+
+
+def test_processes_divide_the_partitions_and_each_event_has_one_effect(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    calls: dict[str, list[str]] = {"first": [], "second": []}
+
+    def counting(who: str) -> Any:
+        record = recorder()
+
+        def handle(tx: Any, events: list[ChangeEvent]) -> None:
+            record(tx, events)
+            calls[who] += [str(event.document_id) for event in events]
+
+        return handle
+
+    with opened(shared_dsn, schema) as store, relaying(relay_of(store, url)) as relay:
+        begun(relay)
+        first, second = (worker_of(store, url, counting(who), group) for who in calls)
+        with running(first):
+            store["orders"].insert_many(numbered(0, 20))
+            count(store, "effects", 20)
+            with running(second):
+                until(lambda: len(second.status()) == PARTITIONS // 2 == len(first.status()))
+                store["orders"].insert_many(numbered(20, 100))
+                count(store, "effects", 100)
+            store["orders"].insert_many(numbered(100, 120))  # all partitions come back
+            count(store, "effects", 120)
+        assert calls["second"]
+        assert sorted(effects(store)) == [name for name, _ in numbered(0, 120)]
+
+
+def test_a_poisonous_event_of_a_log_becomes_a_dead_letter_and_is_tried_again(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    bad = {"o-0007"}
+    with opened(shared_dsn, schema) as store, relaying(relay_of(store, url)) as relay:
+        begun(relay)
+        worker = worker_of(store, url, recorder(bad=bad), group, retries=1)
+        store["orders"].insert_many(numbered(0, 20))
+        with running(worker):
+            count(store, "effects", 19)
+            letters = [each for each in store.dead_letters() if each.consumer.startswith(f"{group}#")]
+            assert [each.document_id for each in letters] == ["o-0007"]
+            bad.clear()
+            store.retry_dead_letters(letters[0].id)
+            count(store, "effects", 20)
+        drop_letters(store, letters[0].consumer)
+
+
+def test_handlers_of_one_group_have_their_own_positions(shared_dsn: str, schema: str, nats_server: NatsServer) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    with opened(shared_dsn, schema) as store, relaying(relay_of(store, url)) as relay:
+        begun(relay)
+        store.create_collection("others")
+        worker = worker_of(store, url, recorder(), group)
+        worker.on("orders", consumer=group, name="odd", where={"full_document.data.n": {"$mod": [2, 1]}})(
+            recorder("others")
+        )
+        store["orders"].insert_many(numbered(0, 40))
+        with running(worker):
+            count(store, "effects", 40)
+            count(store, "others", 20)
+        assert {int(name[2:]) % 2 for name in effects(store, "others")} == {1}
+
+
+def test_a_worker_on_a_log_says_what_it_can_t_do(shared_dsn: str, schema: str, nats_server: NatsServer) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    with opened(shared_dsn, schema) as store:
+        worker = worker_of(store, url, recorder(), fresh_name())
+        with pytest.raises(InvalidInput, match="nothing to declare"):
+            worker.declare()
+        with pytest.raises(ValueError, match="a log has no snapshot"):
+            worker_of(store, url, recorder(), fresh_name(), snapshot=True)
+        with pytest.raises(InvalidInput, match="start must be"):
+            Worker(store, log=url, start="yesterday")
+        found = {each.id: each for each in worker.check()}
+        assert found["worker-log"].verdict == "wrong"
+        assert "does not exist" in found["worker-log"].text
