@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgdoc._sync.relay_check import check_relay
 from pgdoc._sync.relay_session import RelaySession
 from pgdoc._sync.relay_windows import Reopen
 from pgdoc._sync.store import Store
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pgdoc.relay.figures import RelayStatus
+    from pgdoc.workers.findings import WorkerFinding
 
 __all__ = ["Relay"]
 
@@ -118,6 +120,21 @@ class Relay:
     def status(self) -> RelayStatus:
         """Return what the relay does, and what it has done in this process."""
         return self._figures.status()
+
+    def check(self) -> list[WorkerFinding]:
+        """Check whether the relay can run, without sending an event, or creating or changing anything.
+
+        It looks at the server, the rights of the store's role, the consumer, the collections and tables, and the log.
+        It opens a stream for a moment.
+
+        Returns:
+            What it finds: a relay with a finding whose verdict is `wrong` can't run. That the engine can't be reached
+            is a finding, too.
+
+        Raises:
+            StoreClosed: the store is closed.
+        """
+        return check_relay(self.store, self._options, self._target)
 
     def stop(self) -> None:
         """Let `run` end, after what was sent is acknowledged. Any thread may call it."""

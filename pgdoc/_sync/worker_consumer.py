@@ -14,28 +14,25 @@ from pgdoc._sync.lane import Lane
 from pgdoc._sync.lane_rows import LaneRows, mark_after
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
-from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark
 from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.activities import Activity, Flag, Caution
 from pgdoc.sql import statement
-from pgdoc.streams.options import EVERY_COLLECTION
 from pgdoc.workers.endings import Endings
 from pgdoc.workers.failures import is_loss, is_outage, named, text_of
 from pgdoc.workers.figures import HandlerFigures
 from pgdoc.workers.measures import count_handlers
 from pgdoc.workers.memory import LaneMemory
+from pgdoc.workers.registration import wanted_by
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pgdoc._sync.store import Store
     from pgdoc._sync.stream import ChangeStream
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.workers.registration import Registration
 
-__all__ = ["WorkerConsumer"]
+__all__ = ["WorkerConsumer", "Reread"]
 
 logger = logging.getLogger("pgdoc.worker")
 
@@ -51,7 +48,7 @@ _ROOM_POLL_S = 0.05
 _CALLED_OFF_S = 1.0
 
 
-class _Reopen(Exception):  # noqa: N818 (it is no error)
+class Reread(Exception):  # noqa: N818 (it is no error)
     """A handler that hung has ended; its events that were left out must be read again."""
 
 
@@ -107,20 +104,7 @@ class WorkerConsumer:
 
     def options(self) -> dict[str, Any]:
         """Return what `watch` takes for what all handlers want together."""
-        filters: list[Mapping[str, Any]] = [each.where for each in self.registrations if each.where is not None]
-        where: Mapping[str, Any] | None = None
-        if len(filters) == len(self.registrations):
-            where = filters[0] if len(filters) == 1 else {"$or": filters}
-        names = {name for each in self.registrations for name in each.selection.collections or ()}
-        topics = {topic for each in self.registrations for topic in each.topics}
-        has_all = any(each.selection.collections is None for each in self.registrations)
-        return {
-            "names": [EVERY_COLLECTION] if has_all else sorted(names),
-            "topics": sorted(topics) or None,
-            "tables": any(each.tables for each in self.registrations) or (has_all and any(map(is_table_name, names))),
-            "where": where,
-            "snapshot": any(each.snapshot for each in self.registrations),
-        }
+        return wanted_by(self.registrations)
 
     def count(self) -> None:
         """Have metrics count what the handlers do, until this object is freed."""
@@ -173,7 +157,7 @@ class WorkerConsumer:
             try:
                 self._own_and_read()
                 has_run = True
-            except _Reopen:
+            except Reread:
                 has_run = True
                 continue
             except (PgdocError, psycopg.Error) as exc:
@@ -301,7 +285,7 @@ class WorkerConsumer:
         return True
 
     def _check_lanes(self) -> None:
-        """Raise what ended a lane, or `_Reopen` if one that hung has caught up with what it has."""
+        """Raise what ended a lane, or `Reread` if one that hung has caught up with what it has."""
         for lane, activity in self._lanes:
             if activity.is_over and not self._stops.is_set():
                 raise activity.error or ConsumerLost(f"{lane.registration.title} ended")
@@ -313,7 +297,7 @@ class WorkerConsumer:
         now = time.monotonic()
         self._waits_since = now if self._waits_since is None else self._waits_since
         if now - self._waits_since > self._hang_after_s or not any(self._hangs(lane) for lane, _ in self._lanes):
-            raise _Reopen
+            raise Reread
 
     def _hangs(self, lane: Lane) -> bool:
         current = lane.figures.current  # that of a lane that was called off, until this one has begun

@@ -74,7 +74,9 @@ class WorkerGroup:
         self._stops = Flag()
         self._deadline: float | None = None
         self._endings = Endings(name)
+        self._has_run = False
         self._running: list[tuple[WorkerPartition, Activity]] = []
+        self._former: dict[int, WorkerPartition] = {}  # by partition: the last time that this process had it
         self._arrived: deque[tuple[OwnedPartition, Inbox]] = deque()  # appended by the engine's thread
 
     @property
@@ -106,7 +108,8 @@ class WorkerGroup:
         """Run the handlers until `stop`.
 
         Raises:
-            PgdocError: the log can't be read, or the group can't be joined, and trying again would not help.
+            PgdocError: the log can't be read, the group can't be joined, or no handler can begin, and trying again
+                would not help. Later, an error is logged, and the group is joined again after a while.
         """
         delay_s = FIRST_DELAY_S
         while not self._stops.is_set():
@@ -114,7 +117,7 @@ class WorkerGroup:
             try:
                 self._join_and_run()
             except PgdocError as exc:
-                if isinstance(exc, StoreClosed) or not (exc.resumable or isinstance(exc, ConsumerLost)):
+                if isinstance(exc, StoreClosed) or not (exc.resumable or self._has_run):
                     raise
                 self._endings.note(exc)
             if time.monotonic() - began > LONGEST_DELAY_S:
@@ -165,6 +168,7 @@ class WorkerGroup:
                 shutdown_s=self._shutdown_s,
                 caution=self._caution,
             )
+            each.follow(self._former.get(partition.number))
             each.count()
             logger.info('group "%s" of the worker has taken partition %d', self.name, partition.number)
             self._running.append((each, Activity(f"pgdoc-{each.name}", each.run)))
@@ -185,6 +189,7 @@ class WorkerGroup:
             BaseException: what ended it, if that is no reason to go on with the others.
         """
         was_wanted_back = each.is_dropped
+        self._note_end(each)
         each.let_go()
         error = activity.error
         if error is None or was_wanted_back:
@@ -194,6 +199,10 @@ class WorkerGroup:
             raise error
         logger.warning('group "%s" of the worker has lost partition %d: %s', self.name, each.number, error)
 
+    def _note_end(self, each: WorkerPartition) -> None:
+        self._former[each.number] = each
+        self._has_run = self._has_run or each.has_begun
+
     def _end_all(self) -> None:
         deadline = self._deadline or time.monotonic() + self._shutdown_s
         for each, _ in self._running:
@@ -201,6 +210,7 @@ class WorkerGroup:
         for each, activity in self._running:
             while not activity.is_over and time.monotonic() < deadline + POLL_S:
                 activity.wait(POLL_S)
+            self._note_end(each)
             each.let_go()
 
 

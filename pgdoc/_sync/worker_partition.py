@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from pgdoc._sync.group_lane_rows import GroupLaneRows
-from pgdoc._sync.worker_consumer import WorkerConsumer
+from pgdoc._sync.worker_consumer import WorkerConsumer, Reread
 from pgdoc.consumers.claims import Claim
 from pgdoc.errors import StreamClosed
 from pgdoc.model.tokens import Mark, ResumeToken
@@ -104,6 +104,8 @@ class WorkerPartition(WorkerConsumer):
         try:
             self._begin_lanes(self._consumer)
             self._read_on(cast("ChangeStream", self), self._consumer)  # all that is used is `next_batch`
+        except Reread:  # the group takes the partition again, and reads from its record
+            pass
         finally:
             self._end_lanes()
             self._note_state("closed")
@@ -145,6 +147,16 @@ class WorkerPartition(WorkerConsumer):
         passed = min((self._passed(lane).position for lane, _ in self._lanes), default=self._read.position)
         while self._passing and self._passing[0][0] <= passed:
             self._partition.acknowledged = self._passing.popleft()[1]
+
+    def follow(self, former: WorkerPartition | None) -> None:
+        """Know what this process knows from when it last had the partition: a handler of then may run yet."""
+        if former is not None:
+            self._called_off, self._memories = former._called_off, former._memories  # noqa: SLF001 (of this class)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a handler has come to run."""
+        return any(lane.has_begun for lane, _ in self._lanes)
 
     @property
     def is_stopping(self) -> bool:

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Final
 import typer
 
 import pgdoc
-from pgdoc.cli.arguments import Dsn, Schema, invalid_where, read_filter, refuse_names_with_tables
+from pgdoc.cli.arguments import Dsn, Json, Schema, invalid_where, read_filter, refuse_names_with_tables
 from pgdoc.cli.publishing import Topics
+from pgdoc.cli.service_checks import print_checks
 from pgdoc.cli.service_logs import LogFormat, LogLevel, log_to_stderr
 from pgdoc.cli.service_metrics import MetricsHost, MetricsPort, served_metrics
-from pgdoc.cli.service_process import Service, run_service
+from pgdoc.cli.service_process import run_service
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 from pgdoc.errors import InvalidFilter, InvalidInput
 
@@ -103,6 +104,10 @@ def relay_command(  # noqa: PLR0913 (its options)
         Path | None,
         typer.Option(metavar="FILE", help="A webhook: the certificates to trust, in PEM, instead of the usual ones."),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check whether the relay can run, and print what is found.")
+    ] = False,
+    json: Json = False,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     metrics_port: MetricsPort = None,
@@ -113,8 +118,11 @@ def relay_command(  # noqa: PLR0913 (its options)
     """Hand the events of a durable consumer over to a distributed log or a webhook until SIGTERM or Ctrl-C.
 
     A log has each event once, in order. Start the command on several machines: the others stand by. A server or an
-    engine that is away is waited for. It logs to stderr. The exit code is 0 after a signal, and 1 if it can't relay.
+    engine that is away is waited for. It logs to stderr. The exit code is 0 after a signal, and 1 if it can't
+    relay; with --check, 1 if anything is wrong.
     """
+    if json and not check:
+        raise typer.BadParameter("a relay prints nothing: use --log-format json", param_hint="'--json'")
     names = collections or []
     refuse_names_with_tables(names, tables=tables)
     of_log = {"partitions": partitions, "on_lost": on_lost}
@@ -130,16 +138,18 @@ def relay_command(  # noqa: PLR0913 (its options)
     _refuse(of_log if is_webhook else of_webhook, "a webhook" if is_webhook else "a log")
     options = {"where": where, "tables": tables, "topics": topics, "snapshot": snapshot, "format": format}
     options |= {name: value for name, value in (of_webhook if is_webhook else of_log).items() if value is not None}
-    log_to_stderr(log_level, log_format)
+    log_to_stderr(log_level or ("warning" if check else None), log_format)
     with open_store("relay", dsn, schema) as store:
         relay = _relay(store, consumer, to, names, options, is_webhook=is_webhook)
+        if check:
+            print_checks(relay.check(), json=json)
         with served_metrics(metrics_port, metrics_host):
             run_service(relay, "relay", "the relay ends when what it sent is acknowledged")
 
 
 def _relay(  # noqa: PLR0913 (what the command line names)
     store: pgdoc.Store, consumer: str, to: str, names: list[str], options: dict[str, Any], *, is_webhook: bool
-) -> Service:
+) -> pgdoc.Relay | pgdoc.WebhookRelay:
     """Make the relay; what the command line has wrong is reported as such."""
     try:
         with invalid_where():

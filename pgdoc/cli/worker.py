@@ -5,9 +5,8 @@ from typing import Annotated
 import typer
 
 from pgdoc.cli.arguments import Json
-from pgdoc.cli.doctor.finding import Finding
-from pgdoc.cli.doctor.printing import print_finding
 from pgdoc.cli.output import print_json
+from pgdoc.cli.service_checks import print_checks
 from pgdoc.cli.service_logs import LogFormat, LogLevel, log_to_stderr
 from pgdoc.cli.service_metrics import MetricsHost, MetricsPort, served_metrics
 from pgdoc.cli.service_process import call_service, run_service
@@ -51,23 +50,12 @@ def worker_command(  # noqa: PLR0913 (its options)
     found = load_worker(worker)
     log_to_stderr(log_level or ("warning" if check or declare else None), log_format)
     if check:
-        _check(found, json=json)
+        print_checks(call_service(found, found.check), json=json)
     elif declare:
         _declare(found, json=json)
     else:
         with served_metrics(metrics_port, metrics_host):
             run_service(found, "worker", "the handlers end their batches")
-
-
-def _check(worker: AnyWorker, *, json: bool) -> None:
-    findings = call_service(worker, worker.check)
-    for each in findings:
-        if json:
-            print_json(each)
-        else:
-            subject = each.consumer or each.id.removeprefix("worker-")
-            print_finding(Finding(each.id, each.verdict, subject, each.text, each.handler, fix=each.fix))
-    raise typer.Exit(int(any(each.verdict == "wrong" for each in findings)))
 
 
 def _declare(worker: AnyWorker, *, json: bool) -> None:

@@ -10,6 +10,7 @@ from pgdoc.changes import events
 from pgdoc.changes.event_filter import parse_where
 from pgdoc.model.names import check_consumer
 from pgdoc.model.short_repr import short_repr
+from pgdoc.model.table_names import is_table_name
 from pgdoc.streams.options import EVERY_COLLECTION, check_at_least, make_selection
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.router import Selection
     from pgdoc.model.values import Encoder
 
-__all__ = ["Registration", "async_check_handler", "check_handler", "check_result"]
+__all__ = ["Registration", "async_check_handler", "check_handler", "check_result", "wanted_by"]
 
 _SIGNATURES: Final = (["tx", "events"], ["tx", "event"], ["events"], ["event"])
 _ON_DEAD: Final = ("continue", "park")
@@ -139,6 +140,24 @@ class Registration:
         if not covers(event.collection) and not (event.renamed_to is not None and covers(event.renamed_to)):
             return False
         return condition is None or condition.matches(events.to_be_compared(event))
+
+
+def wanted_by(registrations: list[Registration]) -> dict[str, Any]:
+    """Return what `watch` takes for what several handlers want together, with the `names`."""
+    filters: list[Mapping[str, Any]] = [each.where for each in registrations if each.where is not None]
+    where: Mapping[str, Any] | None = None
+    if len(filters) == len(registrations):
+        where = filters[0] if len(filters) == 1 else {"$or": filters}
+    names = {name for each in registrations for name in each.selection.collections or ()}
+    topics = {topic for each in registrations for topic in each.topics}
+    has_all = any(each.selection.collections is None for each in registrations)
+    return {
+        "names": [EVERY_COLLECTION] if has_all else sorted(names),
+        "topics": sorted(topics) or None,
+        "tables": any(each.tables for each in registrations) or (has_all and any(map(is_table_name, names))),
+        "where": where,
+        "snapshot": any(each.snapshot for each in registrations),
+    }
 
 
 def check_handler(function: object) -> None:

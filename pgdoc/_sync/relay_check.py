@@ -1,0 +1,86 @@
+# Written by .ci/twins.py from pgdoc/_async/relay_check.py: change that file, and run it.
+"""Checks whether a relay can run, without sending, creating or changing anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgdoc._sync.worker_check import WorkerCheck
+from pgdoc._sync.worker_consumer import WorkerConsumer
+from pgdoc.errors import LogRefused, PgdocError
+from pgdoc.relay.config import LogConfig
+from pgdoc.relay.engines import open_reader
+from pgdoc.relay.loop_thread import LoopThread
+from pgdoc.runtime.primitives import wait
+from pgdoc.workers.findings import passed, refused
+from pgdoc.workers.registration import Registration
+
+if TYPE_CHECKING:
+    from pgdoc._sync.store import Store
+    from pgdoc.relay.log import LogInfo
+    from pgdoc.relay.options import RelayOptions
+    from pgdoc.relay.targets import Target
+    from pgdoc.workers.findings import WorkerFinding
+
+__all__ = ["check_relay"]
+
+
+def check_relay(store: Store, options: RelayOptions, log: Target) -> list[WorkerFinding]:
+    """Return what is found of the server, the consumer and what it reads, and of the log."""
+    registration = Registration.checked(
+        lambda events: events,
+        options.names,
+        encoder=store._connections.codec.encoder,  # noqa: SLF001 (one package)
+        consumer=options.consumer,
+        name="relay",
+        where=options.where,
+        tables=options.tables,
+        topics=options.topics,
+        snapshot=options.snapshot,
+        batch=1,
+        retries=None,
+        on_dead="continue",
+    )
+    consumer = WorkerConsumer(store, options.consumer, [registration], hang_after_s=1.0, shutdown_s=1.0)
+    found = [each for each in WorkerCheck(store, [consumer]).run() if each.id != "worker-handler"]
+    found.append(_log_finding(store, options, log))
+    return found
+
+
+def _log_finding(store: Store, options: RelayOptions, log: Target) -> WorkerFinding:
+    thread = LoopThread("pgdoc-check")
+    try:
+        reader = open_reader(log)
+        try:
+            info = wait(thread.submit(reader.open()))
+        finally:
+            wait(thread.submit(reader.close()))
+        cluster = store._streams.cluster()  # noqa: SLF001 (one package)
+        return _compared(options, log, info, (cluster.system_id, cluster.database_oid or 0))
+    except LogRefused as exc:
+        if exc.reason == "missing":
+            return passed("relay-log-missing", f"{log.shown} does not exist: the relay creates it", options.consumer)
+        return refused("relay-log", str(exc), options.consumer)
+    except PgdocError as exc:
+        return refused("relay-log", str(exc), options.consumer)
+    finally:
+        thread.close()
+
+
+def _compared(options: RelayOptions, log: Target, info: LogInfo, ids: tuple[int, int]) -> WorkerFinding:
+    """Return whether the log is this relay's.
+
+    Raises:
+        LogRefused: it is not.
+    """
+    wanted = LogConfig(
+        system_id=ids[0],
+        database_oid=ids[1],
+        selection=options.selection,
+        format=options.format,
+        partitions=options.partitions,
+        consumer=options.consumer,
+    )
+    wanted.of_engine(limit=info.config.limit, layout=info.config.layout).check(info.config, log.shown)
+    entries = max(0, info.last - info.first + 1)
+    return passed("relay-log", f"{log.shown} is this relay's, and has {entries:,} entries", options.consumer)
