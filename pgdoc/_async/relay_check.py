@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pgdoc._async.worker_check import AsyncWorkerCheck
@@ -11,7 +12,7 @@ from pgdoc.relay.config import LogConfig
 from pgdoc.relay.engines import open_reader
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.runtime.primitives import async_wait
-from pgdoc.workers.findings import passed, refused
+from pgdoc.workers.findings import passed, refused, warned
 from pgdoc.workers.registration import Registration
 
 if TYPE_CHECKING:
@@ -41,9 +42,22 @@ async def check_relay(store: AsyncStore, options: RelayOptions, log: Target) -> 
         on_dead="continue",
     )
     consumer = AsyncWorkerConsumer(store, options.consumer, [registration], hang_after_s=1.0, shutdown_s=1.0)
-    found = [each for each in await AsyncWorkerCheck(store, [consumer]).run() if each.id != "worker-handler"]
+    found = [_of_relay(each) for each in await AsyncWorkerCheck(store, [consumer]).run() if each.id != "worker-handler"]
     found.append(await _log_finding(store, options, log))
     return found
+
+
+def _of_relay(finding: WorkerFinding) -> WorkerFinding:
+    """Return a finding of a worker in the words of a relay."""
+    if finding.id == "worker-consumer-missing":
+        return warned(
+            "relay-consumer-missing",
+            f"consumer {finding.consumer} does not exist: the relay creates it when it runs, and the log lacks what is "
+            "written before; `pgdoc consumers create` creates it now",
+            finding.consumer,
+        )
+    name = finding.id.replace("worker-", "relay-", 1)
+    return replace(finding, id=name, text=finding.text.replace("the worker", "the relay"), handler=None)
 
 
 async def _log_finding(store: AsyncStore, options: RelayOptions, log: Target) -> WorkerFinding:

@@ -92,6 +92,12 @@ class AsyncRelaySession:
             self._figures.state = "opening"
             await self._open(consumer)
             self._figures.state, self._figures.error, self.has_begun = "relaying", None, True
+            logger.info(
+                'the relay of consumer "%s" goes on after entry %d of %s',
+                options.consumer,
+                self._windows.acknowledged,
+                self._log,
+            )
             try:
                 await self._relay(stream, consumer)
             finally:
@@ -100,6 +106,8 @@ class AsyncRelaySession:
     async def _owned(self, stream: AsyncChangeStream) -> Consumer | None:
         """Stand by until this process owns the consumer; `None` if the relay stops before."""
         consumer = stream._consumer  # noqa: SLF001 (one package)
+        if consumer is not None and consumer.claim is None:
+            logger.info('the relay of consumer "%s" stands by: another process has it open', consumer.name)
         while consumer is not None and consumer.claim is None:
             if self._stops():
                 return None

@@ -93,6 +93,12 @@ class RelaySession:
             self._figures.state = "opening"
             self._open(consumer)
             self._figures.state, self._figures.error, self.has_begun = "relaying", None, True
+            logger.info(
+                'the relay of consumer "%s" goes on after entry %d of %s',
+                options.consumer,
+                self._windows.acknowledged,
+                self._log,
+            )
             try:
                 self._relay(stream, consumer)
             finally:
@@ -101,6 +107,8 @@ class RelaySession:
     def _owned(self, stream: ChangeStream) -> Consumer | None:
         """Stand by until this process owns the consumer; `None` if the relay stops before."""
         consumer = stream._consumer  # noqa: SLF001 (one package)
+        if consumer is not None and consumer.claim is None:
+            logger.info('the relay of consumer "%s" stands by: another process has it open', consumer.name)
         while consumer is not None and consumer.claim is None:
             if self._stops():
                 return None

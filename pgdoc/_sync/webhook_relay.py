@@ -66,6 +66,7 @@ class WebhookRelay:
         *names: collections and tables, as for `store.watch`; none for all collections.
         where: a filter on events, as for `store.watch`.
         tables: without names, all watched tables as well.
+        topics: also the events that applications publish under these topics, as for `store.watch`.
         snapshot: begin a new consumer with the documents that exist.
         format: of the body: `pgdoc`, `cloudevents`, `cloudevents-binary` or `debezium`.
         secrets: what signs the messages: `whsec_` and the base64 of 24 to 64 random bytes. With several, each message
@@ -95,6 +96,7 @@ class WebhookRelay:
         *names: str,
         where: Mapping[str, Any] | None = None,
         tables: bool = False,
+        topics: Iterable[str] | None = None,
         snapshot: bool = False,
         format: str = "pgdoc",  # noqa: A002 (the contract)
         secrets: str | Iterable[str] = (),
@@ -123,6 +125,7 @@ class WebhookRelay:
             consumer=consumer,
             where=where,
             tables=tables,
+            topics=topics,
             snapshot=snapshot,
             batch=_BATCH_PER_CONNECTION * concurrency,
             retries=retries,

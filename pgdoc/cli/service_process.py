@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Service", "call_service", "run_service"]
 
-logger = logging.getLogger("pgdoc.worker")
+logger = logging.getLogger("pgdoc.service")
 
 _POLL_S: Final = 0.1
 _GRACE_S: Final = 10.0  # beyond the handlers' time: to store positions, and to close streams and connections

@@ -148,6 +148,9 @@ class NatsConnection:
             "nkeys_seed": options.get("nkey"),
             "tls": self._tls(),
             "allow_reconnect": False,
+            # To connect, each server is tried twice: by default, it would be tried for two minutes.
+            "max_reconnect_attempts": 1,
+            "reconnect_time_wait": 0.2,
             "connect_timeout": self._timeout_s,
             "error_cb": self._note_error,
             "disconnected_cb": self._note_loss,
