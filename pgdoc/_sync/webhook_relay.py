@@ -31,7 +31,7 @@ from pgdoc.streams.options import check_at_least
 from pgdoc.workers.failures import EventFailed, Postponed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pgdoc._sync.store import Store
     from pgdoc.changes.events import ChangeEvent
@@ -96,7 +96,7 @@ class WebhookRelay:
         *names: str,
         where: Mapping[str, Any] | None = None,
         tables: bool = False,
-        topics: Iterable[str] | None = None,
+        topics: Sequence[str] | None = None,
         snapshot: bool = False,
         format: str = "pgdoc",  # noqa: A002 (the contract)
         secrets: str | Iterable[str] = (),
