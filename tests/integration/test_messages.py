@@ -97,6 +97,8 @@ def test_the_table_does_not_grow(dsn: str, sql: psycopg.Connection) -> None:
     size = "SELECT pg_total_relation_size('pgdoc.messages')"
     sql.execute("ALTER TABLE pgdoc.messages SET (autovacuum_enabled = off)")
     sql.execute("VACUUM ANALYZE pgdoc.messages")  # with statistics of an empty table, from here on
+    for _ in range(10):  # the plan of the trigger is kept from here on
+        sql.execute("SELECT pgdoc.publish('a', '1')")
     sizes = []
     for _ in range(8):
         sql.execute(publish)
@@ -105,7 +107,7 @@ def test_the_table_does_not_grow(dsn: str, sql: psycopg.Connection) -> None:
     assert max(sizes) < 2 * sizes[0]  # an index uses a page that was emptied again after the VACUUM that follows
     sql.execute("SELECT pg_stat_force_next_flush()")
     read = "SELECT seq_tup_read, idx_scan FROM pg_stat_all_tables WHERE relid = 'pgdoc.messages'::regclass"
-    assert sql.execute(read).fetchall() == [(0, 40_000)]
+    assert sql.execute(read).fetchall() == [(0, 40_010)]
 
 
 def test_a_frozen_database_takes_no_events(dsn: str, sql: psycopg.Connection) -> None:
