@@ -37,7 +37,11 @@ SELECT schemaname, tablename FROM pg_tables WHERE schemaname = ANY (%s) AND tabl
 def read(dsn: str, schema: str, plugin: str, after: ResumeToken | str, *, tables: bool = False) -> list[bytes]:
     """Return all events after a token up to the end mark, as JSON."""
     events: list[bytes] = []
-    with Store(dsn, schema=schema, plugin=plugin) as store, store.watch(resume_after=after, tables=tables) as stream:
+    names = () if tables else ("*",)
+    with (
+        Store(dsn, schema=schema, plugin=plugin) as store,
+        store.watch(*names, resume_after=after, tables=tables, topics=["*"]) as stream,
+    ):
         while True:
             event = stream.next(timeout=PATIENCE_S)
             assert event is not None, f"no event within {PATIENCE_S:.0f} s"
@@ -74,7 +78,7 @@ class Workload:
         self._schemas = (schema, f"{schema}_beside")
         actions = [
             *[self._insert, self._update, self._copy] * 4,
-            *[self._touch, self._delete, self._emit_messages] * 3,
+            *[self._touch, self._delete, self._emit_messages, self._publish] * 3,
             *[self._truncate, self._nest, self._alter, self._create, self._create_by_hand] * 2,
             *[self._rename, self._drop, self._move, self._rename_schema],
         ]
@@ -128,6 +132,17 @@ class Workload:
 
     def _on_table(self, text: str, *values: object) -> None:
         self._connection.execute(sql.SQL(text).format(sql.Identifier(*self._table())), values or None)
+
+    def _publish(self) -> None:
+        """Publish events, some of which are refused, or copied with others at one LSN."""
+        topic = self._random.choice(["order.shipped", "order.line.added", "other", "no topic"])
+        if self._random.random() < 0.3:
+            with self._connection.cursor().copy("COPY pgdoc.messages (topic, key, payload) FROM STDIN") as copy:
+                for number in range(self._random.choice([1, 5, 200])):
+                    copy.write_row((topic, f"k-{number}", self._data()))
+        else:
+            key = self._random.choice([None, "k", "🦉"])
+            self._connection.execute("SELECT pgdoc.publish(%s, %s, %s)", [topic, self._data(), key])
 
     def _insert(self) -> None:
         rows = self._random.choice([1, 1, 1, 7, 300])

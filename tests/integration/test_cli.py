@@ -513,3 +513,40 @@ def test_status_and_history_are_printed_with_units(dsn):
     status = pgdoc_command("status", "--dsn", dsn).stdout.splitlines()
     assert {"schema          docs", "follows ddl     yes", "problem         none"} < set(status)
     assert not [line for line in history + status if line != line.rstrip()]
+
+
+def test_publish_makes_an_event_that_watch_prints(dsn):
+    with watching(dsn, "--topic", "order.*") as process:
+        assert (
+            pgdoc_command("publish", "order.shipped", '{"total": 1.50}', "--key", "o-1", "--dsn", dsn).returncode == 0
+        )
+        assert pgdoc_command("publish", "other", "1", "--dsn", dsn).returncode == 0
+        assert pgdoc_command("publish", "order.made", "[1]", "--dsn", dsn).returncode == 0
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        interrupt(process)
+    assert without_clock(lines[0]).startswith('message  order.shipped/o-1  {"total":1.5}  +')
+    assert without_clock(lines[1]).startswith("message  order.made  [1]  +")
+
+
+def test_publish_refuses_what_is_no_topic_no_key_and_no_json(dsn):
+    for arguments, code, text in (
+        (["no topic", "1"], 1, "is not a valid topic"),
+        (["a", "{"], 2, "JSON"),
+        (["a", "1", "--key", ""], 2, "--key"),
+    ):
+        ended = pgdoc_command("publish", *arguments, "--dsn", dsn)
+        assert (ended.returncode, ended.stdout) == (code, "")
+        assert text in ended.stderr
+
+
+def test_a_consumer_of_topics_is_created_on_the_command_line(dsn):
+    created = pgdoc_command("consumers", "create", "outbox", "--topic", "order.*", "--dsn", dsn)
+    assert created.stdout == "Created consumer outbox.\n"
+    with pgdoc.Store(dsn) as store:
+        store.publish("order.shipped", 1)
+        with store.watch(topics=["order.*"], consumer="outbox") as stream:
+            event = stream.next(timeout=30)
+            assert event is not None
+            assert event.payload == 1
+        store.drop_consumer("outbox")
