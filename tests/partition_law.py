@@ -76,33 +76,29 @@ class Twins:
     def _write(self, on: Any, choose: random.Random) -> Any:
         key, data = choose.choice(_KEYS), {"n": choose.randrange(9), "tags": [choose.randrange(3)]}
         upsert = choose.random() < 0.5
-        return _plain(
-            choose.choice(
-                [
-                    lambda: on.insert(key, data),
-                    lambda: on.update(key, {"$inc": {"n": 1}}, upsert=upsert),
-                    lambda: on.update(key, {"$push": {"n": 1}}),  # does not fit
-                    lambda: on.replace(key, data, upsert=upsert),
-                    lambda: on.replace(key, data, if_version=2),
-                    lambda: on.delete(key),
-                    lambda: on.update_one({"n": data["n"]}, {"$set": data}, sort=["-n", "_id"]),
-                    lambda: on.replace_one({"_id": key}, data),
-                    lambda: on.delete_one({"n": {"$gt": data["n"]}}, sort="_id"),
-                ]
-            )()
-        )
+        calls: list[Callable[[], Any]] = [
+            lambda: on.insert(key, data),
+            lambda: on.update(key, {"$inc": {"n": 1}}, upsert=upsert),
+            lambda: on.update(key, {"$push": {"n": 1}}),  # does not fit
+            lambda: on.replace(key, data, upsert=upsert),
+            lambda: on.replace(key, data, if_version=2),
+            lambda: on.delete(key),
+            lambda: on.update_one({"n": data["n"]}, {"$set": data}, sort=["-n", "_id"]),
+            lambda: on.replace_one({"_id": key}, data),
+            lambda: on.delete_one({"n": {"$gt": data["n"]}}, sort="_id"),
+        ]
+        return _plain(choose.choice(calls)())
 
     def _write_many(self, on: Any, choose: random.Random) -> Any:
         n = choose.randrange(9)
         keys = choose.sample(_KEYS, 5)
-        return choose.choice(
-            [
-                lambda: on.update_many({"n": {"$gte": n}}, {"$inc": {"n": -1}, "$set": {"text": "x" * 3_000}}),
-                lambda: on.update_many({"tags": n % 3}, {"$unset": {"text": ""}}),
-                lambda: on.delete_many({"n": n}),
-                lambda: on.insert_many([(key, {"n": n, "tags": []}) for key in keys]),
-            ]
-        )()
+        calls: list[Callable[[], Any]] = [
+            lambda: on.update_many({"n": {"$gte": n}}, {"$inc": {"n": -1}, "$set": {"text": "x" * 3_000}}),
+            lambda: on.update_many({"tags": n % 3}, {"$unset": {"text": ""}}),
+            lambda: on.delete_many({"n": n}),
+            lambda: on.insert_many([(key, {"n": n, "tags": []}) for key in keys]),
+        ]
+        return choose.choice(calls)()
 
     def _read(self, on: Any, choose: random.Random) -> Any:
         n = choose.randrange(9)
