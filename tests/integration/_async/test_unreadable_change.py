@@ -85,8 +85,11 @@ async def test_what_wal2json_can_not_send_is_read_through_pgoutput(dsn: str, own
                     assert await ids_to_end(resumed) == (["after"] if event.document_id == "before" else [])
 
 
-async def test_streams_on_other_collections_go_on(dsn: str, owner: psycopg.Connection) -> None:
+@pytest.mark.parametrize("partitions", [None, 3])
+async def test_streams_on_other_collections_go_on(dsn: str, owner: psycopg.Connection, partitions: int | None) -> None:
+    owner.execute("SELECT pgdoc.drop_collection('docs', 'orders')")
     async with AsyncStore(dsn) as store:
+        await store.create_collection("orders", partitions=partitions)
         live, consumer = store.watch("orders"), store.watch("orders", consumer="orders")
         async with live, consumer:
             begin = (await store["orders"].insert("begin", {})).id

@@ -86,8 +86,11 @@ def test_what_wal2json_can_not_send_is_read_through_pgoutput(dsn: str, owner: ps
                     assert ids_to_end(resumed) == (["after"] if event.document_id == "before" else [])
 
 
-def test_streams_on_other_collections_go_on(dsn: str, owner: psycopg.Connection) -> None:
+@pytest.mark.parametrize("partitions", [None, 3])
+def test_streams_on_other_collections_go_on(dsn: str, owner: psycopg.Connection, partitions: int | None) -> None:
+    owner.execute("SELECT pgdoc.drop_collection('docs', 'orders')")
     with Store(dsn) as store:
+        store.create_collection("orders", partitions=partitions)
         live, consumer = store.watch("orders"), store.watch("orders", consumer="orders")
         with live, consumer:
             begin = (store["orders"].insert("begin", {})).id
