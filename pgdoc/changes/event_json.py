@@ -122,13 +122,30 @@ def _shape_of_description(description: UpdateDescription | None, shape: Callable
     }
 
 
+def _description_of(event: ReadEvent) -> UpdateDescription | None:
+    """Return what changed. It decodes copies of the documents: their own text, with all digits, stays for later."""
+    found: UpdateDescription | None
+    if "update_description" in event.__dict__:
+        found = event.update_description
+        return found
+    twin = object.__new__(type(event))
+    twin.__dict__.update(event.__dict__)
+    for name in ("full_document", "full_document_before_change"):
+        document = getattr(event, name)
+        if document is not None:
+            twin.__dict__[name] = same = object.__new__(type(document))
+            same.__dict__.update(document.__dict__)
+    found = twin.update_description
+    return found
+
+
 _SHAPES: Final[dict[str, Callable[[ReadEvent, _Form], Any]]] = {
     "event_type": lambda event, _form: str(event.event_type),
     "collection": lambda event, _form: event.collection,
     "document_id": lambda event, _form: event.document_id,
     "full_document": lambda event, form: _shape_of_document(event.full_document, form),
     "full_document_before_change": lambda event, form: _shape_of_document(event.full_document_before_change, form),
-    "update_description": lambda event, form: _shape_of_description(event.update_description, form.value),
+    "update_description": lambda event, form: _shape_of_description(_description_of(event), form.value),
     "resume_token": lambda event, _form: str(event.resume_token),
     "timestamp": lambda event, _form: event.timestamp.isoformat(),
     "transaction_id": lambda event, _form: event.transaction_id,

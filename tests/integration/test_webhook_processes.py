@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -53,7 +53,7 @@ asyncio.run(main())
 """
 
 
-@contextmanager
+@contextlib.contextmanager
 def running(code: str, dsn: str, schema: str, url: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-c", code, dsn, schema, url]
     process = subprocess.Popen(command, env={"PGDOC_WEBHOOK_SECRET": SECRET, "PATH": "/usr/bin:/bin"})
@@ -95,7 +95,7 @@ def check(receiver: Receiver, kills: int) -> None:
     receiver.verify()
 
 
-@contextmanager
+@contextlib.contextmanager
 def prepared(dsn: str, schema: str) -> Iterator[None]:
     """Write the events that the relay is to send."""
     with pgdoc.Store(dsn, schema=schema) as store:
@@ -121,6 +121,22 @@ def test_after_kills_no_event_is_missing_and_each_document_keeps_its_order(dsn: 
         with running(code, dsn, schema, receiver.url):
             until_all(receiver, total)
         check(receiver, KILLS)
+
+
+def test_a_standby_takes_over_from_relays_that_are_killed(dsn: str, schema: str) -> None:
+    total = DOCUMENTS * (UPDATES + 1)
+    with prepared(dsn, schema), Receiver(after(0.002)) as receiver, contextlib.ExitStack() as stack:
+        relays = [stack.enter_context(running(code, dsn, schema, receiver.url)) for code in (SYNC, ASYNC)]
+        for kill in range(2):
+            until_taken(receiver, total * (kill + 1) // 4)
+            for each in relays:  # whichever sends; then another stands by, or has to begin
+                if each.poll() is None:
+                    each.kill()
+                    each.wait()
+                    break
+            relays.append(stack.enter_context(running(SYNC, dsn, schema, receiver.url)))
+        until_all(receiver, total)
+        check(receiver, 2)
 
 
 @pytest.mark.parametrize("code", [SYNC, ASYNC], ids=["sync", "async"])
