@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Goal:
-    """A limit for one figure: for its ratio, or for its median if the goal has a unit of its own."""
+    """A limit for one figure: for its ratio, or for its median if the goal has a unit of its own.
+
+    Attributes:
+        floor: the benchmark whose loops by hand, which do only what the contract says, miss the goal, too.
+    """
 
     text: str
     part: str
@@ -24,6 +28,7 @@ class Goal:
     at_most: bool = True
     x: float | None = None
     of_median: bool = False
+    floor: str = ""
 
     def value(self, figure: Figure) -> float:
         return figure.median if self.of_median else figure.ratio
@@ -35,6 +40,11 @@ class Goal:
     def fits(self, figure: Figure) -> bool:
         return (figure.part, figure.name, figure.x) == (self.part, self.name, self.x)
 
+    def verdict(self, figure: Figure) -> str:
+        if self.is_met(figure):
+            return "met"
+        return f"**missed**, and out of reach: `bench {self.floor}`" if self.floor else "**missed**"
+
     @property
     def wanted(self) -> str:
         return f"at {'most' if self.at_most else 'least'} {self.limit:,g}"
@@ -42,8 +52,17 @@ class Goal:
 
 GOALS = (
     Goal("changes/s, fields untouched, to pg_recvlogical", "rates", "fields untouched, wal2json", 1.0, at_most=False),
-    Goal("changes/s, all fields read, to pg_recvlogical", "rates", "all fields read, wal2json", 0.85, at_most=False),
-    Goal("changes/s, to_json(), to pg_recvlogical", "rates", "to_json(), wal2json", 0.75, at_most=False),
+    Goal(
+        "changes/s, all fields read, to pg_recvlogical",
+        "rates",
+        "all fields read, wal2json",
+        0.85,
+        at_most=False,
+        floor="ceiling",
+    ),
+    Goal(
+        "changes/s, to_json(), to pg_recvlogical", "rates", "to_json(), wal2json", 0.75, at_most=False, floor="ceiling"
+    ),
     Goal("us of CPU to read all fields", "reading", "all fields read, wal2json", 11, of_median=True),
     Goal("us of CPU for to_json()", "reading", "to_json(), wal2json", 10.5, of_median=True),
     Goal("us of CPU for to_dict()", "reading", "to_dict(), wal2json", 13, of_median=True),
@@ -55,9 +74,11 @@ GOALS = (
     Goal("cores for 1,000 streams", "cores", "asyncio streams on a document each", 0.44, x=1_000, of_median=True),
     Goal("ms to resume 100 MB back", "resume", "a token behind the end of the WAL", 50, x=100, of_median=True),
     Goal("ms to resume 1 GB back", "resume", "a token behind the end of the WAL", 560, x=1_000, of_median=True),
-    Goal("inserts/s, to a plain table", "writes", "insert, a collection", 0.94, at_most=False),
-    Goal("updates/s, to a plain table", "writes", "update, a collection", 0.94, at_most=False),
-    Goal("WAL of inserts and updates, to a plain table", "WAL by size", "a collection", 1.48, x=200),
+    Goal("inserts/s, to a plain table", "writes", "insert, a collection", 0.94, at_most=False, floor="writer_parts"),
+    Goal("updates/s, to a plain table", "writes", "update, a collection", 0.94, at_most=False, floor="writer_parts"),
+    Goal(
+        "WAL of inserts and updates, to a plain table", "WAL by size", "a collection", 1.48, x=200, floor="writer_parts"
+    ),
 )
 
 
@@ -69,4 +90,4 @@ def judge(figures: Iterable[Figure]) -> Iterator[tuple[Goal, str, str]]:
         if figure is None:
             yield goal, "", "not measured"
         else:
-            yield goal, readable(goal.value(figure)), "met" if goal.is_met(figure) else "**missed**"
+            yield goal, readable(goal.value(figure)), goal.verdict(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench import charts, goals, page, results
+from bench.__main__ import alone
 from bench.sections import SECTIONS
 
 TEXT = results.PAGE.read_text(encoding="utf-8")
@@ -29,6 +30,14 @@ def test_every_figure_belongs_to_a_section():
 
 def test_every_goal_was_measured():
     assert [goal.text for goal, _, verdict in goals.judge(FOUND.figures) if verdict == "not measured"] == []
+
+
+def test_each_goal_out_of_reach_names_the_benchmark_that_shows_it():
+    floors = {goal.floor for goal in goals.GOALS if goal.floor}
+    assert floors <= alone().keys()
+    assert all(f"python -m bench {name}" in TEXT for name in floors)
+    missed = [goal for goal, _, verdict in goals.judge(FOUND.figures) if verdict.endswith(f"`bench {goal.floor}`")]
+    assert {goal.floor for goal in missed} <= floors
 
 
 def test_the_figures_are_not_those_of_a_quick_run():
