@@ -15,6 +15,7 @@ from pathlib import Path
 import nats
 import nats.errors
 import nats.js.errors
+from nats.js.api import AckPolicy, ConsumerConfig
 
 START_TIMEOUT_S = 20.0
 
@@ -188,7 +189,9 @@ async def _log_of(url: str, stream: str) -> list[tuple[str, bytes]]:
         expected, last = state.first_seq, state.last_seq
         if expected > last:
             return []
-        pull = await context.pull_subscribe("", stream=stream, durable=None)
+        pull = await context.pull_subscribe(
+            "", stream=stream, durable=None, config=ConsumerConfig(ack_policy=AckPolicy.NONE)
+        )
         while expected <= last:
             for message in await pull.fetch(min(1000, last - expected + 1), timeout=20):
                 assert message.metadata.sequence.stream == expected

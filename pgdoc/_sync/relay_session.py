@@ -269,8 +269,8 @@ class RelaySession:
 def undone_after(token: ResumeToken, left_at: Lsn, log: str) -> LogGap:
     """Return the error for a log with events that the promoted server does not have."""
     return LogGap(
-        f"{log} ends at {token}, but this server left timeline {token.timeline} at {left_at}: a failover has undone the "
-        "log's events after that. Repair what was done with them, and go on with on_lost='continue'",
+        f"{log} ends at {token}, but this server left timeline {token.timeline} at {left_at}: a failover has "
+        "undone the log's events after that. Repair what was done with them, and go on with on_lost='continue'",
         after=str(token),
         until=str(left_at),
     )
