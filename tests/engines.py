@@ -81,7 +81,7 @@ class NatsServer:
             )
         wait_for_port(self.port, self._process, log)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         assert self._process is not None
         self._process.send_signal(number)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import pgdoc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from signal import Signals
 
 ROOT = Path(__file__).parents[1]
 END_S = 60.0
@@ -60,7 +60,7 @@ class RelayProcess:
         self.process.kill()
         self.process.wait(END_S)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: Signals) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
 

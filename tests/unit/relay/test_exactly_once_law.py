@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pgdoc._sync import relay_windows
 from pgdoc._sync.relay_windows import Reopen, Windows
+from pgdoc.model.tokens import Mark
 from pgdoc.relay import outbound
 from pgdoc.relay.beginning import StoredEnd, find_beginning
 from pgdoc.relay.config import LogConfig
@@ -51,7 +52,8 @@ class Relay:
 
     def __init__(self, events: list[ChangeEvent], writer: ModelWriter, thread: LoopThread) -> None:
         self._events, self._writer, self._thread = events, writer, thread
-        self._position, self._stored = 0, None
+        self._position = 0
+        self._stored: StoredEnd | None = None
         self.figures = RelayFigures("consumer", "log")
 
     def live(self, batches: int, *, confirms: bool, batch: int) -> None:
@@ -69,8 +71,9 @@ class Relay:
         except Reopen:
             pass
 
-    def _mark_of(self, event: ChangeEvent) -> Any:
-        return event.transaction_id
+    @staticmethod
+    def _mark_of(event: ChangeEvent) -> Mark:
+        return Mark((event.transaction_id,))
 
     def _outbound(self, beginning: Beginning) -> Outbound:
         assert not beginning.is_gap
@@ -80,7 +83,8 @@ class Relay:
         if windows.landed:
             landed = windows.landed[-1]
             windows.check(landed.sequence)
-            self._position, self._stored = landed.mark, StoredEnd(landed.sequence, windows.identity)
+            self._position = landed.mark.position[0]
+            self._stored = StoredEnd(landed.sequence, windows.identity)
 
 
 @settings(max_examples=200, deadline=None)
