@@ -93,7 +93,7 @@ def test_a_relay_with_other_options_is_refused(shared_dsn: str, schema: str, nat
             test.write(1)
             test.wait()
         assert "another number of partitions" in str(refused(test, partitions=8))
-        assert "another filter" in str(refused(test, partitions=4, where={"data.text": "x"}))
+        assert "another filter" in str(refused(test, partitions=4, where={"document_id": "x"}))
         assert "other subjects" in str(refused(test, partitions=4, options="subjects=id"))
         with test.run(partitions=4):
             test.write(1)
@@ -166,14 +166,14 @@ def test_users_need_a_few_rights_and_the_error_names_the_one_that_lacks(
         assert refused(test).reason == "credentials"
         error = refused(test, f"nats://nobody:pw@{address}")
         assert error.reason == "rights"
-        assert "$JS.API.STREAM.INFO.S" in str(error)
+        assert "$js.api.stream.info.s" in str(error).lower()
         with test.run(f"nats://writer:p%2Fw@{address}"):
             test.write(3)
             test.wait()
         test.write(1)
         error = refused(test, f"nats://looker:pw@{address}")
         assert error.reason == "rights"
-        assert "Publish to" in str(error) or "publish to" in str(error)
+        assert "publish to" in str(error).lower()
 
 
 def test_a_relay_shows_a_certificate_and_checks_that_of_the_server(
