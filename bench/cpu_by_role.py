@@ -33,6 +33,10 @@ class CpuByRole:
         self._names: dict[tuple[int, int], str] = {}
         self._first: dict[tuple[int, int], float] = {}
         self._last: dict[tuple[int, int], float] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now."""
         self.look()
         self._first = dict(self._last)
 

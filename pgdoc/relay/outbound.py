@@ -45,6 +45,7 @@ class Outbound:
         self._part = beginning.part
         self._skip_to: ResumeToken | None = beginning.skip_to
         self._skip_count = beginning.skip_count
+        self._is_moved = False
 
     @property
     def is_skipping(self) -> bool:
@@ -53,7 +54,7 @@ class Outbound:
 
     def skip_to(self, token: ResumeToken, part: Part | None) -> None:
         """Leave out events up to this one, which the log has from another relay."""
-        self._skip_to, self._part, self._skip_count = token, part, 0
+        self._skip_to, self._part, self._skip_count, self._is_moved = token, part, 0, True
 
     def windows_of(self, events: Iterable[ChangeEvent]) -> Iterator[tuple[Window, ChangeEvent | None]]:
         """Yield windows of the messages that the log lacks, each with the event after which it ends.
@@ -72,12 +73,18 @@ class Outbound:
                 if last is not None:
                     yield window, last
                 raise
-            for message in made:
+            at = 0
+            while at < len(made):
                 if size >= WINDOW_BYTES:
-                    yield window, None if message.part is not None and message.part.number > 1 else last
+                    self._is_moved = False
+                    yield window, last if at == 0 else None
                     window, size = [], 0
-                window.append(message)
-                size += len(message.body)
+                    if self._is_moved:  # by the caller, meanwhile: the log has got some of these
+                        made, at = self._lacking(event), 0
+                        continue
+                window.append(made[at])
+                size += len(made[at].body)
+                at += 1
             last = event
         if last is not None:
             yield window, last

@@ -35,6 +35,7 @@ CONNECTION_OPTIONS: Final = frozenset({"creds", "nkey", "ca", "cert", "key", "ti
 
 _TIMEOUT_S: Final = 5.0
 _PORT: Final = 4222
+_UNKNOWN_USER: Final = ("authorization violation", "authentication expired", "authentication revoked", "tls required")
 _DENIED: Final = "permissions violation"
 _DISABLED: Final = {10039, 10076}
 """JetStream is not enabled for the account, or at all."""
@@ -52,25 +53,34 @@ def mapped(subject: str) -> Iterator[None]:
     """
     try:
         yield
-    except nats.errors.AuthorizationError as exc:
-        raise LogRefused(f"{subject}: the server refuses the credentials", reason="credentials") from exc
     except ssl.SSLCertVerificationError as exc:
         raise LogRefused(
             f"{subject}: the server's certificate is not trusted ({exc.verify_message}): name its authority with "
             "ca=FILE",
             reason="credentials",
         ) from exc
+    except nats.js.errors.ServiceUnavailableError as exc:
+        if exc.err_code in _DISABLED:
+            raise _disabled(subject) from exc
+        raise LogUnreachable(
+            f"{subject}: JetStream does not answer now ({exc.description or 'it may have no leader'})"
+        ) from exc
     except nats.js.errors.APIError as exc:
         if exc.err_code in _DISABLED:
-            raise LogRefused(
-                f"{subject}: JetStream is not enabled: start the server with -js, or enable it for the account",
-                reason="config",
-            ) from exc
-        if exc.code == 503 or exc.err_code in _PASSING:
+            raise _disabled(subject) from exc
+        if exc.err_code in _PASSING:
             raise LogUnreachable(f"{subject}: JetStream does not answer now ({exc.description})") from exc
         raise LogRefused(f"{subject}: {exc.description} (error {exc.err_code})", reason="config") from exc
     except (nats.errors.Error, OSError, TimeoutError) as exc:
+        if any(each in str(exc).lower() for each in _UNKNOWN_USER):
+            raise LogRefused(f"{subject}: the server refuses the credentials ({exc})", reason="credentials") from exc
         raise LogUnreachable(f"{subject}: {type(exc).__name__}: {exc}") from exc
+
+
+def _disabled(subject: str) -> LogRefused:
+    return LogRefused(
+        f"{subject}: JetStream is not enabled: start the server with -js, or enable it for the account", reason="config"
+    )
 
 
 class NatsConnection:
@@ -108,7 +118,9 @@ class NatsConnection:
     def _refusal(self) -> LogRefused | None:
         text = str(self._last_error or "")
         if _DENIED not in text.lower():
-            return None
+            info = {} if self.client is None else self.client._server_info  # noqa: SLF001
+            is_alone = bool(info) and not info.get("cluster")
+            return _disabled(self.target.shown) if is_alone and not info.get("jetstream") else None
         return LogRefused(f"{self.target.shown}: the user lacks a right: {text}", reason="rights")
 
     @property
