@@ -35,6 +35,7 @@ from pgdoc.cli.opening import explain_missing, has_schema, missing_collections, 
 from pgdoc.cli.output import print_events, print_fields, print_json, print_json_lines
 from pgdoc.cli.publishing import Topics, add_publish_command
 from pgdoc.cli.relay import relay_command
+from pgdoc.cli.remote import refuse_store_options, watch_log
 from pgdoc.cli.render import printable
 from pgdoc.cli.sizes import read_size
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
@@ -196,6 +197,22 @@ def watch_command(  # noqa: PLR0913 (its options)
     resume_after: Annotated[
         str | None, typer.Option("--from", metavar="TOKEN", help="Continue after this token, or from this LSN.")
     ] = None,
+    from_relay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Read the log that `pgdoc relay` writes, such as nats://host/ORDERS, instead of the server. "
+            "`--from beginning` begins with its oldest event.",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --from-relay: share the log's partitions with the other members of this group, and continue "
+            "after what it has printed.",
+        ),
+    ] = None,
     consumer: Annotated[
         str | None,
         typer.Option(
@@ -228,6 +245,12 @@ def watch_command(  # noqa: PLR0913 (its options)
     """
     names = collections or []
     refuse_names_with_tables(names, tables=tables)
+    if from_relay is not None:
+        refuse_store_options({"--tables": tables, "--create": create, "--consumer": consumer, "--snapshot": snapshot})
+        watch_log(from_relay, names, where=where, resume_after=resume_after, group=group, json=json, tokens=tokens)
+        return
+    if group is not None:
+        raise typer.BadParameter("a group reads a log: give --from-relay too", param_hint="'--group'")
     options = {
         "tables": tables,
         "topics": topic,

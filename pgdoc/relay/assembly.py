@@ -70,14 +70,16 @@ class Assembly:
             return None
         if part is not None and not parts and part.number > 1 and self._is_first:
             raise InsideEvent(entry.token)
-        expected = len(parts) + 1
-        is_next = part is not None and part.number == expected and part.number <= part.total
-        if parts:
-            first = parts[0]
-            is_next = is_next and entry.token == first.token and part.total == first.part.total  # type: ignore[union-attr]
-        if part is None and not parts:
+        if part is None or part.number == 1:
+            # A relay that goes on with another print of an event begins it again: the parts before are void.
+            parts.clear()
+        if part is None:
             return entry
-        if part is None or not is_next:
+        is_next = part.number == len(parts) + 1 <= part.total
+        if parts and is_next:
+            first = parts[0]
+            is_next = entry.token == first.token and first.part is not None and part.total == first.part.total
+        if not is_next:
             raise LogRefused(
                 f"{self._log} has a large event whose parts are not complete, at sequence {entry.sequence:,}: it is "
                 "damaged; begin after it",

@@ -58,7 +58,7 @@ class Balance:
         self._records: Mapping[str, Record] = {}
 
     def observe(self, records: Mapping[str, Record], now: float) -> None:
-        """Note the records, by key without the group's prefix."""
+        """Note the records, by key without the group's prefix; `now` is when they had been read."""
         self._records = records
         revisions = {key: record.revision for key, record in records.items() if key.startswith(_MEMBER)}
         # An owner without a record of its own may have joined while the records were read one after the other.
@@ -78,9 +78,16 @@ class Balance:
             return Found(partition, 0, None)
         return Found(partition, record.revision, Lease.parse(record, key))
 
-    def plan(self, owned: Collection[int], leaving: Collection[int], now: float) -> Plan:
-        """Return what to do. `owned` are the partitions that the member has, those that it is `leaving` included."""
-        gone = [key for key, (_, since) in self._seen.items() if now - since >= self._lease_s]
+    def plan(self, owned: Collection[int], leaving: Collection[int], asked_at: float) -> Plan:
+        """Return what to do.
+
+        Args:
+            owned: the partitions that the member has, those that it is `leaving` included.
+            leaving: those that it gives up.
+            asked_at: when the records that were observed last were asked for, so that no pause since then makes a
+                member look silent.
+        """
+        gone = [key for key, (_, since) in self._seen.items() if asked_at - since >= self._lease_s]
         alive = sorted({key[len(_MEMBER) :] for key in self._seen if key not in gone} | {self._member})
         rank = alive.index(self._member)
         share = self._partitions // len(alive) + (rank < self._partitions % len(alive))

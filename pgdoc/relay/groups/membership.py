@@ -46,6 +46,7 @@ class GroupMembership:
         lease_s: after which an owner that does not move loses its partitions.
         taken: called with each partition that the member takes.
         dropped: called with each partition that it loses, or begins to give up.
+        clock: a monotonic clock.
 
     Attributes:
         member: its id.
@@ -53,7 +54,7 @@ class GroupMembership:
         valid_until: until when, by the monotonic clock, nobody else takes its partitions. Any thread may read it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what a member knows)
         self,
         records: LogRecords,
         group: str,
@@ -61,7 +62,9 @@ class GroupMembership:
         lease_s: float,
         taken: Callable[[OwnedPartition], object],
         dropped: Callable[[OwnedPartition], object],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._records, self._prefix, self._lease_s = records, f"{group}.", lease_s
         self._taken, self._dropped = taken, dropped
         self.member = secrets.token_hex(8)
@@ -98,7 +101,7 @@ class GroupMembership:
                     await self._records.open()
                     is_open, delay_s = True, _FIRST_DELAY_S
                     self._next_beat = 0.0
-                if time.monotonic() >= self._next_beat:
+                if self._clock() >= self._next_beat:
                     await self.beat()
                 await self.store()
                 await asyncio.sleep(min(STORE_S, self._lease_s / _BEATS / 2))
@@ -119,11 +122,13 @@ class GroupMembership:
 
     async def beat(self) -> None:
         """Show that this member is alive, look at the others, and take or give up partitions."""
-        began = time.monotonic()
+        began = self._clock()
+        has_lapsed = began >= self.valid_until
         self._next_beat = began + self._lease_s / _BEATS
         self._beat_count += 1
         mine = member_key(self.member)
         written = await self._write(mine, b"%d" % self._beat_count, self._own_revision)
+        asked_at = self._clock()
         found = await self._records.read(self._prefix)
         records = {key[len(self._prefix) :]: record for key, record in found.items()}
         if written is None:  # an earlier write came through whose answer did not, or another member buried the record
@@ -131,11 +136,23 @@ class GroupMembership:
             self._next_beat = 0.0
             return
         self._own_revision = written
-        self._balance.observe(records, time.monotonic())
+        self._balance.observe(records, self._clock())
         self._check_owned()
+        if has_lapsed:
+            await self._confirm_owned()
         self.valid_until = began + self._lease_s * _VALID
+        await self._follow(asked_at)
+
+    async def _confirm_owned(self) -> None:
+        """Write the records of all partitions: somebody may be about to take one, and then fails."""
+        for partition in list(self.owned.values()):
+            if not await self._store(partition, self.member):
+                self._lose(partition)
+
+    async def _follow(self, asked_at: float) -> None:
+        """Take and give up partitions, according to records that were read after `asked_at`."""
         leaving = [number for number, partition in self.owned.items() if partition.is_leaving]
-        plan = self._balance.plan(self.owned, leaving, time.monotonic())
+        plan = self._balance.plan(self.owned, leaving, asked_at)
         for number in plan.give_up:
             self.owned[number].leave()
             self._dropped(self.owned[number])
@@ -188,17 +205,19 @@ class GroupMembership:
             if is_over or partition.acknowledged.sequence != partition.stored.sequence:
                 await self._store(partition, "" if is_over else self.member)
 
-    async def _store(self, partition: OwnedPartition, owner: str) -> None:
+    async def _store(self, partition: OwnedPartition, owner: str) -> bool:
+        """Write the record of a partition; return whether it was this member's."""
         position = partition.acknowledged
         lease = Lease(owner, partition.epoch, position)
         revision = await self._write(lease_key(partition.number), lease.value, partition.revision)
         if revision is None:
             self._next_beat = 0.0  # which finds out whether it is lost
-            return
+            return False
         partition.revision, partition.stored = revision, position
         if not owner:
             self.owned.pop(partition.number, None)
             partition.lose()
+        return True
 
     async def close(self) -> None:
         """Store all positions, give up all partitions, and leave the group."""

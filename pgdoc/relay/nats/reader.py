@@ -19,7 +19,7 @@ from pgdoc.relay.extras import needing
 from pgdoc.relay.log import LogInfo
 from pgdoc.relay.nats.connection import CONNECTION_OPTIONS, NatsConnection, mapped
 from pgdoc.relay.nats.raw_parser import RawParser
-from pgdoc.relay.nats.stream import NatsStream
+from pgdoc.relay.nats.stream import NatsStream, part_of_header
 from pgdoc.relay.partitions import encoded
 
 with needing("nats"):
@@ -81,14 +81,15 @@ class NatsReader:
         info = await self._look()
         config = self._stream.config_of(info)
         self._layout = config.layout
-        end = (await self._stream.end(info)).end
+        last = info.state.last_seq
+        headers = await self._headers(last) if last else {}
         return LogInfo(
-            identity=end.identity,
+            identity=self._stream.identity(info),
             first=max(1, info.state.first_seq),
-            last=info.state.last_seq,
+            last=last,
             config=config,
             begun_at=config.begun_at,
-            last_part=end.part,
+            last_part=part_of_header(headers.get("Pgdoc-Part")),
         )
 
     async def _look(self) -> StreamInfo:
@@ -103,12 +104,16 @@ class NatsReader:
 
     async def token_at(self, sequence: int) -> str | None:
         """See `LogReader`."""
+        return (await self._headers(sequence)).get("Pgdoc-Token")
+
+    async def _headers(self, sequence: int) -> dict[str, str]:
+        """Return the headers of a message; none if it is not kept."""
         with mapped(self._stream.shown):
             try:
                 found = await self._connection.jetstream.get_msg(self._stream.name, sequence)
             except nats.js.errors.NotFoundError:
-                return None
-        return (found.headers or {}).get("Pgdoc-Token")
+                return {}
+        return found.headers or {}
 
     async def begin(self, after: int, *, collections: Collection[str] = (), partitions: Collection[int] = ()) -> None:
         """See `LogReader`."""

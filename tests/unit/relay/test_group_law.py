@@ -1,0 +1,284 @@
+"""The law of groups, against a model of an engine and of PostgreSQL, with members that die, pause and come.
+
+Whatever happens, the effects of each partition are those of its events, once and in order; no two members may deliver
+events of a partition at a time; a position never goes back; and once the faults end, the partitions are shared out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from pgdoc.relay.finding import LogPosition
+from pgdoc.relay.groups.lease import Lease
+from pgdoc.relay.groups.membership import GroupMembership
+from pgdoc.relay.log import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from pgdoc.relay.groups.partition import OwnedPartition
+
+LEASE_S = 10.0
+PARTITIONS = 5
+SEEDS = st.integers(0, 1 << 30)
+
+
+class World:
+    """The clock, and the records of the engine."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.dice = random.Random(0)
+        self.longest_pause_s = 0.0
+        self.records: dict[str, Record] = {}
+        self.revision = 0
+        self.members: list[Member] = []
+
+    async def wait(self) -> None:
+        """Let others go on, perhaps for long, and time pass."""
+        turns = 200 if self.longest_pause_s and self.dice.random() < 0.02 else self.dice.randrange(3)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if self.dice.random() < 0.1:
+            self.now += self.dice.uniform(0, self.longest_pause_s)
+        self.check()
+
+    def check(self) -> None:
+        """No two members may deliver events of one partition."""
+        for number in range(PARTITIONS):
+            assert sum(each.may_deliver(number) is not None for each in self.members) <= 1
+
+
+class ModelRecords:
+    """See `LogRecords`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def open(self) -> None:
+        """Do nothing."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    async def read(self, prefix: str) -> dict[str, Record]:
+        found = {}
+        for key in [key for key in self._world.records if key.startswith(prefix)]:
+            await self._world.wait()  # they are read one after the other
+            if key in self._world.records:
+                found[key] = self._world.records[key]
+        await self._world.wait()
+        return found
+
+    async def write(self, key: str, value: bytes, revision: int) -> int | None:
+        world = self._world
+        await world.wait()
+        before = world.records.get(key, Record(b"", 0))
+        written = None
+        if before.revision == revision:
+            if ".p." in key and before.revision:
+                assert Lease.parse(Record(value, 0), key).position >= Lease.parse(before, key).position
+            world.revision += 1
+            written = world.revision
+            world.records[key] = Record(value, written)
+        await world.wait()
+        return written
+
+    async def delete(self, key: str, revision: int) -> bool:
+        world = self._world
+        await world.wait()
+        if key not in world.records or world.records[key].revision != revision:
+            return False
+        del world.records[key]
+        return True
+
+
+class Member:
+    """A member, and what it does with the events."""
+
+    def __init__(self, world: World, table: dict[int, tuple[int, int]]) -> None:
+        self.world, self.table = world, table
+        self.membership = GroupMembership(
+            ModelRecords(world),
+            "g",
+            lease_s=LEASE_S,
+            taken=lambda _: None,
+            dropped=lambda _: None,
+            clock=lambda: world.now,
+        )
+
+    def may_deliver(self, number: int) -> OwnedPartition | None:
+        """Return a partition whose events the stream would deliver now."""
+        found = self.membership.owned.get(number)
+        is_valid = self.world.now < self.membership.valid_until
+        return found if found is not None and is_valid and not found.is_dropped else None
+
+
+class Groups(RuleBasedStateMachine):
+    """Members of one group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.table: dict[int, tuple[int, int]] = {}  # in PostgreSQL, by partition: the epoch and the sequence
+        self.effects: dict[int, list[int]] = {number: [] for number in range(PARTITIONS)}
+        self.members = self.world.members
+        self.held: list[tuple[Member, OwnedPartition, int]] = []  # delivered, and their transaction is not over
+
+    def do(self, *steps: Coroutine[Any, Any, Any]) -> None:
+        async def together() -> None:
+            await asyncio.gather(*steps)
+
+        asyncio.run(together())
+
+    @rule(seed=SEEDS)
+    def join(self, seed: int) -> None:
+        if len(self.members) < 4:
+            self.world.dice.seed(seed)
+            member = Member(self.world, self.table)
+            self.members.append(member)
+            self.do(member.membership.open(PARTITIONS, LogPosition(0, "", "log")))
+
+    @rule(seed=SEEDS, pause_s=st.sampled_from([0.0, 1.0, 3.0, 15.0]), choice=st.integers(1, 15))
+    def beat(self, seed: int, pause_s: float, choice: int) -> None:
+        self.world.dice.seed(seed)
+        self.world.longest_pause_s = pause_s
+        chosen = [each for number, each in enumerate(self.members) if choice >> number & 1]
+        self.do(*(self._beats(each) for each in chosen))
+
+    async def _beats(self, member: Member) -> None:
+        for _ in range(self.world.dice.randrange(1, 6)):
+            await member.membership.beat()
+            self.world.now += self.world.dice.uniform(0, 1.5)
+            self.world.check()
+
+    @rule(seed=SEEDS, choice=st.integers(1, 15))
+    def store(self, seed: int, choice: int) -> None:
+        self.world.dice.seed(seed)
+        self.world.longest_pause_s = 0.0
+        chosen = [each for number, each in enumerate(self.members) if choice >> number & 1]
+        self.do(*(each.membership.store() for each in chosen))
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, 4.0, 9.0, 11.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.world.now += seconds
+
+    @rule(number=st.integers(0, 3), partition=st.integers(0, PARTITIONS - 1), waits=st.booleans())
+    def deliver(self, number: int, partition: int, *, waits: bool) -> None:
+        if number >= len(self.members):
+            return
+        member = self.members[number]
+        owned = member.may_deliver(partition)
+        if owned is None:
+            return
+        self.world.check()
+        if not owned.is_claimed and not self._claim(owned):
+            return
+        if any(held[1] is owned for held in self.held):
+            return
+        owned.delivered = max(owned.delivered, self.table[partition][1]) + 1
+        self.held.append((member, owned, owned.delivered))
+        if not waits:
+            self._finish(len(self.held) - 1)
+
+    def _claim(self, owned: OwnedPartition) -> bool:
+        epoch, sequence = self.table.get(owned.number, (0, 0))
+        if epoch > owned.epoch:
+            owned.lose()
+            return False
+        self.table[owned.number] = owned.epoch, sequence
+        owned.delivered = max(owned.delivered, sequence)
+        owned.is_claimed = True
+        return True
+
+    @rule(index=st.integers(0, 5))
+    def finish(self, index: int) -> None:
+        if index < len(self.held):
+            self._finish(index)
+
+    def _finish(self, index: int) -> None:
+        """Commit an event's effect with its checkpoint, or roll both back."""
+        _, owned, sequence = self.held.pop(index)
+        epoch, stored = self.table[owned.number]
+        if epoch == owned.epoch and stored < sequence:
+            self.table[owned.number] = epoch, sequence
+            self.effects[owned.number].append(sequence)
+        owned.checkpointed = sequence
+        if not owned.is_lost:
+            owned.acknowledged = LogPosition(sequence, "", "log")
+
+    @rule(number=st.integers(0, 3))
+    def die(self, number: int) -> None:
+        if number < len(self.members):
+            member = self.members.pop(number)
+            self.held = [each for each in self.held if each[0] is not member]
+
+    @rule(number=st.integers(0, 3), seed=SEEDS)
+    def close(self, number: int, seed: int) -> None:
+        if number < len(self.members):
+            self.world.dice.seed(seed)
+            self.world.longest_pause_s = 0.0
+            member = self.members.pop(number)
+            self.held = [each for each in self.held if each[0] is not member]
+            self.do(member.membership.close())
+
+    def teardown(self) -> None:
+        for sequences in self.effects.values():
+            assert sequences == list(range(1, len(sequences) + 1))
+        while self.held:
+            self._finish(0)
+        if not self.members:
+            return
+        self.world.longest_pause_s = 0.0
+        for _ in range(25):
+            self.world.now += LEASE_S / 4
+            for member in self.members:
+                self.do(member.membership.beat())
+                self.do(member.membership.store())
+        shares = [[number for number in range(PARTITIONS) if each.may_deliver(number)] for each in self.members]
+        assert sorted(number for share in shares for number in share) == list(range(PARTITIONS))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+Groups.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestGroups = Groups.TestCase
+
+
+class InterruptedRecords(ModelRecords):
+    """Records whose reader is overtaken before it writes the record of a partition."""
+
+    def __init__(self, world: World, interrupt: Member) -> None:
+        super().__init__(world)
+        self._interrupt = interrupt
+
+    async def write(self, key: str, value: bytes, revision: int) -> int | None:
+        if ".p." in key:
+            await self._interrupt.membership.beat()
+        return await super().write(key, value, revision)
+
+
+def test_a_member_that_comes_back_keeps_another_from_taking_what_it_saw_free_before() -> None:
+    async def run() -> None:
+        world = World()
+        first, second = Member(world, {}), Member(world, {})
+        first.membership.member, second.membership.member = "a", "b"
+        second.membership._records = InterruptedRecords(world, first)
+        for member in (first, second):
+            world.members.append(member)
+            await member.membership.open(1, LogPosition(0, "", "log"))
+        await first.membership.beat()
+        await second.membership.beat()
+        assert first.may_deliver(0)
+        world.now += LEASE_S + 1
+        await second.membership.beat()  # it has found the first one gone when that comes back
+        assert first.may_deliver(0)
+        world.check()
+
+    asyncio.run(run())
