@@ -16,9 +16,10 @@ from pgdoc.errors import InvalidInput, LogFull, LogRefused, LogUnreachable
 from pgdoc.relay.messages import Part
 from pgdoc.relay.redis.writer import RedisWriter
 from pgdoc.relay.targets import Target
-from tests.engines import RedisServer, free_port
+from tests.engines import free_port
 from tests.logs import CONFIG, PARTITIONS, check_exact, fresh_log, messages
 from tests.proxy import Proxy
+from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -360,10 +361,10 @@ async def test_a_server_that_hangs_is_waited_for(private_redis: RedisServer) -> 
     name = fresh_log()
     async with writing(f"{private_redis.url}/{name}?ack_wait=300ms") as writer:
         await writer.open(CONFIG)
-        private_redis.signal(signal.SIGSTOP)
+        private_redis.send(signal.SIGSTOP)
         with pytest.raises(LogUnreachable, match="has not answered"):
             await writer.send(messages(1, 10))
-        private_redis.signal(signal.SIGCONT)
+        private_redis.send(signal.SIGCONT)
         # It has the window, for it reads what was sent before the connection was closed.
         end = await opened(writer)
         await writer.send(messages(end.sequence + 1, 20))

@@ -15,7 +15,7 @@ from tests.logs import CONFIG, messages
 from tests.proxy import Proxy
 
 if TYPE_CHECKING:
-    from tests.engines import RedisServer
+    from tests.redis_server import RedisServer
 
 COUNT = int(os.environ.get("PGDOC_LOG_MESSAGES", "1000000"))
 SEED = int(os.environ.get("PGDOC_DAY_SEED", "0")) or random.randrange(1 << 32)
