@@ -32,12 +32,15 @@ class LogEnd(NamedTuple):
         token: of the last entry's event, as text; `None` if that was forgotten.
         part: which part of its event the last entry has; `None` for a whole one.
         identity: of this log: another one if it was deleted and made again.
+        before: the token of the entry before the last entry's event, if the log ends inside an event of a snapshot;
+            `None` if there is none, or it was forgotten.
     """
 
     sequence: int
     token: str | None
     part: Part | None
     identity: str
+    before: str | None = None
 
 
 class LogWriter(Protocol):
@@ -71,6 +74,14 @@ class LogWriter(Protocol):
             LogUnreachable: the engine did not acknowledge it, or another writer was faster.
             LogFull: the log takes no more.
             LogRefused: the log is not this relay's any more.
+        """
+        ...
+
+    async def check(self, sequence: int) -> None:
+        """Make sure that the log still has what it has acknowledged, before PostgreSQL may forget it.
+
+        Raises:
+            LogUnreachable: it ends before this entry, or does not answer.
         """
         ...
 

@@ -60,9 +60,11 @@ async def test_a_relay_goes_on_where_the_one_before_it_ended(kafka_brokers: Kafk
         assert made[:3] == (0, None, None)
         assert [*await asyncio.gather(writer.send(messages(1, 30)), writer.send(messages(31, 60)))] == [30, 60]
     async with writing(url) as writer:
-        assert await writer.open(CONFIG) == (60, messages(60, 60)[0].token, None, made.identity)
+        assert (await writer.open(CONFIG))[:4] == (60, messages(60, 60)[0].token, None, made.identity)
         await writer.send([messages(61, 61)[0]._replace(part=Part(1, 2), traceparent="00-ab-cd-01")])
-        assert (await writer.open(CONFIG)).part == Part(1, 2)
+        end = await writer.open(CONFIG)
+        assert (end.part, end.before) == (Part(1, 2), messages(60, 60)[0].token)
+        await writer.check(61)
     found = [
         headers["sequence"] for partition in range(PARTITIONS) for _, headers, _ in kafka_brokers.read(topic, partition)
     ]

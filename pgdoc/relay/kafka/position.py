@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer
 
     from pgdoc.relay.kafka.connection import KafkaClients
+    from pgdoc.relay.messages import Window
 
 __all__ = ["CONFIG_KEY", "POSITION_KEY", "KafkaPosition", "read_position"]
 
@@ -35,6 +36,7 @@ class KafkaPosition(NamedTuple):
         config: what the relay wrote about the log; `None` if it has written nothing.
         sequence, token, part: of the last message.
         identity: of the log.
+        before: the token of the event before that of the last message.
     """
 
     config: str | None = None
@@ -42,15 +44,20 @@ class KafkaPosition(NamedTuple):
     token: str | None = None
     part: Part | None = None
     identity: str = ""
+    before: str | None = None
 
-    def after(self, sequence: int, token: str, part: Part | None) -> KafkaPosition:
-        """Return the position after another message."""
-        return self._replace(sequence=sequence, token=token, part=part)
+    def after(self, window: Window) -> KafkaPosition:
+        """Return the position after more messages."""
+        token, before = self.token, self.before
+        for message in window:
+            if message.token != token:
+                token, before = message.token, token
+        return self._replace(sequence=self.sequence + len(window), token=token, part=window[-1].part, before=before)
 
     @property
     def record(self) -> bytes:
         """What is written to the topic."""
-        return json.dumps([self.sequence, self.token, self.part, self.identity]).encode()
+        return json.dumps([self.sequence, self.token, self.part, self.identity, self.before]).encode()
 
 
 def read_position(clients: KafkaClients) -> KafkaPosition:
@@ -114,9 +121,14 @@ def _records(consumer: Consumer, clients: KafkaClients, start: int, end: int) ->
 def _position(config: bytes | None, last: bytes | None, clients: KafkaClients) -> KafkaPosition:
     try:
         values: Any = json.loads(last or b"")
-        sequence, token, part, identity = values
+        sequence, token, part, identity, before = values
         return KafkaPosition(
-            None if config is None else config.decode(), sequence, token, Part(*part) if part else None, identity
+            None if config is None else config.decode(),
+            sequence,
+            token,
+            Part(*part) if part else None,
+            identity,
+            before,
         )
     except (ValueError, TypeError) as exc:
         raise LogRefused(f"{clients.positions} has no position that a relay wrote: {exc}", reason="foreign") from exc

@@ -59,7 +59,7 @@ class KafkaWriter:
         """See `LogWriter`."""
         position = await self._run(lambda: self._open(config))
         self._sequence = position.sequence
-        return LogEnd(position.sequence, position.token, position.part, position.identity)
+        return LogEnd(position.sequence, position.token, position.part, position.identity, position.before)
 
     def _run(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
         """Run a call in the thread; calls run in their order."""
@@ -120,8 +120,7 @@ class KafkaWriter:
     def _send(self, window: Window, base: int) -> None:
         if self._producer is None or self._position.sequence != base:
             raise LogUnreachable(f"{self._clients.shown}: a window before this one was not stored")
-        last = window[-1]
-        position = self._position.after(base + len(window), last.token, last.part)
+        position = self._position.after(window)
         self._commit(window, position)
         self._position = position
 
@@ -185,6 +184,11 @@ class KafkaWriter:
         if producer is not None:
             with contextlib.suppress(KafkaException):
                 producer.purge()
+
+    async def check(self, sequence: int) -> None:
+        """See `LogWriter`. Brokers go back only after an unclean election, which is not looked for."""
+        if self._producer is None or self._position.sequence < sequence:
+            raise LogUnreachable(f"{self._clients.shown} must be opened again")
 
     async def close(self) -> None:
         """See `LogWriter`."""
