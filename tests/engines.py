@@ -1,4 +1,4 @@
-"""Servers of logs that tests start: NATS and Redis, on a port of 127.0.0.1, with their data in a folder."""
+"""Servers of logs that tests start: NATS, on a port of 127.0.0.1, with its data in a folder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from signal import Signals
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nats
 import nats.errors
@@ -99,7 +97,7 @@ class NatsServer:
         """End it without any order."""
         self._end(signal.SIGKILL)
 
-    def _end(self, number: Signals) -> None:
+    def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(number)
@@ -235,125 +233,3 @@ async def _entries(url: str, stream: str) -> list[tuple[int, dict[str, str], byt
         return found
     finally:
         await client.close()
-
-
-class RedisServer:
-    """A redis-server with an append-only file that is on disk before a write is answered.
-
-    Args:
-        folder: keeps its data, also between two starts.
-        config: lines of its configuration file, which replace the ones before.
-    """
-
-    def __init__(self, folder: Path, config: str = "") -> None:
-        self.folder, self.port, self.config = folder, free_port(), config
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Its URL, without a log."""
-        return f"redis://127.0.0.1:{self.port}"
-
-    @property
-    def socket(self) -> Path:
-        """Its unix socket."""
-        return self.folder / "socket"
-
-    def client(self, **options: Any) -> redis.Redis:
-        """Return a client, to be closed."""
-        return redis.Redis("127.0.0.1", self.port, **options)
-
-    def ask(self, *command: str) -> Any:
-        """Run a command."""
-        with self.client() as client:
-            return client.execute_command(*command)
-
-    def start(self) -> None:
-        """Start it, and wait until it has loaded its data."""
-        program = find_redis()
-        assert program is not None, "the test needs Redis: install the package redis-server"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        settings, log = self.folder / "redis.conf", self.folder / "output"
-        settings.write_text(
-            f'bind 127.0.0.1\nport {self.port}\ndir "{self.folder}"\nunixsocket "{self.socket}"\nsave ""\n'
-            "appendonly yes\nappendfsync always\nrepl-diskless-sync-delay 0\nenable-protected-configs yes\n"
-            f"{self.config}\n"
-        )
-        with log.open("ab") as output:
-            self._process = subprocess.Popen([program, str(settings)], stdout=output, stderr=output)
-        wait_for_port(self.port, self._process, log)
-        self.wait_until(self._is_loaded)
-
-    def _is_loaded(self) -> bool:
-        try:
-            self.ask("PING")
-        except redis.BusyLoadingError:
-            return False
-        except redis.AuthenticationError:
-            return True
-        return True
-
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < deadline, "it did not happen in time"
-            time.sleep(0.02)
-
-    def signal(self, number: Signals) -> None:
-        """Send it a signal."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def stop(self) -> None:
-        """End it in good order."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it without any order."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, number: Signals) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(number)
-            process.wait(START_TIMEOUT_S)
-
-    def entries(self, name: str) -> list[tuple[int, dict[str, str], bytes]]:
-        """Return the entries of a log: sequence, fields and body."""
-        found = []
-        with self.client() as client:
-            for key in client.scan_iter(f"{{{name}}}:*", count=1000):
-                if client.type(key) == b"stream":
-                    found += [_entry(raw, key) for raw in client.xrange(key)]
-        return sorted(found, key=lambda entry: entry[0])
-
-
-def _entry(raw: tuple[bytes, dict[bytes, bytes]], key: bytes) -> tuple[int, dict[str, str], bytes]:
-    fields = {name.decode(): value for name, value in raw[1].items()}
-    body = fields.pop("body")
-    stream = key.decode().rpartition(":")[2]
-    return int(raw[0].partition(b"-")[0]), {"stream": stream} | {k: v.decode() for k, v in fields.items()}, body
-
-
-class Engine(NamedTuple):
-    """A server of one of the engines that write exactly once, in the same terms for each."""
-
-    server: NatsServer | RedisServer
-
-    def url(self, log: str, port: int | None = None) -> str:
-        """Return the URL of a log, at a port in front of the server."""
-        return f"{self.server.url.rpartition(':')[0]}:{port or self.server.port}/{log}"
-
-    def entries(self, log: str) -> list[tuple[int, str, bytes]]:
-        """Return the entries of a log: sequence, token and body."""
-        if isinstance(self.server, NatsServer):
-            found, token = entries(self.server.url, log), "Pgdoc-Token"
-        else:
-            found, token = self.server.entries(log), "token"
-        return [(sequence, fields[token], body) for sequence, fields, body in found]
-
-
-def find_redis() -> str | None:
-    """Return the path of redis-server, if this machine has it."""
-    return shutil.which("redis-server", path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/bin")))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from pgdoc.model.positions import Lsn
 from pgdoc.relay.config import LogConfig
 from pgdoc.relay.messages import Message
 from pgdoc.relay.partitions import partition_of
+from tests.engines import NatsServer, entries
 
 if TYPE_CHECKING:
     from pgdoc.relay.messages import Window
+    from tests.redis_server import RedisServer
 
 PARTITIONS = 4
 CONFIG = LogConfig(
@@ -41,3 +43,21 @@ def check_exact(found: list[tuple[int, dict[str, str], bytes]], count: int, *, f
     wanted = messages(first, count, size=size)
     assert [sequence for sequence, _, _ in found] == list(range(first, count + 1))
     assert [body for _, _, body in found] == [message.body for message in wanted]
+
+
+class Engine(NamedTuple):
+    """A server of one of the engines that write exactly once, in the same terms for each."""
+
+    server: NatsServer | RedisServer
+
+    def url(self, log: str, port: int | None = None) -> str:
+        """Return the URL of a log, at a port in front of the server."""
+        return f"{self.server.url.rpartition(':')[0]}:{port or self.server.port}/{log}"
+
+    def entries(self, log: str) -> list[tuple[int, str, bytes]]:
+        """Return the entries of a log: sequence, token and body."""
+        if isinstance(self.server, NatsServer):
+            found, token = entries(self.server.url, log), "Pgdoc-Token"
+        else:
+            found, token = self.server.entries(log), "token"
+        return [(sequence, fields[token], body) for sequence, fields, body in found]

@@ -30,6 +30,10 @@ def open_writer(target: Target) -> LogWriter:
         from pgdoc.relay.redis.writer import RedisWriter  # noqa: PLC0415
 
         return RedisWriter(target)
+    if target.engine == "kafka":
+        from pgdoc.relay.kafka.writer import KafkaWriter  # noqa: PLC0415
+
+        return KafkaWriter(target)
     raise InvalidInput(f"{target.shown} is not a log")
 
 

@@ -46,8 +46,11 @@ PROGRAMS = {
 }
 """Of other projects: there is nothing to check."""
 
-ENGINES = {"docs/how-to/relay-to-redis.md": ("REDIS_URL", "redis_server")}
-"""Pages that need a server besides PostgreSQL: the variable with its URL, and the fixture."""
+ENGINES = {
+    "docs/how-to/relay-to-kafka.md": ("KAFKA_SERVERS", "kafka_servers"),
+    "docs/how-to/relay-to-redis.md": ("REDIS_URL", "redis_url"),
+}
+"""Pages that need a server besides PostgreSQL: the variable with its address, and the fixture."""
 
 
 def runnable(page: str, *languages: str) -> list[Block]:
@@ -98,7 +101,7 @@ def test_the_blocks_do_what_they_say(
     monkeypatch.setenv("PGDOC_DSN", dsn)
     if page in ENGINES:
         variable, fixture = ENGINES[page]
-        monkeypatch.setenv(variable, request.getfixturevalue(fixture).url)
+        monkeypatch.setenv(variable, request.getfixturevalue(fixture))
     namespace: dict[str, Any] = {"__name__": "page"}
     with time_limit(page):
         for block in runnable(page, "python", "sql"):

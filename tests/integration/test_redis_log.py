@@ -16,9 +16,10 @@ from pgdoc.errors import InvalidInput, LogFull, LogRefused, LogUnreachable
 from pgdoc.relay.messages import Part
 from pgdoc.relay.redis.writer import RedisWriter
 from pgdoc.relay.targets import Target
-from tests.engines import RedisServer, free_port
+from tests.engines import free_port
 from tests.logs import CONFIG, PARTITIONS, check_exact, fresh_log, messages
 from tests.proxy import Proxy
+from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -59,7 +60,7 @@ async def test_a_log_ends_where_the_last_window_ended(redis_server: RedisServer)
         made = await writer.open(CONFIG)
         assert made[:3] == (0, None, None)
         assert [*await asyncio.gather(writer.send(messages(1, 30)), writer.send(messages(31, 60)))] == [30, 60]
-        assert await writer.open(CONFIG) == (60, messages(60, 60)[0].token, None, made.identity)
+        assert (await writer.open(CONFIG))[:4] == (60, messages(60, 60)[0].token, None, made.identity)
         assert await writer.send(messages(61, 70)) == 70
     found = redis_server.entries(name)
     check_exact(found, 70)
@@ -93,6 +94,49 @@ async def test_of_two_relays_only_one_appends_a_window(redis_server: RedisServer
         assert (await other.open(CONFIG)).sequence == 10
         await other.send(messages(11, 12))
     check_exact(redis_server.entries(name), 12)
+
+
+async def test_a_snapshot_is_appended_only_by_the_relay_that_opened_the_log_last(redis_server: RedisServer) -> None:
+    name = fresh_log()
+    url = f"{redis_server.url}/{name}"
+    inside = [each._replace(token=f"0/{n:X}.sAAAA.7.1") for n, each in enumerate(messages(1, 6), 100)]
+    async with writing(url) as former, writing(url) as successor:
+        await former.open(CONFIG)
+        await former.send(inside[:2])
+        assert (await successor.open(CONFIG)).sequence == 2
+        with pytest.raises(LogUnreachable, match="opened by another relay"):
+            await former.send(inside[2:4])
+        await successor.send(inside[2:4])
+        assert (await former.open(CONFIG)).sequence == 4
+        await successor.send(messages(5, 6))  # after the snapshot, it does not matter which
+    assert [body for _, _, body in redis_server.entries(name)] == [each.body for each in messages(1, 6)]
+
+
+async def test_the_end_inside_an_event_of_a_snapshot_names_the_event_before(redis_server: RedisServer) -> None:
+    async with writing(f"{redis_server.url}/{fresh_log()}") as writer:
+        await writer.open(CONFIG)
+        first, large = "0/64.sAAAA.7.1", "0/64.sBBBB.7.1"
+        one = messages(1, 1)[0]
+        await writer.send([one._replace(token=first)])
+        await writer.send([one._replace(token=large, part=Part(number, 3)) for number in (1, 2)])
+        end = await writer.open(CONFIG)
+        assert (end.sequence, end.token, end.part, end.before) == (3, large, Part(2, 3), first)
+        await writer.send([one._replace(token=large, part=Part(3, 3)), messages(2, 2)[0]._replace(part=Part(1, 2))])
+        assert (await writer.open(CONFIG)).before is None
+
+
+async def test_a_log_that_went_back_does_not_have_what_it_acknowledged(redis_server: RedisServer) -> None:
+    name = fresh_log()
+    async with writing(f"{redis_server.url}/{name}") as writer:
+        await writer.open(CONFIG)
+        await writer.send(messages(1, 10))
+        await writer.check(10)
+        redis_server.ask("HSET", f"{{{name}}}:log", "sequence", "9")
+        with pytest.raises(LogUnreachable, match="ends at sequence 9"):
+            await writer.check(10)
+        redis_server.ask("DEL", f"{{{name}}}:log")
+        with pytest.raises(LogUnreachable, match="deleted"):
+            await writer.check(0)
 
 
 async def test_what_a_script_that_failed_midway_has_appended_is_not_appended_again(redis_server: RedisServer) -> None:
@@ -200,7 +244,7 @@ async def test_a_server_that_was_killed_has_all_that_it_acknowledged(private_red
         with pytest.raises(LogUnreachable):
             await writer.send(messages(501, 510))
         private_redis.start()
-        assert await opened(writer) == (500, messages(500, 500)[0].token, None, made.identity)
+        assert (await opened(writer))[:4] == (500, messages(500, 500)[0].token, None, made.identity)
         await writer.send(messages(501, 510))
     check_exact(private_redis.entries(name), 510)
 
@@ -360,10 +404,10 @@ async def test_a_server_that_hangs_is_waited_for(private_redis: RedisServer) -> 
     name = fresh_log()
     async with writing(f"{private_redis.url}/{name}?ack_wait=300ms") as writer:
         await writer.open(CONFIG)
-        private_redis.signal(signal.SIGSTOP)
+        private_redis.send(signal.SIGSTOP)
         with pytest.raises(LogUnreachable, match="has not answered"):
             await writer.send(messages(1, 10))
-        private_redis.signal(signal.SIGCONT)
+        private_redis.send(signal.SIGCONT)
         # It has the window, for it reads what was sent before the connection was closed.
         end = await opened(writer)
         await writer.send(messages(end.sequence + 1, 20))

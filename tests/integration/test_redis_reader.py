@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from pgdoc.relay.log import Entry, LogInfo
-    from tests.engines import RedisServer
+    from tests.redis_server import RedisServer
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """The scripts of a log. A script runs whole, between two commands of others.
 
 The hash of the log has the fields `config`, `identity`, `sequence` (of the last entry), `first` (of the oldest one that
-was not trimmed), `token` and `part` of the last entry, and `last:<stream>`, the sequence of the last entry of each
-stream. The entry with sequence 17 has the id `17-0`, so Redis itself refuses a second one.
+was not trimmed), `token` and `part` of the last entry, `writer` (which opened the log last), and `last:<stream>`, the
+sequence of the last entry of each stream. The entry with sequence 17 has the id `17-0`, so Redis itself refuses a
+second one.
 """
 
 from __future__ import annotations
@@ -48,22 +49,24 @@ if token then
   redis.call('HSET', KEYS[1], 'sequence', string.format('%.0f', last), 'token', token, 'part', part)
   for index, number in pairs(found) do redis.call('HSET', KEYS[1], field(index), number) end
 end
-redis.call('HSET', KEYS[1], 'opened_at', redis.call('TIME')[1])
+redis.call('HSET', KEYS[1], 'writer', ARGV[1], 'opened_at', redis.call('TIME')[1])
 return redis.call('HMGET', KEYS[1], 'identity', 'sequence', 'token', 'part')
 """.encode()
-"""Take up what a script that failed midway left behind its position, and return where the log ends."""
+"""Take up what a script that failed midway left behind its position, note the writer, and return where the log ends."""
 
-HEAD: Final = 4
-"""How many arguments `APPEND` has before its messages: identity, sequence before them, trimming by length and age."""
+HEAD: Final = 5
+"""How many arguments `APPEND` has before its messages: identity, trimming by length and by age, the sequence before
+them, and the writer that must have opened the log last, or nothing."""
 
 ARGUMENTS: Final = 7
 """How many it has for each: the index of the stream's key, token, collection, type, body, part, trace context."""
 
 APPEND: Final = f"""{_NAMES}
-local log = redis.call('HMGET', KEYS[1], 'identity', 'sequence', 'first')
+local log = redis.call('HMGET', KEYS[1], 'identity', 'sequence', 'first', 'writer')
 if log[1] ~= ARGV[1] then return {{'gone', 0}} end
-if log[2] ~= ARGV[2] then return {{'behind', tonumber(log[2])}} end
-local sequence, last = tonumber(ARGV[2]), {{}}
+if log[2] ~= ARGV[4] then return {{'behind', tonumber(log[2])}} end
+if ARGV[5] ~= '' and log[4] ~= ARGV[5] then return {{'former', 0}} end
+local sequence, last = tonumber(ARGV[4]), {{}}
 for at = {HEAD + 1}, #ARGV, {ARGUMENTS} do
   sequence = sequence + 1
   local index, text = tonumber(ARGV[at]), string.format('%.0f', sequence)
@@ -82,7 +85,7 @@ local at = #ARGV - {ARGUMENTS} + 1
 redis.call('HSET', KEYS[1], 'sequence', string.format('%.0f', sequence), 'token', ARGV[at + 1], 'part', ARGV[at + 5])
 for index, text in pairs(last) do redis.call('HSET', KEYS[1], field(index), text) end
 
-local most, age, first = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(log[3])
+local most, age, first = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(log[3])
 local bound = first
 if most > 0 and sequence - most - first >= most / 100 then bound = sequence - most + 1 end
 if age > 0 then

@@ -1,12 +1,14 @@
 """Writes a log into Redis: exactly once, whatever fails.
 
 Each window is one script that appends only if the log ends with the sequence before it. So the log is a prefix of what
-the relay sends, and a second relay only competes to write the same next window.
+the relay sends, and a second relay only competes to write the same next window. A snapshot that is read again is
+another one: its windows are appended only for the writer that opened the log last.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +19,7 @@ from pgdoc.relay.log import LogEnd
 from pgdoc.relay.messages import Part
 from pgdoc.relay.redis.connection import OPTIONS, RedisConnection, packed
 from pgdoc.relay.redis.keys import LAYOUT, RedisKeys
-from pgdoc.relay.redis.scripts import APPEND, ARGUMENTS, CREATE, HEAD, REPAIR
+from pgdoc.relay.redis.scripts import APPEND, ARGUMENTS, CREATE, REPAIR, TOKEN
 from pgdoc.relay.redis.server import check_redis
 
 if TYPE_CHECKING:
@@ -48,8 +50,7 @@ class RedisWriter:
         self._wait_ms = int(1000 * (seconds_of(target, "timeout") or 5.0))
         self.limit = 0
         self.confirm_after_s = 0.0
-        self._sequence, self._identity = 0, b""
-        self._partitions = 0
+        self._sequence, self._identity, self._mark = 0, b"", b""
         self._head: list[bytes] = []  # the arguments of a script before those of its window
         self._turn = asyncio.Lock()  # of windows, which are written one after the other
 
@@ -60,17 +61,24 @@ class RedisWriter:
         self.confirm_after_s = await check_redis(connection, keys.shown)
         found = await self._config(config.of_engine(limit=self._wished, layout=LAYOUT))
         self.limit = found.limit
-        self._partitions = found.partitions
         names = keys.of_scripts(found.partitions)
-        answer = await connection.ask("EVAL", REPAIR, len(names), *names)
+        self._mark = secrets.token_bytes(8).hex().encode()
+        answer = await connection.ask("EVAL", REPAIR, len(names), *names, self._mark)
         if answer[0] == b"foreign":
             raise self._foreign(f"has entries in {answer[1].decode()} that no relay wrote: nobody else may write there")
         await self._replicated(await self._asked_replicas())
         self._identity, sequence, token, part = answer
         self._sequence, self._turn = int(sequence), asyncio.Lock()
-        self._head = packed([b"EVAL", APPEND, len(names), *names, self._identity])
-        text = token.decode() if token else None
-        return LogEnd(self._sequence, text, part_of(part), self._identity.decode())
+        self._head = packed([b"EVAL", APPEND, len(names), *names, self._identity, self._most, f"{self._age_s:.3f}"])
+        end = LogEnd(self._sequence, token.decode() if token else None, part_of(part), self._identity.decode())
+        return end._replace(before=await self._before(end, names))
+
+    async def _before(self, end: LogEnd, names: list[bytes]) -> str | None:
+        """Return the token of the entry before the last event of a snapshot, if the log ends inside that."""
+        if end.part is None or end.token is None or not _is_of_snapshot(end.token):
+            return None
+        found = await self._connection.ask("EVAL", TOKEN, len(names), *names, f"{end.sequence - end.part.number}-0")
+        return None if found is None else str(found.decode())
 
     async def _config(self, wanted: LogConfig) -> LogConfig:
         """Return what the log has, after making it if there is none."""
@@ -94,7 +102,10 @@ class RedisWriter:
         base = self._sequence
         last = self._sequence = base + len(window)
         answers = []
-        async with self._turn:
+        turn = self._turn
+        async with turn:
+            if turn is not self._turn:
+                raise LogUnreachable(f"{self._keys.shown} was opened again")
             for chunk in self._chunks(window):
                 answers.append((base + len(chunk), await self._write(chunk, base)))
                 base += len(chunk)
@@ -117,14 +128,17 @@ class RedisWriter:
         return chunks
 
     async def _write(self, window: Window, base: int) -> asyncio.Future[Any]:
-        parts = [*self._head, *packed([base, self._most, f"{self._age_s:.3f}"]), *map(_packed, window)]
-        count = len(self._head) + HEAD - 1 + ARGUMENTS * len(window)
+        mark = self._mark if any(_is_of_snapshot(message.token) for message in window) else b""
+        parts = [*self._head, *packed([base, mark]), *map(_packed, window)]
+        count = len(self._head) + 2 + ARGUMENTS * len(window)
         return await self._connection.write(count, parts)
 
     def _check(self, answer: list[Any], sequence: int) -> None:
         state, found = answer
         if state == b"gone":
             raise LogUnreachable(f"{self._keys.shown} was deleted or made anew")
+        if state == b"former":
+            raise LogUnreachable(f"{self._keys.shown} was opened by another relay, and this one is inside a snapshot")
         if state != b"ok" or found != sequence:
             raise LogUnreachable(
                 f"{self._keys.shown} ends at {found}, not where this relay goes on: another one writes"
@@ -145,10 +159,12 @@ class RedisWriter:
 
     async def check(self, sequence: int) -> None:
         """See `LogWriter`."""
-        names = self._keys.of_scripts(self._partitions)
-        answer = await self._connection.ask("EVAL", REPAIR, len(names), *names)
-        if answer[0] != self._identity or int(answer[1]) < sequence:
-            raise LogUnreachable(f"{self._keys.shown} has lost entries that it had acknowledged")
+        keys = self._keys
+        identity, found = await self._connection.ask("HMGET", keys.log, "identity", "sequence")
+        if identity != self._identity:
+            raise LogUnreachable(f"{keys.shown} was deleted or made anew")
+        if int(found) < sequence:
+            raise LogUnreachable(f"{keys.shown} ends at sequence {int(found):,}, and has acknowledged {sequence:,}")
 
     async def close(self) -> None:
         """See `LogWriter`."""
@@ -166,6 +182,10 @@ def _packed(message: Message) -> bytes:
         len(index), index, len(token), token.encode(), len(name), name, len(kind), kind.encode(), len(body), body,
         len(which), which, len(trace_raw), trace_raw,
     )  # fmt: skip
+
+
+def _is_of_snapshot(token: str) -> bool:
+    return ".s" in token
 
 
 def part_of(raw: bytes | None) -> Part | None:

@@ -12,7 +12,7 @@ from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from pgdoc import AsyncStore
-    from tests.engines import Engine
+    from tests.logs import Engine
 
 
 async def write(store: AsyncStore, first: int, last: int) -> None:

@@ -13,7 +13,7 @@ from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from pgdoc import Store
-    from tests.engines import Engine
+    from tests.logs import Engine
 
 
 def write(store: Store, first: int, last: int) -> None:
