@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import charts, page
+from bench import page
 from bench.figures import Figure
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +45,8 @@ def load(path: Path) -> Results:
 
 def publish(found: Results, folder: Path | None) -> None:
     """Write the JSON file and the charts to a folder; without one, to the documentation, with the page's tables."""
+    from bench import charts  # noqa: PLC0415 (every process that writes imports this module; matplotlib takes a second)
+
     target = folder or FOLDER
     target.mkdir(parents=True, exist_ok=True)
     (target / NAME).write_text(found.as_json())

@@ -35,7 +35,7 @@ ENVIRONMENT = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def expected(server: Server, shared_database: str) -> tuple[list[Any], list[Any]]:
     """The answers with the settings of a new server."""
     with Store(server.conninfo_for(shared_database), schema="expected", plugin=PLUGIN) as store:

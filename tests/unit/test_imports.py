@@ -7,6 +7,7 @@ circle.
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -81,8 +82,13 @@ def layer_of(module: str) -> str:
     return module.partition(".")[0]
 
 
-def imports(path: Path) -> Iterator[str]:
+@functools.cache  # several tests read each file
+def imports(path: Path) -> tuple[str, ...]:
     """Name every module that a file imports, anywhere in it; also what only the type checker sees."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

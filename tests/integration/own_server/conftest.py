@@ -51,7 +51,7 @@ def catalog(cluster: LocalServer) -> str:
 def database(cluster: LocalServer, catalog: str) -> Iterator[str]:
     """The name of a new database with the catalog and without bookmarks; the server may restart during the test."""
     with _connect_admin(cluster) as admin:
-        admin.execute(f"CREATE DATABASE test TEMPLATE {catalog}")
+        admin.execute(f"CREATE DATABASE test TEMPLATE {catalog} STRATEGY file_copy")  # as in `fix_server`
     yield "test"
     with _connect_admin(cluster) as admin:
         left = what_is_left(admin, "test")
