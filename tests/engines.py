@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import socket
@@ -16,11 +15,7 @@ from pathlib import Path
 import nats
 import nats.errors
 import nats.js.errors
-import redis
 from nats.js.api import AckPolicy, ConsumerConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 START_TIMEOUT_S = 20.0
 

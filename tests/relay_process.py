@@ -17,7 +17,6 @@ from zlib import crc32
 import pgdoc
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Iterable
     from signal import Signals
 
