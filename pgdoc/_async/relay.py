@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc._async.relay_check import check_relay
+from pgdoc._async.relay_check import check_log_of, check_relay
 from pgdoc._async.relay_session import AsyncRelaySession
 from pgdoc._async.relay_windows import Reopen
 from pgdoc._async.store import AsyncStore
 from pgdoc.database.errors import map_error
-from pgdoc.errors import ConsumerLost, InvalidInput, LogError, PgdocError, StoreClosed
+from pgdoc.errors import ConsumerLost, InvalidInput, LogError, LogRefused, PgdocError, StoreClosed
 from pgdoc.model.short_repr import short_repr
-from pgdoc.relay.engines import open_writer
+from pgdoc.relay.engines import READABLE, open_writer
 from pgdoc.relay.figures import RelayFigures
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.relay.measures import count_relay
@@ -168,6 +168,7 @@ class AsyncRelay:
 
     async def _run(self, thread: LoopThread) -> None:
         delay_s = FIRST_DELAY_S
+        await self._check_log(thread)
         while not self._stops():
             session = AsyncRelaySession(
                 self.store,
@@ -194,6 +195,17 @@ class AsyncRelay:
                 delay_s = FIRST_DELAY_S
             await self._pause(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+    async def _check_log(self, thread: LoopThread) -> None:
+        """Refuse a log that is not this relay's, before the consumer is created and keeps WAL."""
+        if self._target.engine not in READABLE:
+            return
+        try:
+            await check_log_of(self.store, self._options, self._target, thread)
+        except (PgdocError, psycopg.Error) as exc:
+            if isinstance(exc, LogRefused):
+                raise
+            logger.debug("the log was not checked: %s", exc)  # a session waits for what is away
 
     def _stops(self) -> bool:
         return self._stop_count > 0

@@ -12,17 +12,17 @@ from pgdoc.relay.config import LogConfig
 from pgdoc.relay.engines import open_reader
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.runtime.primitives import async_wait
+from pgdoc.sql import statement
 from pgdoc.workers.findings import passed, refused, warned
 from pgdoc.workers.registration import Registration
 
 if TYPE_CHECKING:
     from pgdoc._async.store import AsyncStore
-    from pgdoc.relay.log import LogInfo
     from pgdoc.relay.options import RelayOptions
     from pgdoc.relay.targets import Target
     from pgdoc.workers.findings import WorkerFinding
 
-__all__ = ["check_relay"]
+__all__ = ["check_log_of", "check_relay"]
 
 
 async def check_relay(store: AsyncStore, options: RelayOptions, log: Target) -> list[WorkerFinding]:
@@ -63,37 +63,40 @@ def _of_relay(finding: WorkerFinding) -> WorkerFinding:
 async def _log_finding(store: AsyncStore, options: RelayOptions, log: Target) -> WorkerFinding:
     thread = LoopThread("pgdoc-check")
     try:
-        reader = open_reader(log)
-        try:
-            info = await async_wait(thread.submit(reader.open()))
-        finally:
-            await async_wait(thread.submit(reader.close()))
-        cluster = await store._streams.cluster()  # noqa: SLF001 (one package)
-        return _compared(options, log, info, (cluster.system_id, cluster.database_oid or 0))
-    except LogRefused as exc:
-        if exc.reason == "missing":
-            return passed("relay-log-missing", f"{log.shown} does not exist: the relay creates it", options.consumer)
-        return refused("relay-log", str(exc), options.consumer)
+        entries = await check_log_of(store, options, log, thread)
     except PgdocError as exc:
         return refused("relay-log", str(exc), options.consumer)
     finally:
         thread.close()
+    if entries is None:
+        return passed("relay-log-missing", f"{log.shown} does not exist: the relay creates it", options.consumer)
+    return passed("relay-log", f"{log.shown} is this relay's, and has {entries:,} entries", options.consumer)
 
 
-def _compared(options: RelayOptions, log: Target, info: LogInfo, ids: tuple[int, int]) -> WorkerFinding:
-    """Return whether the log is this relay's.
+async def check_log_of(store: AsyncStore, options: RelayOptions, log: Target, thread: LoopThread) -> int | None:
+    """Check that a log is this relay's; return how many entries it has, or `None` if it does not exist.
 
     Raises:
-        LogRefused: it is not.
+        LogRefused: the log is another one.
+        LogUnreachable: its engine does not answer.
     """
+    reader = open_reader(log)
+    try:
+        info = await async_wait(thread.submit(reader.open()))
+    except LogRefused as exc:
+        if exc.reason == "missing":
+            return None
+        raise
+    finally:
+        await async_wait(thread.submit(reader.close()))
+    ((system_id, database_oid),) = await store._connections.fetch(statement("relays", "ids").encode(), [])  # noqa: SLF001
     wanted = LogConfig(
-        system_id=ids[0],
-        database_oid=ids[1],
+        system_id=system_id % (1 << 64),  # it is unsigned
+        database_oid=database_oid,
         selection=options.selection,
         format=options.format,
         partitions=options.partitions,
         consumer=options.consumer,
     )
     wanted.of_engine(limit=info.config.limit, layout=info.config.layout).check(info.config, log.shown)
-    entries = max(0, info.last - info.first + 1)
-    return passed("relay-log", f"{log.shown} is this relay's, and has {entries:,} entries", options.consumer)
+    return max(0, info.last - info.first + 1)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc._sync.relay_check import check_relay
+from pgdoc._sync.relay_check import check_log_of, check_relay
 from pgdoc._sync.relay_session import RelaySession
 from pgdoc._sync.relay_windows import Reopen
 from pgdoc._sync.store import Store
 from pgdoc.database.errors import map_error
-from pgdoc.errors import ConsumerLost, InvalidInput, LogError, PgdocError, StoreClosed
+from pgdoc.errors import ConsumerLost, InvalidInput, LogError, LogRefused, PgdocError, StoreClosed
 from pgdoc.model.short_repr import short_repr
-from pgdoc.relay.engines import open_writer
+from pgdoc.relay.engines import READABLE, open_writer
 from pgdoc.relay.figures import RelayFigures
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.relay.measures import count_relay
@@ -169,6 +169,7 @@ class Relay:
 
     def _run(self, thread: LoopThread) -> None:
         delay_s = FIRST_DELAY_S
+        self._check_log(thread)
         while not self._stops():
             session = RelaySession(
                 self.store,
@@ -195,6 +196,17 @@ class Relay:
                 delay_s = FIRST_DELAY_S
             self._pause(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+    def _check_log(self, thread: LoopThread) -> None:
+        """Refuse a log that is not this relay's, before the consumer is created and keeps WAL."""
+        if self._target.engine not in READABLE:
+            return
+        try:
+            check_log_of(self.store, self._options, self._target, thread)
+        except (PgdocError, psycopg.Error) as exc:
+            if isinstance(exc, LogRefused):
+                raise
+            logger.debug("the log was not checked: %s", exc)  # a session waits for what is away
 
     def _stops(self) -> bool:
         return self._stop_count > 0

@@ -66,7 +66,7 @@ def envelope_of(event: ChangeEvent, names: SourceNames = UNNAMED) -> bytes:
     if operation == _MESSAGE:
         content = base64.b64encode(event.to_json()).decode()
         head: dict[str, Any] = {}
-        tail: dict[str, Any] = {"message": {"prefix": getattr(event, "topic", None) or _PREFIX, "content": content}}
+        tail: dict[str, Any] = {"message": {"prefix": event.topic or _PREFIX, "content": content}}
     elif operation == "t":
         head, tail = {}, {}
     else:

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from pgdoc.relay.log import LogReader, LogRecords, LogWriter
     from pgdoc.relay.targets import Target
 
-__all__ = ["open_reader", "open_records", "open_writer"]
+__all__ = ["READABLE", "open_reader", "open_records", "open_writer"]
+
+READABLE = ("nats", "redis")
+"""The engines whose logs `RemoteStream` reads."""
 
 _READABLE = "use nats://host/STREAM or redis://host/NAME"
 

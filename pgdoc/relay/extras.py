@@ -10,13 +10,13 @@ from pgdoc.errors import MissingExtra
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["needing"]
+__all__ = ["needing_extra"]
 
 _MODULES: Final = ("nats", "redis", "confluent_kafka", "httpx")
 
 
 @contextmanager
-def needing(extra: str) -> Iterator[None]:
+def needing_extra(extra: str) -> Iterator[None]:
     """Say what to install if the block can't import the client of an engine.
 
     Raises:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidInput
 from pgdoc.relay.answers import Answer, Unanswered
-from pgdoc.relay.extras import needing
+from pgdoc.relay.extras import needing_extra
 
-with needing("webhooks"):
+with needing_extra("webhooks"):
     import httpcore
     import httpx
 

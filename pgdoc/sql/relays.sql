@@ -9,3 +9,6 @@ INSERT INTO pgdoc.relays AS r (consumer, log, identity, sequence) VALUES (%s::te
 ON CONFLICT (consumer) DO UPDATE
 SET log = excluded.log, identity = excluded.identity, sequence = excluded.sequence, changed_at = clock_timestamp()
 RETURNING true
+
+-- name: ids
+SELECT (SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidInput, LogFull, LogRefused, LogUnreachable
 from pgdoc.relay.durations import seconds_of
-from pgdoc.relay.extras import needing
+from pgdoc.relay.extras import needing_extra
 
-with needing("kafka"):
+with needing_extra("kafka"):
     from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
     from confluent_kafka.admin import AdminClient
 

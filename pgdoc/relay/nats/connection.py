@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidInput, LogRefused, LogUnreachable
 from pgdoc.relay.durations import seconds_of
-from pgdoc.relay.extras import needing
+from pgdoc.relay.extras import needing_extra
 
-with needing("nats"):
+with needing_extra("nats"):
     import nats.aio.client
     import nats.errors
     import nats.js.errors

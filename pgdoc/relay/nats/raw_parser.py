@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc.relay.extras import needing
+from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import Entry
 from pgdoc.relay.nats.stream import part_of_header
 
-with needing("nats"):
+with needing_extra("nats"):
     from nats.protocol.parser import AWAITING_CONTROL_LINE, CRLF_SIZE, Parser
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import HistoryLost, LogRefused, LogUnreachable
 from pgdoc.model.tokens import ResumeToken
-from pgdoc.relay.extras import needing
+from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import LogInfo
 from pgdoc.relay.nats.connection import CONNECTION_OPTIONS, NatsConnection, mapped
 from pgdoc.relay.nats.raw_parser import RawParser
 from pgdoc.relay.nats.stream import NatsStream, part_of_header
 from pgdoc.relay.partitions import encoded
 
-with needing("nats"):
+with needing_extra("nats"):
     import nats.js.errors
     from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
 

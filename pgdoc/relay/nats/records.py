@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import LogRefused, LogUnreachable
 from pgdoc.relay.durations import number_of
-from pgdoc.relay.extras import needing
+from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import Record
 from pgdoc.relay.nats.connection import NatsConnection, mapped
 from pgdoc.relay.nats.reader import READER_OPTIONS
 from pgdoc.relay.nats.stream import NatsStream
 
-with needing("nats"):
+with needing_extra("nats"):
     import nats.errors
     import nats.js.errors
     from nats.js.api import RetentionPolicy, StorageType, StreamConfig

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pgdoc.errors import InvalidInput, LogRefused
 from pgdoc.relay.config import LogConfig
 from pgdoc.relay.durations import number_of, seconds_of, size_of
-from pgdoc.relay.extras import needing
+from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import LogEnd
 from pgdoc.relay.messages import Part
 from pgdoc.relay.partitions import EVERY, encoded
 
-with needing("nats"):
+with needing_extra("nats"):
     import nats.js.errors
     from nats.js.api import DiscardPolicy, StorageType, StreamConfig, StreamInfo
 

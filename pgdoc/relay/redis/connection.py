@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidInput, LogFull, LogRefused, LogUnreachable
 from pgdoc.relay.durations import number_of, seconds_of
-from pgdoc.relay.extras import needing
+from pgdoc.relay.extras import needing_extra
 
-with needing("redis"):
+with needing_extra("redis"):
     import redis.exceptions
     from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
