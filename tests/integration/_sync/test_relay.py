@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgdoc import Relay, ChangeEvent
+import pytest
+
+from pgdoc import Relay, ChangeEvent, LogRefused
 from pgdoc.runtime.primitives import call
 from tests.engines import entries
 from tests.integration._sync.relays import fresh_stream, relaying, until
@@ -34,3 +36,20 @@ def test_a_log_has_each_event_once_also_when_the_relay_runs_again(
         events = [ChangeEvent.from_json(body) for _, _, body in found]
         assert [event.document_id for event in events] == [*(f"o-{n}" for n in range(50)), "o-7", "o-8"]
         assert [headers["Pgdoc-Token"] for _, headers, _ in found] == [str(event.resume_token) for event in events]
+
+
+def test_a_relay_that_is_refused_leaves_no_consumer_behind(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, consumer = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    with opened(shared_dsn, schema) as store:
+        with relaying(Relay(store, fresh_name(), url, "orders")) as relay:
+            until(lambda: relay.status().state == "relaying")
+        other = Relay(store, consumer, url, "orders", partitions=5)
+        assert [each.verdict for each in other.check() if each.id == "relay-log"] == ["wrong"]
+        with pytest.raises(LogRefused, match="another number of partitions"):
+            other.run()
+        assert consumer not in {each.name for each in store.consumers()}
+        found = {each.id: each.verdict for each in Relay(store, consumer, url, "orders").check()}
+        assert found["relay-log"] == "ok"
+        assert "wrong" not in found.values()
