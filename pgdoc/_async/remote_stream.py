@@ -25,7 +25,7 @@ from pgdoc.streams.patience import TIMEOUT_S, Patience, check_lsn
 from pgdoc.streams.status import StreamStats
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
     from pgdoc._async.checkpoint import AsyncOpenTransaction
     from pgdoc.changes.events import ChangeEvent
@@ -50,7 +50,8 @@ class AsyncRemoteStream(AsyncOpening):
 
     Args:
         url: of the log, such as `nats://host/ORDERS`.
-        *names: of collections and tables; none for all that the log has.
+        *names: of collections and tables; none for all that the log has, unless there are topics.
+        topics: also the events that applications have published under these topics, as for `store.watch`.
         where: a filter on events, as for `store.watch`.
         resume_after: a token of any stream of the same database, or an LSN.
         start: without `resume_after`: `now`, after the last event that the log has when the stream opens, or
@@ -79,6 +80,7 @@ class AsyncRemoteStream(AsyncOpening):
         self,
         url: str,
         *names: str,
+        topics: Iterable[str] | None = None,
         where: Mapping[str, Any] | None = None,
         resume_after: ResumeToken | Lsn | str | None = None,
         start: str = "now",
@@ -95,6 +97,7 @@ class AsyncRemoteStream(AsyncOpening):
             raise TypeError(f"store must be an AsyncStore, got {short_repr(store)}")
         options = RemoteOptions.checked(
             names,
+            topics=topics,
             where=where,
             resume_after=resume_after,
             start=start,
@@ -108,7 +111,7 @@ class AsyncRemoteStream(AsyncOpening):
         self._reading: SingleReading | GroupReading
         self._positions: AsyncGroupPositions | None = None
         if group is None:
-            self._delivery = RemoteDelivery(self._inbox, options.where, options.decode)
+            self._delivery = RemoteDelivery(self._inbox, options.where, options.decode, options.covers)
             self._reading = SingleReading(self._target, options, self._inbox)
         else:
             self._delivery, self._reading = self._join(group, options, lease_s=lease, needs_claim=store is not None)
@@ -129,6 +132,7 @@ class AsyncRemoteStream(AsyncOpening):
             valid_until=lambda: reading.membership.valid_until,
             identity=lambda: reading.identity,
             needs_claim=needs_claim,
+            covers=options.covers,
         )
         return delivery, reading
 

@@ -26,7 +26,7 @@ from pgdoc.streams.patience import TIMEOUT_S, Patience, check_lsn
 from pgdoc.streams.status import StreamStats
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Callable, Mapping
+    from collections.abc import Generator, Callable, Iterable, Mapping
 
     from pgdoc._sync.checkpoint import OpenTransaction
     from pgdoc.changes.events import ChangeEvent
@@ -51,7 +51,8 @@ class RemoteStream(Opening):
 
     Args:
         url: of the log, such as `nats://host/ORDERS`.
-        *names: of collections and tables; none for all that the log has.
+        *names: of collections and tables; none for all that the log has, unless there are topics.
+        topics: also the events that applications have published under these topics, as for `store.watch`.
         where: a filter on events, as for `store.watch`.
         resume_after: a token of any stream of the same database, or an LSN.
         start: without `resume_after`: `now`, after the last event that the log has when the stream opens, or
@@ -80,6 +81,7 @@ class RemoteStream(Opening):
         self,
         url: str,
         *names: str,
+        topics: Iterable[str] | None = None,
         where: Mapping[str, Any] | None = None,
         resume_after: ResumeToken | Lsn | str | None = None,
         start: str = "now",
@@ -96,6 +98,7 @@ class RemoteStream(Opening):
             raise TypeError(f"store must be an Store, got {short_repr(store)}")
         options = RemoteOptions.checked(
             names,
+            topics=topics,
             where=where,
             resume_after=resume_after,
             start=start,
@@ -109,7 +112,7 @@ class RemoteStream(Opening):
         self._reading: SingleReading | GroupReading
         self._positions: GroupPositions | None = None
         if group is None:
-            self._delivery = RemoteDelivery(self._inbox, options.where, options.decode)
+            self._delivery = RemoteDelivery(self._inbox, options.where, options.decode, options.covers)
             self._reading = SingleReading(self._target, options, self._inbox)
         else:
             self._delivery, self._reading = self._join(group, options, lease_s=lease, needs_claim=store is not None)
@@ -130,6 +133,7 @@ class RemoteStream(Opening):
             valid_until=lambda: reading.membership.valid_until,
             identity=lambda: reading.identity,
             needs_claim=needs_claim,
+            covers=options.covers,
         )
         return delivery, reading
 

@@ -247,7 +247,16 @@ def watch_command(  # noqa: PLR0913 (its options)
     refuse_names_with_tables(names, tables=tables)
     if from_relay is not None:
         refuse_store_options({"--tables": tables, "--create": create, "--consumer": consumer, "--snapshot": snapshot})
-        watch_log(from_relay, names, where=where, resume_after=resume_after, group=group, json=json, tokens=tokens)
+        watch_log(
+            from_relay,
+            names,
+            topics=topic,
+            where=where,
+            resume_after=resume_after,
+            group=group,
+            json=json,
+            tokens=tokens,
+        )
         return
     if group is not None:
         raise typer.BadParameter("a group reads a log: give --from-relay too", param_hint="'--group'")

@@ -33,6 +33,7 @@ def watch_log(  # noqa: PLR0913 (what the command line names)
     url: str,
     names: list[str],
     *,
+    topics: list[str] | None,
     where: Mapping[str, Any] | None,
     resume_after: str | None,
     group: str | None,
@@ -44,9 +45,13 @@ def watch_log(  # noqa: PLR0913 (what the command line names)
     after = None if resume_after == BEGINNING else resume_after
     with (
         invalid_where(),
-        pgdoc.RemoteStream(url, *names, where=where, resume_after=after, start=start, group=group) as stream,
+        pgdoc.RemoteStream(
+            url, *names, topics=topics, where=where, resume_after=after, start=start, group=group
+        ) as stream,
     ):
-        typer.echo(f"watching {', '.join(names) or 'all events'} of the log; Ctrl-C stops", err=True)
+        typer.echo(
+            f"watching {', '.join([*names, *(topics or ())]) or 'all events'} of the log; Ctrl-C stops", err=True
+        )
         if json:
             print_json_lines(stream)
         else:

@@ -12,6 +12,8 @@ from pgdoc.model import json_codec
 from pgdoc.model.tokens import ResumeToken
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.router import Condition
     from pgdoc.model.json_codec import JsonDecoder
@@ -29,8 +31,14 @@ class RemoteDelivery:
         passed: the token of the last entry that was delivered or left out, as text; empty before the first.
     """
 
-    def __init__(self, inbox: Inbox | AsyncInbox, where: Condition | None, decode: JsonDecoder | None) -> None:
-        self._inbox, self._where, self._decode = inbox, where, decode
+    def __init__(
+        self,
+        inbox: Inbox | AsyncInbox,
+        where: Condition | None,
+        decode: JsonDecoder | None,
+        covers: Callable[[str], bool] | None = None,
+    ) -> None:
+        self._inbox, self._where, self._decode, self._covers = inbox, where, decode, covers
         self.delivered = 0
         self.passed = ""
 
@@ -76,6 +84,8 @@ class RemoteDelivery:
         """Return the event of an entry, or `None` if it is left out."""
         body = entry.body
         if not body:
+            return None
+        if self._covers is not None and not self._covers(from_json(body).collection):
             return None
         if self._where is not None and not self._where.matches(from_json(body, json_codec.decode_comparable)):
             return None

@@ -12,7 +12,7 @@ from pgdoc.model.short_repr import short_repr
 from pgdoc.streams.options import check_buffer, make_selection, read_token
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pgdoc.changes.router import Condition
     from pgdoc.model.json_codec import JsonDecoder
@@ -32,12 +32,14 @@ class RemoteOptions:
     """What a stream of a log reads.
 
     Attributes:
-        names: of collections and tables; empty for all that the log has.
+        names: of collections, tables and topics, as events have them; empty for all that the log has.
+        covers: which of these names it is on, if `names` can't say that: for topics such as `order.*`.
         start: `now`, `beginning`, or what to resume after.
         decode: decodes the data of events; `None` for the usual function.
     """
 
     names: frozenset[str]
+    covers: Callable[[str], bool] | None
     where: Condition | None
     start: ResumeToken | Lsn | str
     buffer_size: int
@@ -49,6 +51,7 @@ class RemoteOptions:
         cls,
         names: tuple[str, ...],
         *,
+        topics: Iterable[str] | None = None,
         where: Mapping[str, Any] | None,
         resume_after: ResumeToken | Lsn | str | None,
         start: str,
@@ -67,8 +70,12 @@ class RemoteOptions:
         if resume_after is not None and start != "now":
             raise InvalidInput("resume_after says where to begin: leave out start")
         check_buffer(buffer_size, buffer_bytes)
+        selection = make_selection(names, None, tables=False, topics=topics) if names or topics is not None else None
+        wanted = frozenset() if selection is None else (selection.collections or frozenset()) | selection.topics
+        is_exact = selection is None or not (selection.collections is None or any("*" in each for each in wanted))
         return cls(
-            names=make_selection(names, None, tables=False).collections or frozenset(),
+            names=wanted if is_exact else frozenset(),
+            covers=None if is_exact or selection is None else selection.covers,
             where=None if where is None else parse_where(where),
             start=start if resume_after is None else read_token(resume_after),
             buffer_size=buffer_size,

@@ -45,8 +45,9 @@ class GroupDelivery(RemoteDelivery):
         valid_until: Callable[[], float],
         identity: Callable[[], str],
         needs_claim: bool,
+        covers: Callable[[str], bool] | None = None,
     ) -> None:
-        super().__init__(inbox, where, decode)
+        super().__init__(inbox, where, decode, covers)
         self._valid_until, self._identity, self._needs_claim = valid_until, identity, needs_claim
         # What was passed and is not acknowledged, in the order of delivery; `_first` is the ordinal of the first.
         self._waiting: deque[tuple[OwnedPartition, Entry]] = deque()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pgdoc import AsyncRelay, ChangeEvent, LogRefused
+from pgdoc import AsyncRelay, AsyncRemoteStream, ChangeEvent, LogRefused
 from pgdoc.runtime.primitives import async_call
 from tests.engines import entries
 from tests.integration._async.relays import fresh_stream, relaying, until
@@ -52,3 +52,41 @@ async def test_a_relay_that_is_refused_leaves_no_consumer_behind(
         found = {each.id: each.verdict for each in await AsyncRelay(store, consumer, url, "orders").check()}
         assert found["relay-log"] == "ok"
         assert "wrong" not in found.values()
+
+
+async def test_topics_are_relayed_in_order_with_the_changes_and_a_stream_of_the_log_selects_them(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    async with opened(shared_dsn, schema) as store:
+        relay = AsyncRelay(store, fresh_name(), url, "orders", topics=["order.*"], partitions=4)
+        async with relaying(relay):
+            await until(lambda: relay.status().state == "relaying")
+            async with store.transaction() as tx:
+                await tx["orders"].insert("o-1", {"n": 1})
+                await tx.publish("order.shipped", {"total": 1.50}, key="o-1")
+                await tx.publish("other", {})
+                await tx["orders"].delete("o-1")
+            await store.publish("order.paid", [1])
+            await until(lambda: relay.status().stored == 4)
+        found = [
+            (event.event_type, event.topic) for event in await all_of(AsyncRemoteStream(url, start="beginning"), 4)
+        ]
+        assert found == [("insert", None), ("message", "order.shipped"), ("delete", None), ("message", "order.paid")]
+        for topics, wanted in (
+            (["order.*"], ["order.shipped", "order.paid"]),
+            (["order.paid"], ["order.paid"]),
+            (["*"], ["order.shipped", "order.paid"]),
+        ):
+            events = await all_of(AsyncRemoteStream(url, topics=topics, start="beginning"), len(wanted))
+            assert [event.topic for event in events] == wanted
+        events = await all_of(AsyncRemoteStream(url, "orders", topics=["order.paid"], start="beginning"), 3)
+        assert [event.event_type for event in events] == ["insert", "delete", "message"]
+
+
+async def all_of(stream: AsyncRemoteStream, number: int) -> list[ChangeEvent]:
+    """Return so many events, and make sure that there are no more."""
+    async with stream:
+        events = [event for _ in range(number) if (event := await stream.next(timeout=20)) is not None]
+        assert await stream.next(timeout=0.3) is None
+        return events

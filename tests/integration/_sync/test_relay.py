@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pgdoc import Relay, ChangeEvent, LogRefused
+from pgdoc import Relay, RemoteStream, ChangeEvent, LogRefused
 from pgdoc.runtime.primitives import call
 from tests.engines import entries
 from tests.integration._sync.relays import fresh_stream, relaying, until
@@ -53,3 +53,39 @@ def test_a_relay_that_is_refused_leaves_no_consumer_behind(
         found = {each.id: each.verdict for each in Relay(store, consumer, url, "orders").check()}
         assert found["relay-log"] == "ok"
         assert "wrong" not in found.values()
+
+
+def test_topics_are_relayed_in_order_with_the_changes_and_a_stream_of_the_log_selects_them(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    with opened(shared_dsn, schema) as store:
+        relay = Relay(store, fresh_name(), url, "orders", topics=["order.*"], partitions=4)
+        with relaying(relay):
+            until(lambda: relay.status().state == "relaying")
+            with store.transaction() as tx:
+                tx["orders"].insert("o-1", {"n": 1})
+                tx.publish("order.shipped", {"total": 1.50}, key="o-1")
+                tx.publish("other", {})
+                tx["orders"].delete("o-1")
+            store.publish("order.paid", [1])
+            until(lambda: relay.status().stored == 4)
+        found = [(event.event_type, event.topic) for event in all_of(RemoteStream(url, start="beginning"), 4)]
+        assert found == [("insert", None), ("message", "order.shipped"), ("delete", None), ("message", "order.paid")]
+        for topics, wanted in (
+            (["order.*"], ["order.shipped", "order.paid"]),
+            (["order.paid"], ["order.paid"]),
+            (["*"], ["order.shipped", "order.paid"]),
+        ):
+            events = all_of(RemoteStream(url, topics=topics, start="beginning"), len(wanted))
+            assert [event.topic for event in events] == wanted
+        events = all_of(RemoteStream(url, "orders", topics=["order.paid"], start="beginning"), 3)
+        assert [event.event_type for event in events] == ["insert", "delete", "message"]
+
+
+def all_of(stream: RemoteStream, number: int) -> list[ChangeEvent]:
+    """Return so many events, and make sure that there are no more."""
+    with stream:
+        events = [event for _ in range(number) if (event := stream.next(timeout=20)) is not None]
+        assert stream.next(timeout=0.3) is None
+        return events
