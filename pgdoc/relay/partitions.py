@@ -27,7 +27,7 @@ def partition_of(document_id: str | None, partitions: int) -> int:
 
 def encoded(text: str) -> str:
     """Return a text in which all but letters, digits, `_` and `-` are percent-encoded: safe in subjects and headers."""
-    if text.isascii() and text.replace("_", "").replace("-", "").isalnum():
+    if text.isascii() and (text.isalnum() or text.replace("_", "").replace("-", "").isalnum()):
         return text
     # quote() leaves . and ~ alone, too
     return quote(text, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")

@@ -74,11 +74,12 @@ class Relayed:
         """Whether the consumer stands where the log ends."""
         with self.store.transaction() as tx:
             rows = tx.connection.execute("SELECT sequence FROM pgdoc.relays WHERE consumer = %s", [self.consumer])
-            return rows.fetchone() == (self.relay.status().sequence,)
+            found: tuple[Any, ...] | None = rows.fetchone()
+        return found == (self.relay.status().sequence,)
 
     def check(self, url: str = "") -> None:
         """Compare the log with what another consumer is given."""
-        account = []
+        account: list[tuple[str, bytes]] = []
         with self.store.watch("orders", consumer=self._account, auto_ack=False) as stream:
             while len(account) < self._written:
                 events = stream.next_batch(1000, timeout=30)

@@ -181,7 +181,7 @@ class NatsConnection:
             raise InvalidInput(f"{self.target.shown}: a certificate file can't be read: {exc}") from exc
         return context
 
-    def expect(self) -> tuple[bytes, asyncio.Future[bytes]]:
+    def expect(self) -> tuple[str, asyncio.Future[bytes]]:
         """Return where an answer is expected, as HPUB has it, and the future of its body.
 
         The body is empty if nobody answers on the subject of the question.
@@ -191,7 +191,7 @@ class NatsConnection:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._expected[name] = answer
         answer.add_done_callback(lambda _: self._expected.pop(name, None))
-        return f"{self._inbox}.{name} ".encode(), answer
+        return f"{self._inbox}.{name} ", answer
 
     async def _take(self, message: Msg) -> None:
         answer = self._expected.get(message.subject.rpartition(".")[2])

@@ -30,7 +30,6 @@ HEADER_ROOM: Final = 16 << 10
 _CONFIG_KEY: Final = "pgdoc-log"
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _DUPLICATE_WINDOW_S: Final = 0.1  # the least: message ids fence snapshots, and the server keeps them for that long
-_LONGEST_ID: Final = 1000  # in a subject: one of 4,096 characters ends the connection
 
 
 class StreamEnd(NamedTuple):
@@ -45,8 +44,8 @@ class StreamEnd(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _subject(stream: str, partition: int, collection: str) -> bytes:
-    return f"{stream}.{'all' if partition == EVERY else partition}.{encoded(collection)}".encode()
+def _subject(stream: str, partition: int, collection: str) -> str:
+    return f"{stream}.{'all' if partition == EVERY else partition}.{encoded(collection)}"
 
 
 class NatsStream:
@@ -56,6 +55,7 @@ class NatsStream:
         name: of the stream.
         shown: for messages.
         layout: how its subjects are named.
+        has_ids: whether subjects end with the document's id.
     """
 
     def __init__(self, target: Target, connection: NatsConnection) -> None:
@@ -65,19 +65,16 @@ class NatsStream:
             )
         self.name, self.shown = target.name, f'the stream "{target.name}" of {target.shown}'
         self._target, self._connection = target, connection
-        self._has_ids = target.options.get("subjects", "partition") == "id"
+        self.has_ids = target.options.get("subjects", "partition") == "id"
         if target.options.get("when_full", "stop") not in ("stop", "forget"):
             raise InvalidInput(f"when_full in {target.shown} must be stop or forget")
         if target.options.get("subjects", "partition") not in ("partition", "id"):
             raise InvalidInput(f"subjects in {target.shown} must be partition or id")
-        self.layout = "partition.collection.id" if self._has_ids else "partition.collection"
+        self.layout = "partition.collection.id" if self.has_ids else "partition.collection"
 
-    def subject(self, partition: int, collection: str, document_id: str | None) -> bytes:
-        """Return the subject of an event: `<stream>.<partition or all>.<collection>[.<id>]`."""
-        subject = _subject(self.name, partition, collection)
-        if not self._has_ids or document_id is None:
-            return subject
-        return b"%b.%b" % (subject, encoded(document_id)[:_LONGEST_ID].encode() or b"%")
+    def subject(self, partition: int, collection: str) -> str:
+        """Return the subject of an event: `<stream>.<partition or all>.<collection>`, to which the id may be added."""
+        return _subject(self.name, partition, collection)
 
     async def find(self) -> StreamInfo | None:
         """Return what the server knows of the stream; `None` if there is none."""

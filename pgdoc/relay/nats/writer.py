@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.errors import LogFull, LogRefused, LogUnreachable
 from pgdoc.relay.durations import seconds_of
 from pgdoc.relay.nats.connection import CONNECTION_OPTIONS, NatsConnection
-from pgdoc.relay.nats.stream import HEADER_ROOM, NatsStream, is_of_snapshot
+from pgdoc.relay.nats.stream import HEADER_ROOM, NatsStream
 from pgdoc.relay.partitions import encoded
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ _ACK_S: Final = 10.0
 _FULL: Final = {10002, 10023, 10028, 10047, 10077, 10122}
 """Limits of the account, the server or the stream: resources, memory, storage, bytes or messages."""
 _TOO_LARGE: Final = 10054
-_LONGEST_HEADER_ID: Final = 512
+_LONGEST_HEADER_ID: Final = 2000  # encoded; a longer one stands in the body alone
+_LONGEST_ID: Final = 1000  # in a subject: one of 4,096 characters ends the connection
 
 
 @lru_cache(maxsize=4096)
-def _shared_headers(kind: str, collection: str) -> bytes:
-    return f"Pgdoc-Type: {kind}\r\nPgdoc-Collection: {encoded(collection)}\r\n".encode()
+def _shared_headers(kind: str, collection: str) -> str:
+    return f"Pgdoc-Type: {kind}\r\nPgdoc-Collection: {encoded(collection)}\r\n"
 
 
 class NatsWriter:
@@ -120,9 +121,12 @@ class NatsWriter:
 
     def _write(self, window: Window, base: int) -> asyncio.Future[bytes]:
         """Write the messages; the future has the server's answer to the last."""
-        frames = [self._frame(message, base + number) for number, message in enumerate(window[:-1])]
         reply, answer = self._connection.expect()
-        frames.append(self._frame(window[-1], base + len(window) - 1, reply))
+        frames: list[bytes] = []
+        for message in window[:-1]:
+            self._add_frame(frames, message, base, "")
+            base += 1
+        self._add_frame(frames, window[-1], base, reply)
         self._connection.write(b"".join(frames))
         return answer
 
@@ -152,31 +156,32 @@ class NatsWriter:
             raise LogRefused(text, reason="config")
         raise LogUnreachable(text)
 
-    def _frame(self, message: Message, expected: int, reply: bytes = b"") -> bytes:
-        """Return a message as the protocol has it: HPUB."""
+    def _add_frame(self, frames: list[bytes], message: Message, expected: int, reply: str) -> None:
+        """Add a message as the protocol has it: HPUB. All of its headers are ASCII."""
         partition, collection, document_id, kind, token, body, part, traceparent = message
-        head = b"NATS/1.0\r\nNats-Expected-Last-Sequence: %d\r\nPgdoc-Token: %b\r\n%b" % (
-            expected,
-            token.encode(),
-            _shared_headers(kind, collection),
-        )
-        if document_id is not None and len(document_id) <= _LONGEST_HEADER_ID:
-            head += b"Pgdoc-Id: %b\r\n" % encoded(document_id).encode()
+        subject, shared = self._stream.subject(partition, collection), _shared_headers(kind, collection)
+        rare = ""
+        if document_id is not None:
+            safe_id = encoded(document_id)
+            if self._stream.has_ids:
+                subject = f"{subject}.{safe_id[:_LONGEST_ID] or '%'}"
+            if len(safe_id) <= _LONGEST_HEADER_ID:
+                shared = f"{shared}Pgdoc-Id: {safe_id}\r\n"
         if part is not None:
-            head += b"Pgdoc-Part: %d/%d\r\n" % part
+            rare = f"Pgdoc-Part: {part.number}/{part.total}\r\n"
         if traceparent is not None:
-            head += b"traceparent: %b\r\n" % traceparent.encode()
-        if is_of_snapshot(token):
-            head += self._fence(expected)
-        subject = self._stream.subject(partition, collection, document_id)
-        size = len(head) + 2
-        return b"HPUB %b %b%d %d\r\n%b\r\n%b\r\n" % (subject, reply, size, size + len(body), head, body)
+            rare += f"traceparent: {traceparent}\r\n"
+        if ".s" in token:  # is_of_snapshot, without a call
+            rare += self._fence(expected)
+        head = f"NATS/1.0\r\nNats-Expected-Last-Sequence: {expected}\r\nPgdoc-Token: {token}\r\n{shared}{rare}\r\n"
+        size = len(head)
+        frames += (f"HPUB {subject} {reply}{size} {size + len(body)}\r\n{head}".encode(), body, b"\r\n")
 
-    def _fence(self, expected: int) -> bytes:
+    def _fence(self, expected: int) -> str:
         """Return the headers by which a message of a snapshot follows one of this writer, or the one it has found."""
         before, self._last_id = self._last_id, f"{self._mark}-{expected + 1}"
         fence = f"Nats-Expected-Last-Msg-Id: {before}\r\n" if before else ""
-        return f"{fence}Nats-Msg-Id: {self._last_id}\r\n".encode()
+        return f"{fence}Nats-Msg-Id: {self._last_id}\r\n"
 
     async def check(self, sequence: int) -> None:
         """See `LogWriter`."""
