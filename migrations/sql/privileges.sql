@@ -1,8 +1,8 @@
 -- Who needs what of the schema pgdoc:
 --
 -- reader    to SELECT alembic_version, and to execute what computes (IMMUTABLE): filters call it.
--- writer    the same: indexes and updates call it. To publish events of its own, INSERT on the columns topic, key and payload
---           of messages.
+-- writer    the same: indexes and updates call it. To publish events of its own, EXECUTE on publish(text, jsonb, text), or
+--           INSERT on the columns topic, key and payload of messages.
 -- creator   EXECUTE on enter_collection, besides CREATE on the schema; and on the functions of the triggers, which it
 --           attaches. The other functions that act on a table have only the rights of their caller.
 -- team      EXECUTE on enter_table, to let streams watch tables that it owns.
@@ -30,7 +30,7 @@ BEGIN
     SELECT found.signature, found.is_wanted
     FROM (
       SELECT p.oid::regprocedure AS signature,
-        p.provolatile IN ('i', 's') AND NOT p.prosecdef OR p.proname IN (
+        p.provolatile IN ('i', 's') AND NOT p.prosecdef OR NOT (p.proname = 'publish' AND p.prosecdef) AND p.proname IN (
           'set_metadata', 'create_collection', 'drop_collection', 'rename_collection', 'register', 'unregister', 'lock_table',
           'lock_followed', 'equip_collection', 'add_table', 'remove_table', 'leave_table', 'read_table', 'lock_patiently',
           'withdraw', 'restore_identity', 'set_max_size', 'set_json_schema', 'publish', 'publish_messages', 'follow_own_ddl', 'before_update', 'refuse_insert',

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.messages import message_error, message_params, message_statement, not_published
+from pgdoc.crud.messages import message_error, message_params, message_statement
 
 if TYPE_CHECKING:
     from pgdoc._async.session import AsyncSession
@@ -22,8 +22,6 @@ async def publish_message(session: AsyncSession, topic: str, payload: Any, key: 
     metadata = session.metadata_message()
     query = message_statement(with_metadata=metadata is not None)
     try:
-        rows = await session.fetch(query, params if metadata is None else [metadata, *params])
+        await session.fetch(query, params if metadata is None else [metadata, *params])
     except psycopg.Error as exc:
         raise message_error(exc, topic, session.caller, in_transaction=session.in_transaction) from exc
-    if not rows:
-        raise not_published(topic)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.messages import message_error, message_params, message_statement, not_published
+from pgdoc.crud.messages import message_error, message_params, message_statement
 
 if TYPE_CHECKING:
     from pgdoc._sync.session import Session
@@ -23,8 +23,6 @@ def publish_message(session: Session, topic: str, payload: Any, key: DocumentId 
     metadata = session.metadata_message()
     query = message_statement(with_metadata=metadata is not None)
     try:
-        rows = session.fetch(query, params if metadata is None else [metadata, *params])
+        session.fetch(query, params if metadata is None else [metadata, *params])
     except psycopg.Error as exc:
         raise message_error(exc, topic, session.caller, in_transaction=session.in_transaction) from exc
-    if not rows:
-        raise not_published(topic)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.database.errors import map_error
-from pgdoc.errors import DatabaseError, DocumentTooLarge, InvalidDocument
+from pgdoc.errors import DocumentTooLarge, InvalidDocument
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode_value
 from pgdoc.model.sizes import DEFAULT_MAX_SIZE
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.values import Encoder
 
-__all__ = ["message_error", "message_params", "message_statement", "not_published"]
+__all__ = ["message_error", "message_params", "message_statement"]
 
 _TOO_LARGE: Final = "pgdoc_payload"
 """The check of the table, see `0013_messages.sql`."""
@@ -49,7 +49,7 @@ def message_params(topic: Any, payload: Any, key: DocumentId | None, encoder: En
     text = encode_value(payload, "payload", encoder)
     if len(text) > DEFAULT_MAX_SIZE:
         raise _too_large(name, len(text))
-    return [name, _check_key(key), text.decode()]
+    return [name, text.decode(), _check_key(key)]
 
 
 def _check_key(key: Any) -> str | None:
@@ -67,14 +67,6 @@ def message_error(exc: psycopg.Error, topic: str, caller: Caller, *, in_transact
         return _too_large(topic, None)
     subject = titled(topic_name(topic))
     return map_error(exc, subject, in_transaction=in_transaction, rights=caller.to_publish())
-
-
-def not_published(topic: str) -> DatabaseError:
-    """Return the error for an event that the server accepted without writing its row."""
-    return DatabaseError(
-        f"{titled(topic_name(topic))}: the event was not published, because a trigger or rule of pgdoc.messages drops "
-        "its row: let the catalog's owner remove it"
-    )
 
 
 def _too_large(topic: str, size: int | None) -> DocumentTooLarge:

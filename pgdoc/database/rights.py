@@ -28,7 +28,7 @@ _WORKER_TABLES: Final = ("pgdoc.handlers", _LETTERS)
 STREAMER_TABLES: Final = (*CONSUMER_TABLES, *_WORKER_TABLES, "pgdoc.relays", "pgdoc.group_positions")
 """The tables that `pgdoc grant --as streamer` covers: those, and the tables that roles with workers or relays write."""
 
-MESSAGE_RIGHTS: Final = "INSERT (topic, key, payload) ON TABLE pgdoc.messages"
+MESSAGE_RIGHTS: Final = "EXECUTE ON FUNCTION pgdoc.publish(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text)"
 """What a role needs to publish events of its own."""
 
 _DEFAULT_SCHEMA: Final = "docs"

@@ -30,7 +30,7 @@ _NO_TOPIC: Final = topic_name("")
 
 _TEXT: Final = ord("t")
 _size: Final = struct.Struct(">I").unpack_from
-_TOPIC: Final = re.compile(rb'"columns":\[\{"name":"id","value":\d+\},\{"name":"topic","value":"([A-Za-z0-9_.-]+)"\}')
+_TOPIC: Final = re.compile(rb'"columns":\[\{"name":"id","value":-?\d+\},\{"name":"topic","value":"([A-Za-z0-9_.-]+)"\}')
 
 
 def wal2json_name(frame: bytes) -> str:

@@ -23,9 +23,7 @@ WITH "pgdoc metadata" AS MATERIALIZED (SELECT pg_logical_emit_message(true, 'pgd
 SELECT pg_logical_emit_message(true, 'pgdoc', %s)
 
 -- name: publish
--- A trigger of the table deletes the row at once: its INSERT is the event.
-{with_metadata} INSERT INTO pgdoc.messages (topic, key, payload) SELECT %s::text, %s::text, %s::jsonb {from_metadata}
-RETURNING true
+{with_metadata} SELECT pgdoc.publish(%s::text, %s::jsonb, %s::text) {from_metadata}
 
 -- name: insert
 {with_metadata} INSERT INTO {table} (id, data) SELECT %s, %s::jsonb {from_metadata} WHERE {guard}

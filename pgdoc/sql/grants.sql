@@ -36,8 +36,7 @@ SELECT r.rolsuper AS is_superuser, r.rolcanlogin AS can_login, r.rolbypassrls AS
   (SELECT bool_and(has_table_privilege(r.oid, to_regclass(wanted.name)::oid, needed.privilege))
      FROM unnest(%(tables)s::text[]) AS wanted(name),
        unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed(privilege)) AS writes_consumers,
-  (SELECT bool_and(has_column_privilege(r.oid, to_regclass('pgdoc.messages')::oid, needed.name, 'INSERT'))
-     FROM unnest(ARRAY['topic', 'key', 'payload']) AS needed(name)) AS publishes,
+  has_function_privilege(r.oid, to_regprocedure('pgdoc.publish(text, jsonb, text)')::oid, 'EXECUTE') AS publishes,
   coalesce((SELECT pg_has_role(n.nspowner, r.oid, 'USAGE') FROM pg_namespace n WHERE n.nspname = 'pgdoc'::name), false) AS is_published_for,
   coalesce((SELECT pg_has_role(r.oid, n.nspowner, 'MEMBER') FROM pg_namespace n WHERE n.nspname = 'pgdoc'::name), false) AS acts_as_catalog_owner
 FROM pg_roles r WHERE r.rolname = %(role)s::name

@@ -130,11 +130,12 @@ def make_selection(
     Collections and tables by their names; `*` among them stands for all collections, as no names do where there are no
     topics. With `tables`, also all watched tables.
     """
-    names, selected = set(names), check_topics(topics)
+    names, selected = tuple(names), check_topics(topics)
     has_all = EVERY_COLLECTION in names or tables or not (names or selected)
     checked = frozenset(
         check_table(name) if isinstance(name, str) and is_table_name(name) else check_name(name, "collection")
-        for name in names - {EVERY_COLLECTION}
+        for name in names
+        if name != EVERY_COLLECTION
     )
     if checked and tables:
         raise ValueError("tables=True stands for all collections and watched tables: leave out the names, or tables")

@@ -18,7 +18,11 @@ ROW = """{"topic": "order.shipped", "key": "k", "payload": "{}"}"""
 
 
 def grant(db: SharedDatabase, role: str) -> None:
-    db.connect().execute(f"GRANT INSERT (topic, key, payload) ON pgdoc.messages TO {db.roles[role]}".encode())
+    for right in (
+        "EXECUTE ON FUNCTION pgdoc.publish(text, jsonb, text)",
+        "INSERT (topic, key, payload) ON pgdoc.messages",
+    ):
+        db.connect().execute(f"GRANT {right} TO {db.roles[role]}".encode())
 
 
 def take(stream: ChangeStream, count: int) -> list[ChangeEvent]:
@@ -43,9 +47,7 @@ def test_a_role_without_the_grant_publishes_nothing(db: SharedDatabase, role: st
     ):
         with pytest.raises(psycopg.Error):
             connection.execute(statement.encode())
-    with pytest.raises(
-        DatabaseError, match=r"GRANT INSERT \(topic, key, payload\) ON TABLE pgdoc.messages TO .* --as writer"
-    ):
+    with pytest.raises(DatabaseError, match=r"GRANT EXECUTE ON FUNCTION pgdoc.publish\(.*\) TO .* --as writer"):
         db.store(role).publish("order.shipped", {})
 
 

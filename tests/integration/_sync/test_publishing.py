@@ -336,5 +336,15 @@ def test_a_trigger_that_drops_the_row_is_an_error(dsn: str) -> None:
         owner.execute("CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
         owner.execute("CREATE TRIGGER no BEFORE INSERT ON pgdoc.messages FOR EACH ROW EXECUTE FUNCTION public.no()")
     with Store(dsn) as store:
-        with pytest.raises(DatabaseError, match="was not published, because a trigger or rule"):
+        with pytest.raises(DatabaseError, match=r"a trigger of pgdoc\.messages drops the event"):
             store.publish("a", {})
+
+
+def test_serializable_transactions_can_publish_at_the_same_time(own_schema: dict[str, Any], topic: str) -> None:
+    with Store(**own_schema) as store, store.watch(topics=[topic]) as stream:
+        one, other = (store.transaction(isolation="serializable") for _ in range(2))
+        with one, other:
+            for number in range(3):
+                one.publish(topic, number)
+                other.publish(topic, number)
+        assert [event.payload for event in take(stream, 6)] == [0, 1, 2] * 2

@@ -53,6 +53,8 @@ def event(
         (event("update", {"": 1}, {"": 2}), 'update   books/b-1  "" 1 → 2'),
         (event("update", {"a.b": [1, 2]}, {"a.b": [1]}), "update   books/b-1  a.b cut to 1 element"),
         (event("update", {"a": [{"0": 1}]}, {"a": [{"0": 2}]}), "update   books/b-1  a.0.0 1 → 2"),
+        (replace(event("message"), topic="book.sold", payload={"n": 1}), 'message  book.sold/b-1  {"n":1}'),
+        (replace(event("message"), topic="book.sold", document_id=None), "message  book.sold  null"),
         (event("replace", {"n": 1}, {"n": 2}), "replace  books/b-1  n 1 → 2"),
         (event("delete", {}, user="ann", request=17), "delete   books/b-1  {}  by ann  request=17"),
         (replace(event("truncate"), document_id=None), "truncate books"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pgdoc.database.grants import PURPOSES, GrantFacts, plan_grant, read_facts
-from pgdoc.database.rights import STREAMER_TABLES
+from pgdoc.database.rights import MESSAGE_RIGHTS, STREAMER_TABLES
 from pgdoc.errors import CatalogMissing, DatabaseError
 
 NOTHING = {
@@ -94,18 +94,16 @@ def test_a_writer_who_reads_already_gets_what_is_missing():
     assert statements("writer", found) == [
         'GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE "docs"."a" TO "r"',
         f'ALTER DEFAULT PRIVILEGES FOR ROLE "app" IN SCHEMA "docs" GRANT {ALL} ON TABLES TO "r"',
-        'GRANT INSERT (topic, key, payload) ON TABLE pgdoc.messages TO "r"',
+        f'GRANT {MESSAGE_RIGHTS} TO "r"',
     ]
     assert statements("reader", found) == []
 
 
 def test_only_the_catalogs_owner_or_a_superuser_is_asked_to_let_a_writer_publish():
     other = {"grantor": "boss", "grantor_is_superuser": False}
-    assert not [text for text in statements("writer", facts(other)) if "messages" in text]
-    assert 'run GRANT INSERT (topic, key, payload) ON TABLE pgdoc.messages TO "r" as role "postgres"' in notes(
-        "writer", facts(other)
-    )
-    assert "messages" not in notes("writer", facts(other, {"publishes": True}))
+    assert not [text for text in statements("writer", facts(other)) if "publish" in text]
+    assert f'run GRANT {MESSAGE_RIGHTS} TO "r" as role "postgres"' in notes("writer", facts(other))
+    assert "publish" not in notes("writer", facts(other, {"publishes": True}))
 
 
 def test_a_streamer_gets_replication_first_and_the_tables_of_consumers_last():

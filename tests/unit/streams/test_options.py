@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from pgdoc.errors import HistoryLost, InvalidResumeToken
+from pgdoc.changes.router import Selection
+from pgdoc.errors import HistoryLost, InvalidName, InvalidResumeToken
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.replication.checks import check_position, check_published
 from pgdoc.replication.source import Cluster
-from pgdoc.streams.options import check_buffer, read_token
+from pgdoc.streams.options import check_buffer, make_selection, read_token
 from pgdoc.streams.status import plugin_reason
 
 ORIGIN = Cluster(7421, 3, ((1, 1000), (2, 2000)))
@@ -96,3 +99,24 @@ def test_a_buffer_that_could_hold_nothing_is_refused(name, sizes):
     with pytest.raises(ValueError, match=name):
         check_buffer(*sizes)
     check_buffer(1, 1)
+
+
+def test_a_stream_is_on_names_topics_or_all_collections() -> None:
+    assert make_selection((), None, tables=False) == Selection()
+    assert make_selection(["*"], None, tables=False) == Selection()
+    assert make_selection((), None, tables=False, topics=["a.*"]) == Selection(
+        frozenset(), topics=frozenset({"topic:a.*"})
+    )
+    mixed = make_selection(["orders", "s.t"], None, tables=False, topics=["a"])
+    assert mixed == Selection(frozenset({"orders", "s.t"}), topics=frozenset({"topic:a"}))
+    everything = make_selection((), None, tables=True, topics=["a"])
+    assert everything == Selection(with_tables=True, topics=frozenset({"topic:a"}))
+    for names, tables in ((["*", "orders"], False), (["orders"], True)):
+        with pytest.raises(ValueError, match="leave out"):
+            make_selection(names, None, tables=tables)
+
+
+@pytest.mark.parametrize("name", [["orders"], 5, None, "no name", "topic:a", "topic:a.b"])
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    with pytest.raises(InvalidName):
+        make_selection([name], None, tables=False)

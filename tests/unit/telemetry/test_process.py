@@ -27,6 +27,9 @@ from pgdoc.telemetry.process import PROCESS_METRICS, Gathering, values_now
         (Selection(frozenset({"orders"})), "orders"),
         (Selection(frozenset({"b", "a", "public.c"})), "a,b,public.c"),
         (Selection(frozenset("abcdef")), "a,b,c,+3"),
+        (Selection(frozenset(), topics=frozenset({"topic:order.*"})), "topic:order.*"),
+        (Selection(None, topics=frozenset({"topic:a"})), "*,topic:a"),
+        (Selection(frozenset({"orders"}), topics=frozenset({"topic:a", "topic:b"})), "orders,topic:a,topic:b"),
     ],
 )
 def test_a_stream_is_named_after_what_it_is_on(selection, name):

@@ -118,3 +118,16 @@ def test_each_kind_of_worker_takes_its_kind_of_function() -> None:
         check_handler(coroutine)
     with pytest.raises(TypeError, match="got the function function; Worker takes plain functions"):
         async_check_handler(function)
+
+
+def test_a_handler_of_topics_gets_their_events_and_no_others() -> None:
+    found = registered(lambda event: event, topics=["order.*"])
+    assert found.selection.collections == frozenset()
+    assert found.described == "<lambda>(event) on topic order.*, batches of 100, 5 retries, then continue"
+    mixed = registered(lambda event: event, "users", topics=["order.*", "a"], name="mixed")
+    assert mixed.described.startswith("mixed(event) on users, topic order.*, topic a, ")
+    everything = registered(lambda event: event, "*", topics=["a"], name="all")
+    assert everything.described.startswith("all(event) on all collections, topic a, ")
+    for name, wanted in (("topic:order.shipped", True), ("topic:order", False), ("orders", False)):
+        assert found.selection.covers(name) == wanted
+        assert everything.selection.covers(name) == (name == "orders")
