@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench import machine
 from bench.arguments import parser_of, positive
 from bench.figures import compare, in_turns, table
-from bench.harness import PLUGINS, flush, seconds, started, wal_end
+from bench.harness import PLUGINS, flush, seconds, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pgdoc
     from bench.figures import Figure
     from bench.harness import Bench, Site
+    from pgdoc import ResumeToken
 
 PLAIN = "no partitions"
 KINDS = {PLAIN: None, "1 partition": 1, "16 partitions": 16, "256 partitions": 256}
@@ -90,7 +91,7 @@ def measure(on: pgdoc.Collection, number: int) -> dict[str, float]:
 
 def streams(bench: Bench, site: Site) -> Iterator[Figure]:
     changes = bench.size(50_000, 1_000)
-    waiting: dict[str, tuple[Any, int]] = {}
+    tokens: dict[str, ResumeToken] = {}
     for kind in KINDS:
         on = site.stores["wal2json"][name_of(kind)]
         with on.watch() as stream:
@@ -106,16 +107,16 @@ def streams(bench: Bench, site: Site) -> Iterator[Figure]:
             END LOOP; END $do$"""
             connection.execute(block.encode())
             flush(connection)
-            waiting[kind] = token, wal_end(connection)
+        tokens[kind] = token
     total = changes // 200 * 200
     for plugin in PLUGINS:
-        ways = {kind: partial(rate, site.stores[plugin][name_of(kind)], waiting[kind][0], total) for kind in KINDS}
+        ways = {kind: partial(rate, site.stores[plugin][name_of(kind)], tokens[kind], total) for kind in KINDS}
         rounds = in_turns(bench.rounds(), ways)
         values = {f"{plugin}, {kind}": turns for kind, turns in rounds.items()}
         yield from compare("stream", values, f"{plugin}, {PLAIN}", "changes/s")
 
 
-def rate(on: pgdoc.Collection, token: Any, total: int) -> float:
+def rate(on: pgdoc.Collection, token: ResumeToken, total: int) -> float:
     """Return the changes per second of a stream whose loop reads each document's id."""
     with on.watch(resume_after=token) as stream:
 
