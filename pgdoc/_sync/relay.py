@@ -54,7 +54,7 @@ class Relay:
         partitions: into how many partitions the documents are divided, for groups of readers. A log keeps the number it
             began with.
         on_lost: what to do when the log lacks events that PostgreSQL no longer keeps, for example because it was put
-            back to an older copy: `raise`, or `continue` without them.
+            back to an older copy, or when an event can't be written as JSON: `raise`, or `continue` without them.
 
     Raises:
         TypeError: `store` is not an `Store`.

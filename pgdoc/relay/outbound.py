@@ -10,7 +10,7 @@ from pgdoc.relay.messages import Message, after_parts, parts_of
 from pgdoc.relay.partitions import partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.model.tokens import ResumeToken
@@ -30,10 +30,19 @@ class Outbound:
 
     Args:
         limit: the most bytes of a message's body.
+        leave_out: is called with the error of an event that can't be written as JSON, and leaves it out; without it,
+            the error is raised.
     """
 
-    def __init__(self, beginning: Beginning, *, partitions: int, limit: int) -> None:
-        self._partitions, self._limit = partitions, limit
+    def __init__(
+        self,
+        beginning: Beginning,
+        *,
+        partitions: int,
+        limit: int,
+        leave_out: Callable[[UnreadableDocument], None] | None = None,
+    ) -> None:
+        self._partitions, self._limit, self._leave_out = partitions, limit, leave_out
         self._part = beginning.part
         self._skip_to: ResumeToken | None = beginning.skip_to
         self._skip_count = beginning.skip_count
@@ -61,10 +70,13 @@ class Outbound:
         for event in events:
             try:
                 made = self._lacking(event) if self.is_skipping else self._made(event)
-            except UnreadableDocument:
-                if last is not None:
-                    yield window, last
-                raise
+            except UnreadableDocument as exc:
+                if self._leave_out is None:
+                    if last is not None:
+                        yield window, last
+                    raise
+                self._leave_out(exc)
+                made = []
             at = 0
             while at < len(made):
                 if size >= WINDOW_BYTES:
