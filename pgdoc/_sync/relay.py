@@ -36,6 +36,7 @@ __all__ = ["Relay"]
 logger = logging.getLogger("pgdoc.relay")
 
 PARTITIONS = 16
+SHUTDOWN_S = 10.0
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 5.0
 _POLL_S = 0.1
@@ -59,9 +60,7 @@ class Relay:
         partitions: into how many partitions the documents are divided, for groups of readers. A log keeps the number it
             began with.
         on_lost: what to do when the log lacks events that PostgreSQL no longer keeps, for example because it was put
-            back to an older copy: `raise`, or `continue` without them.
-        shutdown_timeout: how many seconds the engine may take to acknowledge what was sent when the relay stops. What
-            it has not acknowledged then is looked for, and sent if it is missing, by the next relay.
+            back to an older copy, or when an event can't be written as JSON: `raise`, or `continue` without them.
 
     Raises:
         TypeError: `store` is not an `Store`.
@@ -83,12 +82,11 @@ class Relay:
         format: str = "pgdoc",  # noqa: A002 (the name in the contract)
         partitions: int = PARTITIONS,
         on_lost: str = "raise",
-        shutdown_timeout: float = 10.0,
     ) -> None:
         if not isinstance(store, Store):
             raise TypeError(f"store must be an Store, got {short_repr(store)}")
         self.store = store
-        self.shutdown_timeout = shutdown_timeout
+        self.shutdown_timeout = SHUTDOWN_S
         self._target = Target.parse(to)
         if self._target.engine == "webhook":
             raise InvalidInput(f"{self._target.shown} is not a log: send events to it with WebhookRelay")

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pgdoc._sync.store import Store
     from pgdoc._sync.stream import ChangeStream
     from pgdoc._sync.transaction import Transaction
-    from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.relay.figures import RelayFigures
     from pgdoc.relay.log import LogEnd, LogWriter
@@ -145,7 +144,10 @@ class RelaySession:
         if options.format != "pgdoc":
             names = SourceNames(options.consumer, database_of(self._store._conninfo), self._store._schema)  # noqa: SLF001
             encode = format_named(options.format, names).encode
-        return Outbound(beginning, partitions=options.partitions, limit=self._writer.limit, encode=encode)
+        leave_out = self._leave_out if options.on_lost == "continue" else None
+        return Outbound(
+            beginning, partitions=options.partitions, limit=self._writer.limit, encode=encode, leave_out=leave_out
+        )
 
     def _beginning(self, end: LogEnd, stored: StoredEnd | None, consumer: Consumer) -> Beginning:
         """Return where to go on.
@@ -167,11 +169,11 @@ class RelaySession:
                 return beginning._replace(skip_to=token_at(left_at, consumer.ids), part=None)
         return beginning
 
-    def _leave_out(self, gap: LogGap) -> None:
+    def _leave_out(self, error: LogGap | UnreadableDocument) -> None:
         """Go on without what is lost, or raise the error."""
         if self._options.on_lost != "continue":
-            raise gap
-        logger.error("%s: leaving out what is lost: %s", self._log, gap)
+            raise error
+        logger.error("%s: leaving out what is lost: %s", self._log, error)
 
     def _follow_snapshot(self, consumer: Consumer, beginning: Beginning) -> None:
         """Let a consumer with a snapshot go on exactly where the log ends: read again, it would be another snapshot.
@@ -239,20 +241,19 @@ class RelaySession:
             try:
                 self._windows.send(events, mark_of)
             except UnreadableDocument as exc:
-                self._end_at(exc, events, consumer)
+                self._end_at(exc, consumer)
             self._windows.land(IN_FLIGHT - 1)
             self._confirm(consumer)
         self._windows.land(0)
         self._confirm(consumer, is_last=True)
 
-    def _end_at(self, error: UnreadableDocument, events: list[ChangeEvent], consumer: Consumer) -> None:
+    def _end_at(self, error: UnreadableDocument, consumer: Consumer) -> None:
         """Raise the error for an event that can't be sent, after what comes before it is stored."""
         self._windows.land(0)
         self._confirm(consumer, is_last=True)
-        lsn = next((each.resume_token.lsn for each in events if each.document_id == error.document_id), None)
         raise UnreadableDocument(
-            f"{error}. The relay has sent everything before it, and can't go on. To pass its transaction, run: "
-            f"pgdoc consumers skip {consumer.name} {lsn}",
+            f"{error}. The relay has sent everything before it, and can't go on; to leave it out, relay with "
+            "on_lost='continue'",
             collection=error.collection,
             document_id=error.document_id,
         ) from error

@@ -31,6 +31,8 @@ class Outbound:
     Args:
         limit: the most bytes of a message's body.
         encode: writes an event in the log's format; `None` for pgdoc's own.
+        leave_out: is called with the error of an event that can't be written as JSON, and leaves it out; without it,
+            the error is raised.
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class Outbound:
         partitions: int,
         limit: int,
         encode: Callable[[ChangeEvent], bytes] | None = None,
+        leave_out: Callable[[UnreadableDocument], None] | None = None,
     ) -> None:
-        self._partitions, self._limit, self._encode = partitions, limit, encode
+        self._partitions, self._limit, self._encode, self._leave_out = partitions, limit, encode, leave_out
         self._part = beginning.part
         self._skip_to: ResumeToken | None = beginning.skip_to
         self._skip_count = beginning.skip_count
@@ -69,10 +72,13 @@ class Outbound:
         for event in events:
             try:
                 made = self._lacking(event) if self.is_skipping else self._made(event)
-            except UnreadableDocument:
-                if last is not None:
-                    yield window, last
-                raise
+            except UnreadableDocument as exc:
+                if self._leave_out is None:
+                    if last is not None:
+                        yield window, last
+                    raise
+                self._leave_out(exc)
+                made = []
             at = 0
             while at < len(made):
                 if size >= WINDOW_BYTES:

@@ -5,7 +5,8 @@ checks that for every message, so the stream is a prefix of what the relay sends
 write the same next message. Only the last message of a window asks for an acknowledgement.
 
 A snapshot that is read again is another one. So each of its messages also names the message before it, by an id with
-the writer's own mark: what a former writer has still on its way can't get between those of its successor.
+the writer's own mark: what a former writer has still on its way can't get between those of its successor. Only a stream
+with one replica: nats-server 2.15 never answers such a message in a stream with three.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class NatsWriter:
         self.limit = 0
         # Of the loop: what each opening sets anew. `_sequence` is that of the last message that was sent.
         self._identity, self._sequence, self._ended_at = "", -1, -1
-        self._is_stuck = False
+        self._is_stuck = self._is_fenced = False
         self._mark, self._last_id = "", ""  # of this opening, and the id of the stream's last message
         self._turn = asyncio.Lock()  # of windows, which are written one after the other
 
@@ -85,7 +86,7 @@ class NatsWriter:
             )
         self.limit = found.limit
         end, last_id = await stream.end(info)
-        self._identity = end.identity
+        self._identity, self._is_fenced = end.identity, (info.config.num_replicas or 1) == 1
         self._is_stuck = end.sequence == self._ended_at
         self._sequence = self._ended_at = end.sequence
         self._mark, self._last_id = secrets.token_hex(4), "" if self._is_stuck else last_id or ""
@@ -171,7 +172,7 @@ class NatsWriter:
             rare = f"Pgdoc-Part: {part.number}/{part.total}\r\n"
         if traceparent is not None:
             rare += f"traceparent: {traceparent}\r\n"
-        if ".s" in token:  # is_of_snapshot, without a call
+        if self._is_fenced and ".s" in token:  # is_of_snapshot, without a call
             rare += self._fence(expected)
         head = f"NATS/1.0\r\nNats-Expected-Last-Sequence: {expected}\r\nPgdoc-Token: {token}\r\n{shared}{rare}\r\n"
         size = len(head)
