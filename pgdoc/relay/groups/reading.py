@@ -124,11 +124,12 @@ class GroupReading:
         thread.close()
 
     async def _leave(self) -> None:
-        tasks = [*(task for _, task in self._tasks.values()), *self._ending]
+        tasks = [task for _, task in self._tasks.values()]
         if self._task is not None:
             tasks.append(self._task)
         for task in tasks:
             task.cancel()
+        tasks += self._ending  # these are cancelled already, and are closing their connections
         if tasks:
             await asyncio.wait(tasks)
         await self.membership.close()
