@@ -165,7 +165,7 @@ class AsyncRemoteStream(AsyncOpening):
     async def __anext__(self) -> ChangeEvent:
         try:
             self._settle()
-            event = self._delivery.next_event()
+            event = None if self._delivery.is_confirmation_due else self._delivery.next_event()
             if event is None:
                 event = await self._wait(None, self._delivery.next_event)
         except StreamClosed:
@@ -255,6 +255,8 @@ class AsyncRemoteStream(AsyncOpening):
             if self._reading.begun_at is None:
                 await self._open()
             while True:
+                if self._delivery.is_confirmation_due:
+                    await self._confirm()
                 found = deliver()
                 if found:
                     return found
@@ -272,6 +274,10 @@ class AsyncRemoteStream(AsyncOpening):
         except PgdocError:
             await self.close()
             raise
+
+    async def _confirm(self) -> None:
+        if isinstance(self._delivery, GroupDelivery) and self._positions is not None:
+            await self._positions.confirm(self._delivery.unconfirmed())
 
     async def _claim(self) -> None:
         """Claim the partition of the next event in PostgreSQL, if that is due."""

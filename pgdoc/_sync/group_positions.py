@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +11,21 @@ import psycopg
 
 from pgdoc.database.errors import map_error
 from pgdoc.database.rights import Caller
-from pgdoc.errors import ConsumerLost
+from pgdoc.errors import ConsumerLost, PgdocError
 from pgdoc.model.tokens import ResumeToken
+from pgdoc.relay.finding import LogPosition
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pgdoc._sync.checkpoint import OpenTransaction
     from pgdoc._sync.store import Store
-    from pgdoc.relay.finding import LogPosition
     from pgdoc.relay.groups.partition import OwnedPartition
 
 __all__ = ["GroupPositions"]
+
+logger = logging.getLogger("pgdoc.relay")
 
 
 class GroupPositions:
@@ -45,6 +48,23 @@ class GroupPositions:
         token: str = rows[0][0]
         partition.skip_to = ResumeToken.parse(token) if token else None
         partition.is_claimed = True
+
+    def confirm(self, partitions: Iterable[OwnedPartition]) -> None:
+        """Let what checkpoints have committed count as acknowledged: the group's records then say so, too.
+
+        So a new owner does not read the log from long ago. Nothing depends on it, so a server that is away is ignored.
+        """
+        try:
+            with self._store.transaction() as tx:
+                rows = self._fetch(tx, "committed", [self._log, self._group])
+        except PgdocError as exc:
+            logger.info("which checkpoints have committed could not be found out: %s", exc)
+            return
+        found = {(number, epoch): LogPosition(*place) for number, epoch, *place in rows}
+        for partition in partitions:
+            position = found.get((partition.number, partition.epoch))
+            if position is not None:
+                partition.confirm(position)
 
     def checkpoint(self, tx: OpenTransaction, positions: Mapping[OwnedPartition, LogPosition]) -> None:
         """Store positions inside a transaction.

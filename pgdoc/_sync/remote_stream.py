@@ -166,7 +166,7 @@ class RemoteStream(Opening):
     def __next__(self) -> ChangeEvent:
         try:
             self._settle()
-            event = self._delivery.next_event()
+            event = None if self._delivery.is_confirmation_due else self._delivery.next_event()
             if event is None:
                 event = self._wait(None, self._delivery.next_event)
         except StreamClosed:
@@ -256,6 +256,8 @@ class RemoteStream(Opening):
             if self._reading.begun_at is None:
                 self._open()
             while True:
+                if self._delivery.is_confirmation_due:
+                    self._confirm()
                 found = deliver()
                 if found:
                     return found
@@ -273,6 +275,10 @@ class RemoteStream(Opening):
         except PgdocError:
             self.close()
             raise
+
+    def _confirm(self) -> None:
+        if isinstance(self._delivery, GroupDelivery) and self._positions is not None:
+            self._positions.confirm(self._delivery.unconfirmed())
 
     def _claim(self) -> None:
         """Claim the partition of the next event in PostgreSQL, if that is due."""

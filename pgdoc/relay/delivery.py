@@ -47,6 +47,11 @@ class RemoteDelivery:
         """Whether nothing may be delivered for now."""
         return False
 
+    @property
+    def is_confirmation_due(self) -> bool:
+        """Whether to find out which checkpoints have committed."""
+        return False
+
     def next_event(self) -> ChangeEvent | None:
         """Return the next event of the current batch, if it has one."""
         batch = self._inbox.batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from pgdoc.relay.engines import open_reader
@@ -32,7 +33,7 @@ class SingleReading:
         self._options, self._inbox = options, inbox
         self._feed = LogFeed(open_reader(target), inbox, target.shown, collections=options.names)
         self._thread: LoopThread | None = None
-        self._running: Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None  # of the loop
         self._name = f"pgdoc-read-{target.name}"
         self.begun_at: LogPosition | None = None
 
@@ -50,7 +51,10 @@ class SingleReading:
         """Read on, after `start`."""
         self.begun_at = self._feed.begun_at
         if self._thread is not None:
-            self._running = self._thread.submit(self._feed.run())
+            self._thread.submit(self._run())
+
+    async def _run(self) -> None:
+        self._task = asyncio.create_task(self._feed.run())
 
     def close(self) -> None:
         """End reading and the thread, and wait for that."""
@@ -58,17 +62,21 @@ class SingleReading:
         thread, self._thread = self._thread, None
         if thread is None or not thread.is_alive:
             return
-        if self._running is not None:
-            self._running.cancel()
-        closing = thread.submit(self._feed.close())
+        closing = thread.submit(self._leave())
         try:
             closing.result(_CLOSE_S)
         except Exception:  # noqa: BLE001 (the engine is away)
             closing.cancel()
         thread.close()
 
+    async def _leave(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._feed.close()
+
     def abandon(self) -> None:
         """End reading without waiting, for a stream that is dropped without `close`."""
         self._inbox.close()
         if self._thread is not None:
-            self._thread.abandon(self._feed.close())
+            self._thread.abandon(self._leave())

@@ -20,3 +20,7 @@ RETURNING true
 -- name: stored
 SELECT epoch, token, sequence FROM pgdoc.group_positions
 WHERE log = %s::text AND group_name = %s::text AND partition = %s::integer
+
+-- name: committed
+SELECT partition, epoch, sequence, token, identity FROM pgdoc.group_positions
+WHERE log = %s::text AND group_name = %s::text

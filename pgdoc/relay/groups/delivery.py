@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupDelivery"]
 
+CONFIRM_S: Final = 1.0
+"""How often PostgreSQL is asked which checkpoints have committed, at most."""
+
 _ORDINAL: Final = "_ordinal"
 """In the state of an event: its number among those that the stream has delivered."""
 
@@ -52,6 +55,8 @@ class GroupDelivery(RemoteDelivery):
         # What was passed and is not acknowledged, in the order of delivery; `_first` is the ordinal of the first.
         self._waiting: deque[tuple[OwnedPartition, Entry]] = deque()
         self._first = 0
+        self._unconfirmed: set[OwnedPartition] = set()
+        self._next_confirmation = 0.0
         self._checkpointed = -1  # the ordinal of the last checkpoint whose transaction may be open yet
 
     @property
@@ -118,13 +123,29 @@ class GroupDelivery(RemoteDelivery):
         return True
 
     def _note(self, source: OwnedPartition, entry: Entry, event: ChangeEvent | None) -> None:
+        source.passed = LogPosition(entry.sequence, entry.token, self._identity())
         if event is not None:
             event.__dict__[_ORDINAL] = self._first + len(self._waiting)
             self.delivered += 1
+            source.last_event = entry.sequence
         elif not self._waiting:
-            source.acknowledged = LogPosition(entry.sequence, entry.token, self._identity())
+            if source.last_event <= source.acknowledged.sequence:
+                source.acknowledged = source.passed
+            else:  # of the last event, only PostgreSQL knows what became of it
+                self._unconfirmed.add(source)
             return
         self._waiting.append((source, entry._replace(body=b"")))
+
+    @property
+    def is_confirmation_due(self) -> bool:
+        """Whether to ask PostgreSQL which checkpoints have committed."""
+        return bool(self._unconfirmed) and self._needs_claim and time.monotonic() >= self._next_confirmation
+
+    def unconfirmed(self) -> set[OwnedPartition]:
+        """Return the partitions to ask about, and forget them."""
+        self._next_confirmation = time.monotonic() + CONFIRM_S
+        found, self._unconfirmed = self._unconfirmed, set()
+        return found
 
     def _ordinal_of(self, event: ChangeEvent) -> int:
         """Return the event's number.
@@ -182,6 +203,7 @@ class GroupDelivery(RemoteDelivery):
         while self._waiting and self._first <= self._checkpointed:
             source, entry = self._waiting[0]
             source.checkpointed = entry.sequence
+            self._unconfirmed.add(source)
             self._waiting.popleft()
             self._first += 1
 

@@ -35,8 +35,18 @@ class OwnedPartition(Source):
         self.delivered = begun_at.sequence  # of the last entry that was delivered or left out
         self.acknowledged = begun_at
         self.checkpointed = begun_at.sequence  # its transaction is over, whatever became of it
+        self.last_event = 0  # the sequence of the last event that was delivered
+        self.passed = begun_at  # the place after what was delivered or left out
         self.skip_to: ResumeToken | None = None  # events up to it have their effect in PostgreSQL already
         self.is_claimed = False  # in PostgreSQL
+
+    def confirm(self, stored: LogPosition) -> None:
+        """Note what PostgreSQL has stored: that counts as acknowledged."""
+        passed = self.passed
+        if self.last_event <= stored.sequence and stored.identity == passed.identity:
+            stored = passed  # nothing that was delivered is missing
+        if stored.sequence > self.acknowledged.sequence and stored.identity == passed.identity:
+            self.acknowledged = stored
 
     @property
     def is_mine(self) -> bool:

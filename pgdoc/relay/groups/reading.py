@@ -55,7 +55,7 @@ class GroupReading:
         )
         self._first = LogFeed(open_reader(target), inbox, target.shown)
         self._thread: LoopThread | None = None
-        self._running: Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None  # of the loop: that of the membership
         self._tasks: dict[OwnedPartition, tuple[LogFeed, asyncio.Task[None]]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self.begun_at: LogPosition | None = None
@@ -90,7 +90,10 @@ class GroupReading:
         """Read on, after `start`."""
         self.begun_at = self._begun
         if self._thread is not None:
-            self._running = self._thread.submit(self.membership.run(self._inbox.fail))
+            self._thread.submit(self._run())
+
+    async def _run(self) -> None:
+        self._task = asyncio.create_task(self.membership.run(self._inbox.fail))
 
     def _take(self, partition: OwnedPartition) -> None:
         feed = LogFeed(
@@ -132,11 +135,12 @@ class GroupReading:
         thread.close()
 
     async def _leave(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-        tasks = [*(task for _, task in self._tasks.values()), *self._ending]
+        tasks = [task for _, task in self._tasks.values()]
+        if self._task is not None:
+            tasks.append(self._task)
         for task in tasks:
             task.cancel()
+        tasks += self._ending  # these are cancelled already, and are closing their connections
         if tasks:
             await asyncio.wait(tasks)
         await self.membership.close()

@@ -148,6 +148,16 @@ class NatsConnection:
             self._inbox = client.new_inbox()
             await client.subscribe(f"{self._inbox}.*", cb=self._take)
 
+    async def open_whole(self) -> None:
+        """Connect anew; if that is cancelled, close what it has opened, since nats-py would leave a socket."""
+        opening = asyncio.ensure_future(self.open())
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait([opening])
+            await self.close()
+            raise
+
     def _options(self) -> dict[str, Any]:
         target = self.target
         options = target.options

@@ -76,7 +76,7 @@ class NatsReader:
 
     async def open(self) -> LogInfo:
         """See `LogReader`."""
-        await self._connection.open()
+        await self._connection.open_whole()
         self._parser = None
         info = await self._look()
         config = self._stream.config_of(info)

@@ -40,7 +40,7 @@ class NatsRecords:
 
     async def open(self) -> None:
         """See `LogRecords`."""
-        await self._connection.open()
+        await self._connection.open_whole()
         with mapped(self._shown):
             try:
                 info = await self._connection.jetstream.stream_info(self._name)

@@ -9,7 +9,7 @@ import pytest
 
 from pgdoc import AsyncRemoteStream, ConsumerLost, InvalidInput, NotAConsumer, StreamError
 from pgdoc.relay.partitions import partition_of
-from pgdoc.runtime.primitives import async_call, async_sleep
+from pgdoc.runtime.primitives import async_call
 from tests.integration._async.relays import fresh_stream, until
 from tests.integration._async.workers import opened
 from tests.made_logs import PARTITIONS, append, fill, message_of, truncate_message
@@ -149,14 +149,14 @@ async def test_a_former_owner_can_neither_acknowledge_nor_move_the_position(nats
 
 async def pause(stream: AsyncRemoteStream) -> None:
     """Stop what a member does in the background, as a process that is suspended does."""
-    stream._reading._running.cancel()  # type: ignore[union-attr]
-    await async_sleep(0)
+    reading = stream._reading
+    await until(lambda: reading._task is not None)
+    reading._thread._loop.call_soon_threadsafe(reading._task.cancel)  # type: ignore[union-attr]
+    await until(reading._task.done)  # type: ignore[union-attr]
 
 
 async def resume(stream: AsyncRemoteStream) -> None:
-    reading = stream._reading
-    reading._running = reading._thread.submit(reading.membership.run(stream._inbox.fail))  # type: ignore[union-attr]
-    await async_sleep(0)
+    stream._reading.run()
 
 
 async def test_a_paused_member_delivers_nothing_after_its_lease(nats_server: NatsServer) -> None:
@@ -231,9 +231,33 @@ async def test_a_checkpoint_that_is_rolled_back_is_read_again_by_the_next_member
             tx = await store.transaction().__aenter__()
             await stream.checkpoint(event, tx)
             await tx.__aexit__(ZeroDivisionError, ZeroDivisionError(), None)
-            assert await stream.next(timeout=0.1) is None
+            await async_call(fill, url, range(100, 101))  # of the same document
+            assert await drain([stream], 1) == [100]
+            await async_call(fill, url, range(101, 102))  # of another partition: this one is passed over
+            assert await stream.next(timeout=3) is not None
         async with member(url, store=store) as stream:
-            assert await drain([stream], 1) == [0]
+            assert sorted(await drain([stream], 3)) == [0, 100, 101]
+
+
+async def test_what_checkpoints_have_committed_stands_in_the_records_of_the_group(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    await async_call(fill, url, range(20))
+    async with opened(shared_dsn, schema) as store, member(url, store=store) as stream:
+        last = {}
+        for _ in range(20):
+            event = await stream.next(timeout=20)
+            assert event is not None
+            async with store.transaction() as tx:
+                await stream.checkpoint(event, tx)
+            last[partition_of(event.document_id, PARTITIONS)] = number_of(event) + 1  # its sequence
+        records = stream._reading.membership.owned  # type: ignore[union-attr]
+        waited = 0.0
+        while not all(records[number].stored.sequence >= sequence for number, sequence in last.items()):
+            assert waited < 20
+            assert await stream.next(timeout=0.1) is None
+            waited += 0.1
 
 
 async def test_what_a_group_lacks_is_refused(nats_server: NatsServer) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pgdoc import RemoteStream, ConsumerLost, InvalidInput, NotAConsumer, StreamError
 from pgdoc.relay.partitions import partition_of
-from pgdoc.runtime.primitives import call, sleep
+from pgdoc.runtime.primitives import call
 from tests.integration._sync.relays import fresh_stream, until
 from tests.integration._sync.workers import opened
 from tests.made_logs import PARTITIONS, append, fill, message_of, truncate_message
@@ -150,14 +150,14 @@ def test_a_former_owner_can_neither_acknowledge_nor_move_the_position(nats_serve
 
 def pause(stream: RemoteStream) -> None:
     """Stop what a member does in the background, as a process that is suspended does."""
-    stream._reading._running.cancel()  # type: ignore[union-attr]
-    sleep(0)
+    reading = stream._reading
+    until(lambda: reading._task is not None)
+    reading._thread._loop.call_soon_threadsafe(reading._task.cancel)  # type: ignore[union-attr]
+    until(reading._task.done)  # type: ignore[union-attr]
 
 
 def resume(stream: RemoteStream) -> None:
-    reading = stream._reading
-    reading._running = reading._thread.submit(reading.membership.run(stream._inbox.fail))  # type: ignore[union-attr]
-    sleep(0)
+    stream._reading.run()
 
 
 def test_a_paused_member_delivers_nothing_after_its_lease(nats_server: NatsServer) -> None:
@@ -230,9 +230,33 @@ def test_a_checkpoint_that_is_rolled_back_is_read_again_by_the_next_member(
             tx = store.transaction().__enter__()
             stream.checkpoint(event, tx)
             tx.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
-            assert stream.next(timeout=0.1) is None
+            call(fill, url, range(100, 101))  # of the same document
+            assert drain([stream], 1) == [100]
+            call(fill, url, range(101, 102))  # of another partition: this one is passed over
+            assert stream.next(timeout=3) is not None
         with member(url, store=store) as stream:
-            assert drain([stream], 1) == [0]
+            assert sorted(drain([stream], 3)) == [0, 100, 101]
+
+
+def test_what_checkpoints_have_committed_stands_in_the_records_of_the_group(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    call(fill, url, range(20))
+    with opened(shared_dsn, schema) as store, member(url, store=store) as stream:
+        last = {}
+        for _ in range(20):
+            event = stream.next(timeout=20)
+            assert event is not None
+            with store.transaction() as tx:
+                stream.checkpoint(event, tx)
+            last[partition_of(event.document_id, PARTITIONS)] = number_of(event) + 1  # its sequence
+        records = stream._reading.membership.owned  # type: ignore[union-attr]
+        waited = 0.0
+        while not all(records[number].stored.sequence >= sequence for number, sequence in last.items()):
+            assert waited < 20
+            assert stream.next(timeout=0.1) is None
+            waited += 0.1
 
 
 def test_what_a_group_lacks_is_refused(nats_server: NatsServer) -> None:
