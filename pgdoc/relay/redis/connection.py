@@ -59,7 +59,7 @@ def redis_errors(subject: str) -> Iterator[None]:
     except redis.exceptions.RedisError as exc:
         raise _mapped(subject, exc) from exc
     except (OSError, TimeoutError, EOFError) as exc:
-        raise LogUnreachable(f"{subject}: {type(exc).__name__}: {exc}") from exc
+        raise LogUnreachable(f"{subject}: {str(exc) or 'no answer in time'} ({type(exc).__name__})") from exc
 
 
 def _mapped(subject: str, error: redis.exceptions.RedisError) -> Exception:
