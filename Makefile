@@ -48,6 +48,7 @@ guard: $(VENV)/.demo  ## fail if reading changes takes more instructions than be
 
 stress: $(VENV)/.tests  ## run the tests that kill processes, cut connections and stall networks; takes minutes
 	@$(RUN) .ci/install_server.py --or-docker
+	@$(RUN) .ci/install_programs.py --or-skip redis-server
 	@$(RUN) -m pytest tests/stress $(ARGS)
 
 bench: $(VENV)/.tests  ## compare streams with what people use instead: minutes (ARGS=--quick, ARGS=latency, ARGS=documents)

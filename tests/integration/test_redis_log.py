@@ -414,6 +414,22 @@ async def test_a_server_that_hangs_is_waited_for(private_redis: RedisServer) -> 
     check_exact(private_redis.entries(name), 20)
 
 
+async def test_a_server_that_hangs_does_not_hold_a_window_that_fills_its_buffers(private_redis: RedisServer) -> None:
+    name = fresh_log()
+    async with writing(f"{private_redis.url}/{name}?ack_wait=300ms") as writer:
+        await writer.open(CONFIG)
+        private_redis.send(signal.SIGSTOP)
+        try:
+            with pytest.raises(LogUnreachable):
+                await asyncio.wait_for(writer.send(messages(1, 10, size=7 << 20)), 30)
+        finally:
+            private_redis.send(signal.SIGCONT)
+    async with writing(f"{private_redis.url}/{name}") as patient:
+        end = await opened(patient)
+        await patient.send(messages(end.sequence + 1, 10, size=7 << 20))
+    check_exact(private_redis.entries(name), 10, size=7 << 20)
+
+
 async def test_a_user_needs_a_password_and_rights(private_redis: RedisServer) -> None:
     name = fresh_log()
     private_redis.ask("ACL", "SETUSER", "relay", "on", ">se/cret", f"~{{{name}}}:*", "+@all")

@@ -59,7 +59,7 @@ def redis_errors(subject: str) -> Iterator[None]:
     except redis.exceptions.RedisError as exc:
         raise _mapped(subject, exc) from exc
     except (OSError, TimeoutError, EOFError) as exc:
-        raise LogUnreachable(f"{subject}: {type(exc).__name__}: {exc}") from exc
+        raise LogUnreachable(f"{subject}: {str(exc) or 'no answer in time'} ({type(exc).__name__})") from exc
 
 
 def _mapped(subject: str, error: redis.exceptions.RedisError) -> Exception:
@@ -228,7 +228,8 @@ class RedisConnection:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._expected.append(answer)  # before anything is awaited: answers come in the order of the commands
         with redis_errors(self._subject):
-            await self._raw.send_packed_command([b"*%d\r\n%b" % (count, b"".join(parts))], check_health=False)
+            sending = self._raw.send_packed_command([b"*%d\r\n%b" % (count, b"".join(parts))], check_health=False)
+            await asyncio.wait_for(sending, self._answer_s)  # a server that hangs takes no more at some time
         return answer
 
     async def ask(self, *arguments: bytes | str | int, wait_s: float = 0.0) -> Any:
@@ -260,7 +261,7 @@ class RedisConnection:
 
     def check_open(self) -> None:
         """Raise `LogUnreachable` if the connection was lost."""
-        if self.lost is not None:
+        if self.lost is not None or not self._raw.is_connected:  # it would connect again by itself
             raise LogUnreachable(f"{self._subject}: the connection was lost ({self.lost})")
 
     async def close(self) -> None:
