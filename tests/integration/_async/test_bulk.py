@@ -189,6 +189,7 @@ async def fail_check(b: AsyncBulk) -> None:
     await b["orders"].update("o-1", {"$set": {"x": "refused"}})
 
 
+FEW = 20  # statements in a chunk where each failure is tried in several places
 FAILURES: dict[Callable[[AsyncBulk], Any], tuple[type[PgdocError], str | None, dict[str, Any]]] = {
     fail_insert: (DuplicateDocument, "o-1", {"document_id": "o-1"}),
     fail_at_unique: (DuplicateDocument, "o-2", {}),
@@ -207,8 +208,11 @@ FAILURES: dict[Callable[[AsyncBulk], Any], tuple[type[PgdocError], str | None, d
 }
 
 
-@pytest.mark.parametrize("place", [0, 3, CHUNK_STATEMENTS - 1, CHUNK_STATEMENTS, 2 * CHUNK_STATEMENTS + 7])
-async def test_a_failure_names_the_write(own_schema: dict[str, Any], place: int) -> None:
+@pytest.mark.parametrize("place", [0, 3, FEW - 1, FEW, 2 * FEW + 7])
+async def test_a_failure_names_the_write(
+    own_schema: dict[str, Any], place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc._async.bulk_queue.CHUNK_STATEMENTS", FEW)
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert("o-1", {"key": "k"})
         await store["orders"].create_index("key", unique=True)
