@@ -4,8 +4,8 @@
 
 The thread that reads the socket and the one that uses the events share Python's interpreter, so that the CPU time of
 both counts: a rate can't be higher than one change in that time, as pg_recvlogical's can't be higher than one change in
-the CPU time of its walsender. The first divided by the second is the ratio that the interpreter allows, whatever else
-the machine does. What was reached needs a quiet machine. The loops by hand read the same backlog as pgdoc:
+the CPU time of its walsender. The second time divided by the first is the ratio that the interpreter allows. Other work
+on the machine makes both longer. What was reached needs a quiet machine. The loops by hand read the same backlog:
 
 - received: psycopg hands each message over, and nothing is done with it;
 - in one thread: dicts of fields, without a check and without an object (`bench.reading_by_hand`);

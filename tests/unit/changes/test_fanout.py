@@ -395,10 +395,11 @@ def test_each_transition_enters_the_state_and_takes_the_action_of_the_table(stat
 @pytest.mark.parametrize("after", [(100, 0, 0, 0), (250, 0, 0, 0), (300, 295, 1, 0), (300, 295, 1, 2), (400, 0, 0, 0)])
 @pytest.mark.parametrize("room", range(4))
 @pytest.mark.parametrize("dispatched", [(200, 0, 0, 0), (300, 295, 1, 1), (350, 0, 0, 0)])
-def test_changes_of_a_live_subscription_are_spread_as_the_table_says(after, room, dispatched):
+@pytest.mark.parametrize("read_to", [(200, 0, 0, 0), (360, 0, 0, 0)])
+def test_changes_of_a_live_subscription_are_spread_as_the_table_says(after, room, dispatched, read_to):
     def spread(way: Callable[[Fanout, Subscription], list[tuple[Event, Subscription]]]) -> tuple[object, ...]:
         fanout, subscription, mailbox = enter(State.LIVE, room)
-        fanout.dispatched, subscription.after = dispatched, after
+        fanout.dispatched, fanout._read_to, subscription.after = dispatched, read_to, after
         caused = way(fanout, subscription)
         return mailbox.got, mailbox.position, subscription.after, subscription.state, [event for event, _ in caused]
 
