@@ -91,6 +91,20 @@ def test_a_change_that_can_not_be_sent_keeps_no_event_from_its_stream(
         assert [event.payload or event.document_id for event in take(stream, 4)] == [1, "o-1", 2, 3]
 
 
+@pytest.mark.usefixtures("both_plugins")
+def test_no_detour_leads_past_messages_that_are_not_published(dsn: str, sql: psycopg.Connection) -> None:
+    """What wal2json can't send is read through pgoutput, unless that would leave out the messages."""
+    make_poisonous(sql, "files", plain=("plain",))
+    sql.execute("ALTER PUBLICATION pgdoc DROP TABLE pgdoc.messages")
+    with Store(dsn, plugin="wal2json") as store, store.watch("orders", topics=["a"]) as stream:
+        with sql.transaction():
+            sql.execute("SELECT pgdoc.publish('a', '1')")
+            insert_poison(sql, "plain")
+            sql.execute("SELECT pgdoc.publish('a', '2')")
+        store.publish("a", 3)
+        assert [event.payload for event in take(stream, 3)] == [1, 2, 3]
+
+
 def test_the_table_does_not_grow(dsn: str, sql: psycopg.Connection) -> None:
     """What is deleted leaves room, and no statement reads what waits for VACUUM."""
     publish = "INSERT INTO pgdoc.messages (topic, payload) SELECT 'a', to_jsonb(n) FROM generate_series(1, 5000) AS n"
