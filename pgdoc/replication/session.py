@@ -301,7 +301,8 @@ def check_detour(
             since = fetch_lsn(primary, f"pgdoc.exact_since({arguments})")
         check_exact(slot_start.at, since, source.schema)
         return
-    row = connection.execute(f"SELECT pgdoc.publication_fault({arguments}) AS fault").fetchone()
+    messages = f"CASE WHEN NOT ({statement('streams', 'messages_published')}) THEN 'lacks pgdoc.messages' END"
+    row = connection.execute(f"SELECT coalesce(pgdoc.publication_fault({arguments}), {messages}) AS fault").fetchone()
     if row is not None and row.fault is not None:
         raise PublicationIncomplete(f'the publication "pgdoc" {row.fault}')
     check_published(slot_start.at, fetch_lsn(connection, f"pgdoc.published_since({arguments})"), source.schema)
