@@ -5,7 +5,7 @@
 Each collection has documents of 200 bytes. Calls go through a `Store`, and commits do not wait for the disk. The parts:
 
     calls      calls per second of one session: insert and get, by id; find of 20 documents in the order of their ids,
-               which reads every partition; insert_many of 2,000 documents
+               which reads every partition; insert_many of 1,000 documents
     stream     changes per second of a stream that resumes from before them, through each plugin
 """
 
@@ -55,8 +55,8 @@ def name_of(kind: str) -> str:
 
 def calls(bench: Bench, site: Site) -> Iterator[Figure]:
     store = site.stores["wal2json"]
-    number = bench.size(2_000, 50)
-    stored = bench.size(100_000, 1_000)
+    number = bench.size(1_000, 50)
+    stored = bench.size(20_000, 1_000)
     with site.connect() as connection:
         connection.execute("ALTER ROLE CURRENT_USER SET synchronous_commit = off")
     for kind, partitions in KINDS.items():
@@ -90,7 +90,7 @@ def measure(on: pgdoc.Collection, number: int) -> dict[str, float]:
 
 
 def streams(bench: Bench, site: Site) -> Iterator[Figure]:
-    changes = bench.size(50_000, 1_000)
+    changes = bench.size(20_000, 1_000)
     tokens: dict[str, ResumeToken] = {}
     for kind in KINDS:
         on = site.stores["wal2json"][name_of(kind)]

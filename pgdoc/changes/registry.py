@@ -91,7 +91,7 @@ class Registry:
         key = (span.oid, span.since)
         if key not in self._spans.get(span.oid, {}):  # what was known when the session began does not change it
             self._check_session(span)
-        of_parts = [source for part in span.partitions for source in part]
+        of_parts = frozenset(source for part in span.partitions for source in part)
         for source in (span.oid, span.name_in(self.schema), *of_parts):
             spans = self._spans.setdefault(source, {})
             known = spans.get(key)

@@ -69,6 +69,7 @@ BULK_CALLS: dict[str, Callable[[Any], Any]] = {
 # `x` is a store.
 STORE_CALLS: dict[str, Callable[[Any, str], Any]] = {
     "create_collection": lambda x, name: x.create_collection(name),
+    "create_collection with partitions": lambda x, name: x.create_collection(name, partitions=2),
     "drop_collection": lambda x, name: x.drop_collection(name),
     "rename_collection": lambda x, name: x.rename_collection(name, "elsewhere"),
     "watch": lambda x, name: x[name].watch(),

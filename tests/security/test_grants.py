@@ -124,6 +124,21 @@ def test_a_reader_reads_what_a_named_creator_creates_later(db: SharedDatabase, g
     assert db.store("stranger")["later"].count() == 1
 
 
+def test_rights_on_a_collection_with_partitions_are_rights_on_its_documents(db: SharedDatabase, grant: Grant) -> None:
+    db.connect().execute("CREATE TABLE docs.plain (id int)")  # so that rights are granted on each collection
+    db.store().create_collection("parted", partitions=3).insert("1", {})
+    assert grant("stranger", "writer", "--run")[0] == 0
+    assert '"parted"' in grant("creator", "reader")[1]
+    assert "parted$" not in grant("creator", "reader")[1]
+    theirs = db.store("stranger")["parted"]
+    theirs.insert_many((str(number), {"a": number}) for number in range(2, 9))
+    theirs.update_many({}, {"$set": {"b": 1}})
+    assert theirs.delete_many({"a": 5}) == 1
+    assert theirs.count({"b": 1}) == 7
+    with pytest.raises(DatabaseError, match="own"):
+        theirs.create_index("a")
+
+
 def test_a_new_creator_is_told_which_roles_cannot_read_what_it_creates(db: SharedDatabase, grant: Grant) -> None:
     assert grant("stranger", "writer", "--run")[0] == 0
     code, text = grant("creator", "owner", "--run")

@@ -210,6 +210,25 @@ async def test_what_no_event_trigger_refuses_ends_the_collection(
         as_replica.execute("DROP TABLE public.orders")
 
 
+async def test_a_partition_that_is_detached_concurrently_ends_the_collection_until_it_is_back(
+    shared_dsn: str, schema: str, parts: list[str], sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema, plugin="pgoutput") as store:
+        async with store["orders"].watch() as stream:
+            await fill(store)
+            await take(stream, 5)
+            with pytest.raises(psycopg.Error, match="its partitions can't be"):
+                sql.execute(f"ALTER TABLE orders DETACH PARTITION {parts[0]} CONCURRENTLY".encode())
+            sql.execute("SELECT pgdoc.follow_tables()")
+            assert [event.event_type.value for event in await take(stream, 2)] == ["drop", "invalidate"]
+        with pytest.raises(psycopg.Error, match="being detached"):
+            sql.execute("SELECT pgdoc.register('orders')")
+        sql.execute(f"ALTER TABLE orders DETACH PARTITION {parts[0]} FINALIZE".encode())
+        sql.execute(f"ALTER TABLE orders ATTACH PARTITION {parts[0]} FOR VALUES WITH (MODULUS 3, REMAINDER 0)".encode())
+        sql.execute("SELECT pgdoc.register('orders')")
+        assert [document.id async for document in store["orders"].find(sort="_id")] == FIVE
+
+
 async def test_a_partition_without_before_images_ends_its_stream(
     shared_dsn: str, schema: str, parts: list[str], as_replica: psycopg.Connection
 ) -> None:
