@@ -22,6 +22,8 @@ def partition_of(document_id: str | None, partitions: int) -> int:
     """Return the partition of a document's events, or `EVERY` without a document."""
     if document_id is None:
         return EVERY
+    if document_id.isascii():
+        return crc32(document_id.encode()) % partitions
     return crc32(document_id.encode(errors="surrogatepass")) % partitions
 
 
