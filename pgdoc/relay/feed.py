@@ -113,7 +113,8 @@ class LogFeed:
         delay_s = _FIRST_DELAY_S
         is_open = after is None
         self._last = after or self._last
-        while not self._inbox.closed:
+        # Cancelling alone may have no effect: up to Python 3.11, wait_for() can swallow it.
+        while not self._inbox.closed and not self._source.is_dropped:
             try:
                 if not is_open:
                     await self._reopen()

@@ -74,6 +74,7 @@ class GroupMembership:
         self._next_beat = 0.0
         self._balance = Balance(self.member, 0, lease_s)
         self._begun_at: LogPosition | None = None
+        self._is_leaving = False
 
     async def open(self, partitions: int, begin: LogPosition) -> LogPosition:
         """Join the group, and return where it began: `begin` if this is its first member.
@@ -95,7 +96,8 @@ class GroupMembership:
     async def run(self, fail: Callable[[BaseException], object]) -> None:
         """Beat and store positions until it is cancelled; an engine that is away is waited for."""
         delay_s, is_open = _FIRST_DELAY_S, True
-        while True:
+        # Cancelling alone may have no effect: up to Python 3.11, wait_for() can swallow it.
+        while not self._is_leaving:
             try:
                 if not is_open:
                     await self._records.open()
@@ -218,6 +220,10 @@ class GroupMembership:
             self.owned.pop(partition.number, None)
             partition.lose()
         return True
+
+    def stop(self) -> None:
+        """Let `run` end, before `close`."""
+        self._is_leaving = True
 
     async def close(self) -> None:
         """Store all positions, give up all partitions, and leave the group."""

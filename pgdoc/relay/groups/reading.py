@@ -135,6 +135,7 @@ class GroupReading:
         thread.close()
 
     async def _leave(self) -> None:
+        self.membership.stop()
         tasks = [task for _, task in self._tasks.values()]
         if self._task is not None:
             tasks.append(self._task)
