@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -164,7 +164,7 @@ async def test_a_full_server_takes_more_once_it_has_room(private_redis: RedisSer
     async with writing(f"{private_redis.url}/{name}") as writer:
         await writer.open(CONFIG)
         await writer.send(messages(1, 10))
-        private_redis.ask("CONFIG", "SET", "maxmemory", "1mb")
+        private_redis.ask("CONFIG", "SET", "maxmemory", "1kb")
         with pytest.raises(LogFull, match="make room"):
             await writer.send(messages(11, 20))
         with pytest.raises(LogFull):
@@ -185,7 +185,7 @@ async def test_a_server_that_can_not_save_is_full(private_redis: RedisServer, tm
         folder.rmdir()
         private_redis.ask("BGSAVE")
         private_redis.wait_until(lambda: b"rdb_last_bgsave_status:err" in _info(private_redis, "persistence"))
-        with pytest.raises(LogFull, match="unable to persist"):
+        with pytest.raises(LogFull, match="persist"):
             await writer.send(messages(1, 1))
 
 
@@ -291,7 +291,8 @@ async def test_a_server_that_keeps_nothing_on_disk_is_refused(private_redis: Red
 
 
 async def test_a_server_that_may_evict_the_log_is_refused(private_redis: RedisServer) -> None:
-    private_redis.ask("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    private_redis.ask("CONFIG", "SET", "maxmemory", "100mb")
+    private_redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     error = await refusal(f"{private_redis.url}/{fresh_log()}")
     assert (error.reason, "allkeys-lru" in str(error)) == ("config", True)
     private_redis.ask("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
@@ -408,9 +409,9 @@ async def test_a_server_that_hangs_is_waited_for(private_redis: RedisServer) -> 
         with pytest.raises(LogUnreachable, match="has not answered"):
             await writer.send(messages(1, 10))
         private_redis.send(signal.SIGCONT)
-        # It has the window, for it reads what was sent before the connection was closed.
-        end = await opened(writer)
-        await writer.send(messages(end.sequence + 1, 20))
+        while (end := await opened(writer)).sequence < 20:
+            with suppress(LogUnreachable):  # it can have had the window, and run its script only now
+                await writer.send(messages(end.sequence + 1, 20))
     check_exact(private_redis.entries(name), 20)
 
 
@@ -425,8 +426,9 @@ async def test_a_server_that_hangs_does_not_hold_a_window_that_fills_its_buffers
         finally:
             private_redis.send(signal.SIGCONT)
     async with writing(f"{private_redis.url}/{name}") as patient:
-        end = await opened(patient)
-        await patient.send(messages(end.sequence + 1, 10, size=7 << 20))
+        while (end := await opened(patient)).sequence < 10:
+            with suppress(LogUnreachable):  # the server can have had a whole script, and run it only now
+                await patient.send(messages(end.sequence + 1, 10, size=7 << 20))
     check_exact(private_redis.entries(name), 10, size=7 << 20)
 
 

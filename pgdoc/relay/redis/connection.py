@@ -44,6 +44,8 @@ _AWAY: Final = re.compile(
     r"|read only replica|loading the dataset"
 )
 
+_MOVED: Final = re.compile(r"(?:MOVED )?[0-9]+ (.*):([0-9]+)")  # redis-py 5 leaves the word there
+
 
 @contextmanager
 def redis_errors(subject: str) -> Iterator[None]:
@@ -138,11 +140,12 @@ class RedisConnection:
                 )
             try:
                 await self._answered(await self.write(2, packed(["EXISTS", key])))
-            except redis.exceptions.MovedError as exc:  # the node of a cluster that has the key
-                server = exc.host or server[0], exc.port
-                continue
             except redis.exceptions.RedisError as exc:
-                raise _mapped(self._subject, exc) from exc
+                moved = _MOVED.fullmatch(str(exc)) if "Moved" in type(exc).__name__ or "MOVED" in str(exc) else None
+                if moved is None:
+                    raise _mapped(self._subject, exc) from exc
+                server = moved[1] or server[0], int(moved[2])  # the node of a cluster that has the key
+                continue
             return
         raise LogUnreachable(f"{self._subject}: the cluster moves the log's keys just now")
 

@@ -72,7 +72,7 @@ async def test_a_relay_waits_for_room_and_goes_on(shared_dsn: str, schema: str, 
     async with opened(shared_dsn, schema) as store, running(store, f"{private_redis.url}/ORDERS") as relay:
         await insert(store, 1, 100)
         await until(lambda: relay.status().sequence == 100)
-        await async_call(private_redis.ask, "CONFIG", "SET", "maxmemory", "1mb")
+        await async_call(private_redis.ask, "CONFIG", "SET", "maxmemory", "1kb")
         await insert(store, 101, 200)
         await until(lambda: relay.status().state == "log_full")
         await async_call(private_redis.ask, "CONFIG", "SET", "maxmemory", "0")

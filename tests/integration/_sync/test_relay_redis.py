@@ -73,7 +73,7 @@ def test_a_relay_waits_for_room_and_goes_on(shared_dsn: str, schema: str, privat
     with opened(shared_dsn, schema) as store, running(store, f"{private_redis.url}/ORDERS") as relay:
         insert(store, 1, 100)
         until(lambda: relay.status().sequence == 100)
-        call(private_redis.ask, "CONFIG", "SET", "maxmemory", "1mb")
+        call(private_redis.ask, "CONFIG", "SET", "maxmemory", "1kb")
         insert(store, 101, 200)
         until(lambda: relay.status().state == "log_full")
         call(private_redis.ask, "CONFIG", "SET", "maxmemory", "0")
