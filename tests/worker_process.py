@@ -70,6 +70,7 @@ class Plan:
         step: where the process ends, at the `at`-th time; "" for nowhere.
         freezes: whether it stops there instead, as if its machine fell silent.
         lease_s: for how long an owner may be silent; 0 for what pgdoc does.
+        log: the URL of the log that has the events; "" for the server's own stream. The consumer is then a group.
     """
 
     dsn: str
@@ -87,6 +88,7 @@ class Plan:
     freezes: bool = False
     lease_s: int = 0
     pause_s: float = 0.0
+    log: str = ""
 
 
 class Child:
@@ -270,6 +272,8 @@ def _set_up(plan: Plan) -> None:
     consumer.CHECKPOINT_S, consumer.LETTERS_S, consumer.FIRST_DELAY_S = 0.05, 0.1, 0.1
     if plan.lease_s:
         vars(ownership)["LEASE_S"], vars(owned_slot)["HEARTBEAT_S"] = plan.lease_s, plan.lease_s / 10
+        group: Any = importlib.import_module(f"pgdoc.{package}.worker_group")
+        group.LEASE_S, group.FIRST_DELAY_S, group.LONGEST_DELAY_S = plan.lease_s, 0.1, 1.0
     if plan.step:
         module_name, path, moment = STEPS[plan.step]
         module = importlib.import_module(f"pgdoc.{package}.{module_name}")
@@ -316,7 +320,7 @@ def _row(plan: Plan, handler: str, event: pgdoc.ChangeEvent) -> tuple[Any, ...]:
 
 def _run(plan: Plan) -> None:
     with pgdoc.Store(plan.dsn) as store:
-        worker = pgdoc.Worker(store, shutdown_timeout=20)
+        worker = pgdoc.Worker(store, log=plan.log or None, start="beginning", shutdown_timeout=20)
         for each in plan.handlers:
 
             def handle_one(tx: pgdoc.Transaction, event: pgdoc.ChangeEvent, name: str = each) -> None:
@@ -334,7 +338,7 @@ def _run(plan: Plan) -> None:
 
 async def _run_async(plan: Plan) -> None:
     async with pgdoc.AsyncStore(plan.dsn) as store:
-        worker = pgdoc.AsyncWorker(store, shutdown_timeout=20)
+        worker = pgdoc.AsyncWorker(store, log=plan.log or None, start="beginning", shutdown_timeout=20)
         for each in plan.handlers:
 
             async def handle_one(tx: pgdoc.AsyncTransaction, event: pgdoc.ChangeEvent, name: str = each) -> None:

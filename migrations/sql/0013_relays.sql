@@ -32,4 +32,6 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgdoc.forget_dropped IS 'deletes the positions of the handlers of a consumer that is dropped';
 CREATE TRIGGER pgdoc_forget_dropped AFTER DELETE ON pgdoc.consumers FOR EACH ROW EXECUTE FUNCTION pgdoc.forget_dropped();
+ALTER TABLE pgdoc.handlers ADD COLUMN log text;
+COMMENT ON COLUMN pgdoc.handlers.log IS 'for a group: the log that has the events, and the database and cluster they are of';
 COMMENT ON COLUMN pgdoc.handlers.consumer IS 'the consumer, or the group and the partition of a log, as group#partition';

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pgdoc._async.lane_rows import AsyncLaneRows
 from pgdoc.consumers.handlers import begin_handler
@@ -10,6 +10,7 @@ from pgdoc.runtime.primitives import async_call
 
 if TYPE_CHECKING:
     from pgdoc._async.transaction import AsyncTransaction
+    from pgdoc._async.worker_partition import PartitionConsumer
     from pgdoc.model.tokens import Mark
 
 __all__ = ["AsyncGroupLaneRows"]
@@ -36,7 +37,7 @@ class AsyncGroupLaneRows(AsyncLaneRows):
             self._registration.name,
             tuple(consumer.begun_at),
             again=self._memory.has_begun,
-            is_of_group=True,
+            log=cast("PartitionConsumer", consumer).log,
         )
         self._memory.has_begun = True
         self.skips_to, self._last = row.place, list(row.place)

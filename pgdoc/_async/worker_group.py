@@ -7,7 +7,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from pgdoc._async.worker_partition import AsyncWorkerPartition
+from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed
 from pgdoc.relay.groups.reading import GroupReading
 from pgdoc.relay.inbox import AsyncInbox
@@ -20,6 +23,7 @@ from pgdoc.workers.figures import HandlerFigures
 
 if TYPE_CHECKING:
     from pgdoc._async.store import AsyncStore
+    from pgdoc._async.worker_partition import PartitionPast
     from pgdoc.relay.groups.partition import OwnedPartition
     from pgdoc.relay.targets import Target
     from pgdoc.runtime.activities import Caution
@@ -75,7 +79,7 @@ class AsyncWorkerGroup:
         self._endings = Endings(name)
         self._has_run = False
         self._running: list[tuple[AsyncWorkerPartition, AsyncActivity]] = []
-        self._former: dict[int, AsyncWorkerPartition] = {}  # by partition: the last time that this process had it
+        self._pasts: dict[int, PartitionPast] = {}  # by partition: of the last time that this process had it
         self._arrived: deque[tuple[OwnedPartition, AsyncInbox]] = deque()  # appended by the engine's thread
 
     @property
@@ -115,14 +119,19 @@ class AsyncWorkerGroup:
             began = time.monotonic()
             try:
                 await self._join_and_run()
-            except PgdocError as exc:
-                if isinstance(exc, StoreClosed) or not (exc.resumable or self._has_run):
-                    raise
-                self._endings.note(exc)
+            except (PgdocError, psycopg.Error) as exc:
+                error = exc if isinstance(exc, PgdocError) else self._mapped(exc)
+                if isinstance(error, StoreClosed) or not (error.resumable or self._has_run):
+                    raise error from exc
+                self._endings.note(error)
             if time.monotonic() - began > LONGEST_DELAY_S:
                 delay_s = FIRST_DELAY_S
             await self._stops.wait(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+    def _mapped(self, exc: psycopg.Error) -> PgdocError:
+        rights = self._store._connections.caller.to_have_workers()  # noqa: SLF001 (one package)
+        return map_error(exc, f'group "{self.name}"', rights=rights)
 
     async def _join_and_run(self) -> None:
         """Join the group, and run the handlers for the partitions that it gives to this process."""
@@ -161,13 +170,14 @@ class AsyncWorkerGroup:
                 self._store,
                 f"{self.name}#{partition.number}",
                 self.registrations,
+                log=self._target.name,
                 member=reading.membership.member,
                 valid_until=lambda: reading.membership.valid_until,
                 hang_after_s=self._hang_after_s,
                 shutdown_s=self._shutdown_s,
                 caution=self._caution,
             )
-            each.follow(self._former.get(partition.number))
+            each.follow(self._pasts.get(partition.number))
             each.count()
             logger.info('group "%s" of the worker has taken partition %d', self.name, partition.number)
             self._running.append((each, AsyncActivity(f"pgdoc-{each.name}", each.run)))
@@ -199,7 +209,7 @@ class AsyncWorkerGroup:
         logger.warning('group "%s" of the worker has lost partition %d: %s', self.name, each.number, error)
 
     def _note_end(self, each: AsyncWorkerPartition) -> None:
-        self._former[each.number] = each
+        self._pasts[each.number] = each.past
         self._has_run = self._has_run or each.has_begun
 
     async def _end_all(self) -> None:

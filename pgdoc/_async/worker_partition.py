@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from pgdoc.model.positions import Ids
     from pgdoc.relay.groups.partition import OwnedPartition
     from pgdoc.relay.inbox import AsyncInbox
+    from pgdoc.runtime.activities import AsyncActivity
+    from pgdoc.workers.memory import LaneMemory
 
-__all__ = ["AsyncWorkerPartition"]
+__all__ = ["AsyncWorkerPartition", "PartitionPast"]
 
 _SUSPENDED_S = 0.1
 
@@ -38,13 +40,22 @@ class PartitionConsumer(NamedTuple):
     Attributes:
         claim: of this process: its epoch fences a former owner of the partition.
         begun_at: the position of the event after which the partition's events begin.
+        log: whose positions they are: the name of the log, and the cluster and database of its events.
     """
 
     name: str
     claim: Claim
     begun_at: tuple[int, ...]
     ids: Ids
+    log: str
     is_called: bool = False
+
+
+class PartitionPast(NamedTuple):
+    """What outlives one ownership of a partition. It holds none of the partition's entries."""
+
+    called_off: dict[str, AsyncActivity]
+    memories: list[LaneMemory]
 
 
 class AsyncWorkerPartition(AsyncWorkerConsumer):
@@ -55,6 +66,7 @@ class AsyncWorkerPartition(AsyncWorkerConsumer):
 
     Args:
         inbox: the entries of the partition.
+        log: the name of the log.
         valid_until: until when, by the monotonic clock, nobody else takes the partition.
     """
 
@@ -65,6 +77,7 @@ class AsyncWorkerPartition(AsyncWorkerConsumer):
         partition: OwnedPartition,
         inbox: AsyncInbox,
         *args: Any,
+        log: str,
         member: str,
         valid_until: Callable[[], float],
         **options: Any,
@@ -78,6 +91,7 @@ class AsyncWorkerPartition(AsyncWorkerConsumer):
             Claim(partition.epoch, _holder(member)),
             Mark.at(token.position, token.progress).position,
             (token.system_id, token.timeline, token.database_oid),
+            f"{log} of database {token.database_oid} in cluster {token.system_id}",
         )
         self._consumer = cast("Consumer", consumer)  # it has what is used of one here
         self._taken: tuple[tuple[int, ...], LogPosition] | None = None  # what the last batch ends with
@@ -119,24 +133,36 @@ class AsyncWorkerPartition(AsyncWorkerConsumer):
         self._taken = None
         if self._partition.is_dropped or self._inbox.closed:
             raise StreamClosed("the partition was given up")
+        if not await self._inbox.take(timeout):
+            return []
         if time.monotonic() >= self._valid_until():  # another process may have taken it meanwhile
             await async_sleep(_SUSPENDED_S)
             return []
-        if not await self._inbox.take(timeout):
-            return []
         batch = self._inbox.batch
         entries = batch[batch.next : batch.next + BATCH]
+        if not self._begin(entries[-1].sequence):
+            raise StreamClosed("the partition was given up")
         events = self._delivery.next_events(BATCH)
-        if entries and batch.next:
+        if self._delivery.passed == entries[-1].token:  # else it was dropped in between, and nothing was delivered
             token = ResumeToken.parse(entries[-1].token)
             position = LogPosition(entries[-1].sequence, entries[-1].token, self._partition.begun_at.identity)
             self._taken = Mark.at(token.position, token.progress).position, position
         return events
 
+    def _begin(self, sequence: int) -> bool:
+        """Return whether entries up to this one may be delivered.
+
+        The engine's thread sets `is_dropped` and then looks at `delivered`; here it is the other way round.
+        """
+        before, self._partition.delivered = self._partition.delivered, sequence
+        if self._partition.is_dropped:
+            self._partition.delivered = before
+            return False
+        return True
+
     async def _put(self, events: list[ChangeEvent]) -> None:
         await super()._put(events)
         if self._taken is not None:
-            self._partition.delivered = self._taken[1].sequence
             self._read = Mark(self._taken[0])
             self._passing.append(self._taken)
 
@@ -147,10 +173,15 @@ class AsyncWorkerPartition(AsyncWorkerConsumer):
         while self._passing and self._passing[0][0] <= passed:
             self._partition.acknowledged = self._passing.popleft()[1]
 
-    def follow(self, former: AsyncWorkerPartition | None) -> None:
-        """Know what this process knows from when it last had the partition: a handler of then may run yet."""
-        if former is not None:
-            self._called_off, self._memories = former._called_off, former._memories  # noqa: SLF001 (of this class)
+    @property
+    def past(self) -> PartitionPast:
+        """What this process must know when it has the partition again: a handler of now may run yet."""
+        return PartitionPast(self._called_off, self._memories)
+
+    def follow(self, past: PartitionPast | None) -> None:
+        """Go on with the `past` of the last time that this process had the partition."""
+        if past is not None:
+            self._called_off, self._memories = past
 
     @property
     def has_begun(self) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pgdoc._sync.lane_rows import LaneRows
 from pgdoc.consumers.handlers import begin_handler
@@ -11,6 +11,7 @@ from pgdoc.runtime.primitives import call
 
 if TYPE_CHECKING:
     from pgdoc._sync.transaction import Transaction
+    from pgdoc._sync.worker_partition import PartitionConsumer
     from pgdoc.model.tokens import Mark
 
 __all__ = ["GroupLaneRows"]
@@ -37,7 +38,7 @@ class GroupLaneRows(LaneRows):
             self._registration.name,
             tuple(consumer.begun_at),
             again=self._memory.has_begun,
-            is_of_group=True,
+            log=cast("PartitionConsumer", consumer).log,
         )
         self._memory.has_begun = True
         self.skips_to, self._last = row.place, list(row.place)

@@ -273,7 +273,7 @@ class WorkerConsumer:
                 raise _Interrupted  # `_read` stays: not every lane has got what it wants
             current = lane.figures.current
             since = full_since if current is None else min(full_since, current[0])
-            if not self.is_sole and time.monotonic() - since > self._hang_after_s:
+            if len(self._lanes) > 1 and time.monotonic() - since > self._hang_after_s:
                 logger.warning(
                     "%s makes no progress with %d events behind: the others go on, and it catches up afterwards",
                     lane.registration.title,

@@ -205,10 +205,13 @@ FROM pgdoc.tables() AS t JOIN pg_namespace n ON n.nspname = t.schema_name JOIN p
 ORDER BY 2
 
 -- name: dead_letters
--- `is_run` says whether the process that has the consumer open runs the handler; NULL if none has it open.
-SELECT d.consumer, d.handler, d.dead, d.due, d.letters, d.oldest_dead, c.name IS NOT NULL AS has_consumer, clock_timestamp() AS now,
-  owner.pid IS NOT NULL AS is_owned,
-  CASE WHEN owner.pid IS NOT NULL THEN EXISTS (
+-- `is_run` says whether the process that has the consumer open runs the handler; NULL if none has it open. Who has a
+-- partition of a log stands beside that: the last that took it runs the handlers whose epoch is the highest.
+SELECT d.consumer, d.handler, d.dead, d.due, d.letters, d.oldest_dead, c.name IS NOT NULL OR of_group.epoch IS NOT NULL AS has_consumer,
+  clock_timestamp() AS now, owner.pid IS NOT NULL OR of_group.epoch IS NOT NULL AS is_owned,
+  CASE WHEN of_group.epoch IS NOT NULL THEN EXISTS (
+    SELECT FROM pgdoc.handlers h WHERE h.consumer = d.consumer AND h.handler = d.handler AND h.epoch = of_group.epoch)
+  WHEN owner.pid IS NOT NULL THEN EXISTS (
     SELECT FROM pgdoc.handlers h WHERE h.consumer = c.name AND h.handler = d.handler AND h.epoch = c.epoch AND h.holder = c.holder) END AS is_run
 FROM (
   SELECT consumer, handler, count(*) AS letters, sum(CASE WHEN state = 'dead' THEN 1 ELSE 0 END)::bigint AS dead,
@@ -219,4 +222,7 @@ LEFT JOIN LATERAL (
   SELECT a.pid FROM pgdoc.owners o JOIN pg_stat_activity a ON a.pid = o.pid
   WHERE o.name = c.name AND a.datname = current_database() AND (a.backend_start = o.backend_start) IS NOT FALSE
 ) owner ON true
+LEFT JOIN LATERAL (
+  SELECT max(h.epoch) AS epoch FROM pgdoc.handlers h WHERE h.consumer = d.consumer AND h.log IS NOT NULL
+) of_group ON true
 ORDER BY d.consumer, d.handler

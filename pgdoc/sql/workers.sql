@@ -14,14 +14,18 @@ RETURNING place, begun_times
 
 -- name: begin_of_group
 -- The same for a partition of a log: the claim stands there, and the highest epoch is the last.
-INSERT INTO pgdoc.handlers AS h (consumer, handler, epoch, holder, begun_place, begun_times)
-VALUES (%(name)s, %(handler)s, %(epoch)s, %(holder)s, %(at)s::bigint[], 1)
+INSERT INTO pgdoc.handlers AS h (consumer, handler, epoch, holder, begun_place, begun_times, log)
+VALUES (%(name)s, %(handler)s, %(epoch)s, %(holder)s, %(at)s::bigint[], 1, %(log)s::text)
 ON CONFLICT (consumer, handler) DO UPDATE
 SET epoch = excluded.epoch, holder = excluded.holder,
   begun_place = greatest(h.place, excluded.begun_place),
   begun_times = CASE WHEN (h.begun_place = greatest(h.place, excluded.begun_place)) THEN h.begun_times + %(more)s ELSE 1 END
-WHERE h.epoch < excluded.epoch OR h.epoch = excluded.epoch AND h.holder = excluded.holder
+WHERE (h.epoch < excluded.epoch OR h.epoch = excluded.epoch AND h.holder = excluded.holder) AND h.log = excluded.log
 RETURNING place, begun_times
+
+-- name: other_log
+SELECT log FROM pgdoc.handlers
+WHERE consumer = %(name)s AND handler = %(handler)s AND log IS NOT NULL AND log <> %(log)s::text
 
 -- name: end
 UPDATE pgdoc.handlers SET begun_times = 0, tried_times = 0

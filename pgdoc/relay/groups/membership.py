@@ -138,6 +138,8 @@ class GroupMembership:
             self._next_beat = 0.0
             return
         self._own_revision = written
+        if BEGUN not in records and self._begun_at is not None:  # deleted: else the next member begins somewhere else
+            await self._write(BEGUN, position_value(self._begun_at), 0)
         self._balance.observe(records, self._clock())
         self._check_owned()
         if has_lapsed:

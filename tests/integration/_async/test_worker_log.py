@@ -6,10 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgdoc import AsyncRelay, AsyncWorker, InvalidInput
+from pgdoc import AsyncRelay, AsyncWorker, InvalidInput, LogRefused
 from pgdoc._async import lane, worker_group
+from pgdoc._async.worker_partition import AsyncWorkerPartition
+from pgdoc.relay.finding import LogPosition
+from pgdoc.relay.groups.partition import OwnedPartition
+from pgdoc.relay.inbox import AsyncInbox, EntryBatch
+from pgdoc.relay.log import Entry
+from pgdoc.runtime.activities import AsyncActivity
+from pgdoc.runtime.primitives import async_call, async_sleep
+from pgdoc.workers import backlog
 from tests.integration._async.relays import fresh_stream, relaying, until
 from tests.integration._async.workers import count, drop_letters, effects, fresh_name, opened, recorder, running
+from tests.made_logs import IDS, body_of, fill, token_of
 
 if TYPE_CHECKING:
     from pgdoc import AsyncStore, ChangeEvent
@@ -37,8 +46,10 @@ async def begun(relay: AsyncRelay) -> None:
     await until(lambda: relay.status().state == "relaying")
 
 
-def worker_of(store: AsyncStore, url: str, handler: Any, group: str, **options: Any) -> AsyncWorker:
-    worker = AsyncWorker(store, log=url, start="beginning")
+def worker_of(
+    store: AsyncStore, url: str, handler: Any, group: str, start: str = "beginning", **options: Any
+) -> AsyncWorker:
+    worker = AsyncWorker(store, log=url, start=start)
     worker.on("orders", consumer=group, name="record", **{"batch": 7} | options)(handler)
     return worker
 
@@ -142,3 +153,115 @@ async def test_a_worker_on_a_log_says_what_it_can_t_do(shared_dsn: str, schema: 
         found = {each.id: each for each in await worker.check()}
         assert found["worker-log"].verdict == "wrong"
         assert "does not exist" in found["worker-log"].text
+
+
+def partition_of(store: AsyncStore, handler: Any, inbox: AsyncInbox) -> tuple[OwnedPartition, AsyncWorkerPartition]:
+    """Return a partition that this process has, and what runs the handler for it."""
+    worker = AsyncWorker(store, log="nats://127.0.0.1/UNUSED")
+    worker.on("orders", consumer=fresh_name(), name="record")(handler)
+    ((group, registrations),) = worker._registrations.items()
+    owned = OwnedPartition(0, 1, LogPosition(0, f"0/100.{IDS}", "x"), 1)
+    each = AsyncWorkerPartition(
+        owned,
+        inbox,
+        store,
+        f"{group}#0",
+        registrations,
+        log="UNUSED",
+        member="m",
+        valid_until=lambda: float("inf"),
+        hang_after_s=60,
+        shutdown_s=30,
+    )
+    return owned, each
+
+
+async def test_entries_that_arrive_while_a_partition_is_given_up_are_left_for_the_next_owner(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = AsyncInbox(10, 1 << 20)
+    async with opened(shared_dsn, schema) as store:
+        owned, each = partition_of(store, recorder(), inbox)
+        take = inbox.take
+
+        async def take_and_leave(timeout_s: float | None = None) -> bool:
+            inbox.put(EntryBatch([Entry(1, token_of(1), body_of(1), None)], 1, owned))
+            has_some = await take(timeout_s)
+            owned.leave()
+            return has_some
+
+        monkeypatch.setattr(inbox, "take", take_and_leave)
+        activity = AsyncActivity("test-partition", each.run)
+        assert await activity.wait(30)
+        assert activity.error is None
+    assert owned.acknowledged.sequence == 0
+    assert owned.is_settled
+
+
+async def test_a_partition_is_not_settled_while_events_are_on_their_way_to_handlers(
+    shared_dsn: str, schema: str
+) -> None:
+    inbox = AsyncInbox(10, 1 << 20)
+    async with opened(shared_dsn, schema) as store:
+        owned, each = partition_of(store, recorder(), inbox)
+        inbox.put(EntryBatch([Entry(1, token_of(1), body_of(1), None)], 1, owned))
+        assert len(await each.next_batch(1.0)) == 1
+        assert not owned.is_settled
+
+
+async def test_a_group_refuses_another_log_whose_positions_are_not_those_of_its_handlers(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    first, second = (f"{nats_server.url}/{fresh_stream()}" for _ in range(2))
+    group = fresh_name()
+    async with opened(shared_dsn, schema) as store:
+        await async_call(fill, first, range(50, 60))
+        await async_call(fill, second, range(20))
+        async with running(worker_of(store, first, recorder(), group)):
+            await count(store, "effects", 10)
+        worker = worker_of(store, second, recorder(), group)
+        activity = AsyncActivity("test-worker", worker.run)
+        await activity.wait(30)
+        worker.stop()
+        assert isinstance(activity.error, LogRefused)
+        assert "use another group for this log" in str(activity.error)
+        async with running(worker_of(store, second, recorder(), fresh_name())):
+            await count(store, "effects", 30)
+
+
+async def test_a_slow_handler_that_is_alone_in_its_group_is_waited_for(
+    shared_dsn: str,
+    schema: str,
+    nats_server: NatsServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backlog, "_EVENTS", 5)
+    url, record = f"{nats_server.url}/{fresh_stream()}", recorder()
+
+    async def slow(tx: Any, events: list[ChangeEvent]) -> None:
+        await async_sleep(0.3)
+        await record(tx, events)
+
+    async with opened(shared_dsn, schema) as store:
+        await async_call(fill, url, range(60))
+        worker = AsyncWorker(store, log=url, start="beginning", hang_after=0.2)
+        worker.on("orders", consumer=fresh_name(), batch=2)(slow)
+        async with running(worker):
+            await count(store, "effects", 60)
+    assert "makes no progress" not in caplog.text
+
+
+async def test_a_new_worker_runs_on_a_log_without_entries(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    async with opened(shared_dsn, schema) as store:
+        await async_call(fill, url, [])
+        async with running(worker_of(store, url, recorder(), fresh_name())):
+            await async_call(fill, url, range(5))
+            await count(store, "effects", 5)
+        async with running(worker_of(store, url, recorder(), fresh_name(), start="now")) as worker:
+            await until(lambda: len(worker.status()) == 8)
+            await async_call(fill, url, range(5, 8))
+            await count(store, "effects", 8)

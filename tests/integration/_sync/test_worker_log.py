@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgdoc import Relay, Worker, InvalidInput
+from pgdoc import Relay, Worker, InvalidInput, LogRefused
 from pgdoc._sync import lane, worker_group
+from pgdoc._sync.worker_partition import WorkerPartition
+from pgdoc.relay.finding import LogPosition
+from pgdoc.relay.groups.partition import OwnedPartition
+from pgdoc.relay.inbox import Inbox, EntryBatch
+from pgdoc.relay.log import Entry
+from pgdoc.runtime.activities import Activity
+from pgdoc.runtime.primitives import call, sleep
+from pgdoc.workers import backlog
 from tests.integration._sync.relays import fresh_stream, relaying, until
 from tests.integration._sync.workers import count, drop_letters, effects, fresh_name, opened, recorder, running
+from tests.made_logs import IDS, body_of, fill, token_of
 
 if TYPE_CHECKING:
     from pgdoc import Store, ChangeEvent
@@ -38,8 +47,8 @@ def begun(relay: Relay) -> None:
     until(lambda: relay.status().state == "relaying")
 
 
-def worker_of(store: Store, url: str, handler: Any, group: str, **options: Any) -> Worker:
-    worker = Worker(store, log=url, start="beginning")
+def worker_of(store: Store, url: str, handler: Any, group: str, start: str = "beginning", **options: Any) -> Worker:
+    worker = Worker(store, log=url, start=start)
     worker.on("orders", consumer=group, name="record", **{"batch": 7} | options)(handler)
     return worker
 
@@ -141,3 +150,111 @@ def test_a_worker_on_a_log_says_what_it_can_t_do(shared_dsn: str, schema: str, n
         found = {each.id: each for each in worker.check()}
         assert found["worker-log"].verdict == "wrong"
         assert "does not exist" in found["worker-log"].text
+
+
+def partition_of(store: Store, handler: Any, inbox: Inbox) -> tuple[OwnedPartition, WorkerPartition]:
+    """Return a partition that this process has, and what runs the handler for it."""
+    worker = Worker(store, log="nats://127.0.0.1/UNUSED")
+    worker.on("orders", consumer=fresh_name(), name="record")(handler)
+    ((group, registrations),) = worker._registrations.items()
+    owned = OwnedPartition(0, 1, LogPosition(0, f"0/100.{IDS}", "x"), 1)
+    each = WorkerPartition(
+        owned,
+        inbox,
+        store,
+        f"{group}#0",
+        registrations,
+        log="UNUSED",
+        member="m",
+        valid_until=lambda: float("inf"),
+        hang_after_s=60,
+        shutdown_s=30,
+    )
+    return owned, each
+
+
+def test_entries_that_arrive_while_a_partition_is_given_up_are_left_for_the_next_owner(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = Inbox(10, 1 << 20)
+    with opened(shared_dsn, schema) as store:
+        owned, each = partition_of(store, recorder(), inbox)
+        take = inbox.take
+
+        def take_and_leave(timeout_s: float | None = None) -> bool:
+            inbox.put(EntryBatch([Entry(1, token_of(1), body_of(1), None)], 1, owned))
+            has_some = take(timeout_s)
+            owned.leave()
+            return has_some
+
+        monkeypatch.setattr(inbox, "take", take_and_leave)
+        activity = Activity("test-partition", each.run)
+        assert activity.wait(30)
+        assert activity.error is None
+    assert owned.acknowledged.sequence == 0
+    assert owned.is_settled
+
+
+def test_a_partition_is_not_settled_while_events_are_on_their_way_to_handlers(shared_dsn: str, schema: str) -> None:
+    inbox = Inbox(10, 1 << 20)
+    with opened(shared_dsn, schema) as store:
+        owned, each = partition_of(store, recorder(), inbox)
+        inbox.put(EntryBatch([Entry(1, token_of(1), body_of(1), None)], 1, owned))
+        assert len(each.next_batch(1.0)) == 1
+        assert not owned.is_settled
+
+
+def test_a_group_refuses_another_log_whose_positions_are_not_those_of_its_handlers(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    first, second = (f"{nats_server.url}/{fresh_stream()}" for _ in range(2))
+    group = fresh_name()
+    with opened(shared_dsn, schema) as store:
+        call(fill, first, range(50, 60))
+        call(fill, second, range(20))
+        with running(worker_of(store, first, recorder(), group)):
+            count(store, "effects", 10)
+        worker = worker_of(store, second, recorder(), group)
+        activity = Activity("test-worker", worker.run)
+        activity.wait(30)
+        worker.stop()
+        assert isinstance(activity.error, LogRefused)
+        assert "use another group for this log" in str(activity.error)
+        with running(worker_of(store, second, recorder(), fresh_name())):
+            count(store, "effects", 30)
+
+
+def test_a_slow_handler_that_is_alone_in_its_group_is_waited_for(
+    shared_dsn: str,
+    schema: str,
+    nats_server: NatsServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backlog, "_EVENTS", 5)
+    url, record = f"{nats_server.url}/{fresh_stream()}", recorder()
+
+    def slow(tx: Any, events: list[ChangeEvent]) -> None:
+        sleep(0.3)
+        record(tx, events)
+
+    with opened(shared_dsn, schema) as store:
+        call(fill, url, range(60))
+        worker = Worker(store, log=url, start="beginning", hang_after=0.2)
+        worker.on("orders", consumer=fresh_name(), batch=2)(slow)
+        with running(worker):
+            count(store, "effects", 60)
+    assert "makes no progress" not in caplog.text
+
+
+def test_a_new_worker_runs_on_a_log_without_entries(shared_dsn: str, schema: str, nats_server: NatsServer) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    with opened(shared_dsn, schema) as store:
+        call(fill, url, [])
+        with running(worker_of(store, url, recorder(), fresh_name())):
+            call(fill, url, range(5))
+            count(store, "effects", 5)
+        with running(worker_of(store, url, recorder(), fresh_name(), start="now")) as worker:
+            until(lambda: len(worker.status()) == 8)
+            call(fill, url, range(5, 8))
+            count(store, "effects", 8)

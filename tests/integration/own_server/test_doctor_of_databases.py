@@ -267,6 +267,26 @@ def test_dead_letters_that_nobody_tries_again_are_reported(dsn: str, store: Stor
     mends(owner, dsn, "dead-letters-orphaned", only="workers")
 
 
+def test_dead_letters_of_a_group_are_reported_if_its_workers_run_without_the_handler(
+    dsn: str, store: Store, owner: psycopg.Connection
+) -> None:
+    assert store.consumers() == []
+    only = ["workers"]
+    begin = (
+        "INSERT INTO pgdoc.handlers (consumer, handler, epoch, holder, log) "
+        "VALUES ('billing#3', %s, %s, gen_random_uuid(), 'ORDERS')"
+    )
+    owner.execute(begin, ["bill", 5])
+    owner.execute(
+        "INSERT INTO pgdoc.dead_letters (consumer, handler, state, event_type, collection, token, changed_at) "
+        "VALUES ('billing#3', 'bill', 'due', 'truncate', 'orders', '0/1.1.1', now())"
+    )
+    assert {each.verdict for each in examine_server(dsn, only=only)} == {"ok"}
+    owner.execute(begin, ["bill_again", 6])  # the handler has another name since
+    assert finding(dsn, "dead-letters-orphaned", only=only).value == 1
+    mends(owner, dsn, "dead-letters-orphaned", only="workers")
+
+
 def forget(owner: psycopg.Connection, span: str) -> None:
     """Make the consumers look as if nobody had had them open for so long."""
     owner.execute("UPDATE pgdoc.owners SET renewed_at = now() - %s::interval", [span])
