@@ -52,7 +52,7 @@ def test_positions_from_before_the_upgrade_of_the_catalog_go_on(dsn: str, sql: p
         store.publish("a", 1)
         store["orders"].insert("o-2", {})
         for options in ({"resume_after": token}, {"consumer": "c"}):
-            with store.watch("*", topics=["*"], **options) as stream:  # type: ignore[arg-type]
+            with store.watch("*", topics=["*"], **options) as stream:
                 found = [event.topic or event.document_id for event in take(stream, 4)]
             assert found == ["a", "o-1", "a", "o-2"]
         store.drop_consumer("c")

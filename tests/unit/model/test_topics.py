@@ -43,7 +43,8 @@ def test_a_selection_names_its_topics_in_a_list() -> None:
     assert check_topics(["a", "a.*", "b.c"]) == {"topic:a", "topic:a.*", "topic:b.c"}
     assert check_topics(["a.b", "a.b.*", "a.*", "b"]) == {"topic:a.*", "topic:b"}
     assert check_topics(["a", "a.*", "*"]) == {"topic:*"}
-    for wrong in ("order.shipped", []):
+    wrongs: tuple[Any, ...] = ("order.shipped", [])
+    for wrong in wrongs:
         with pytest.raises(InvalidInput, match=re.escape("topics")):
             check_topics(wrong)
 
