@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 PROMISED = (Path(__file__).parent / "public_api.txt").read_text(encoding="utf-8").splitlines()
 TEST_PLUGIN = os.environ.get("PGDOC_TEST_PLUGIN")  # the tests make it the default of every store
-CONSTRUCTED = {"Store", "AsyncStore", "LocalServer", "ResumeToken"}  # calls return instances of the other classes
+CONSTRUCTED = {
+    *("Store", "AsyncStore", "LocalServer", "ResumeToken", "Worker", "AsyncWorker", "Relay", "AsyncRelay"),
+    *("RemoteStream", "AsyncRemoteStream", "WebhookRelay", "AsyncWebhookRelay"),
+}  # calls return instances of the other classes
 SPECIAL = {"__getitem__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__iter__", "__aiter__", "__await__"}
 
 
