@@ -1,17 +1,19 @@
 """What partitions cost: writers, readers and streams of a collection of 1, 16 and 256 partitions, to a plain one.
 
-    python -m bench partitions [--quick] [--rounds N]
+    python -m bench partitions [--quick] [--rounds N] [PART ...]
 
-Each collection has documents of 200 bytes. Calls go through a `Store`, and commits do not wait for the disk. The parts:
+Each collection has documents of 200 bytes. Calls go through a `Store`, and commits do not wait for the disk. The parts,
+all by default:
 
     calls      calls per second of one session: insert and get, by id; find of 20 documents in the order of their ids,
                which reads every partition; insert_many of 1,000 documents
-    stream     changes per second of a stream that resumes from before them, through each plugin
+    stream     the CPU time of the reading process for a change, through each plugin: its loop reads the document's id
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,11 +40,14 @@ def main() -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="run everything with small sizes, to see that it works")
     parser.add_argument("--rounds", type=positive, help="the most rounds of one figure: 5, and 1 in a quick run")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="the parts to run")
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - PARTS.keys():
+        parser.error(f"{', '.join(sorted(unknown))}: not among {', '.join(PARTS)}")
     load = machine.load_average()
     rounds = arguments.rounds or (1 if arguments.quick else 5)
     with started(quick=arguments.quick, most_rounds=rounds) as bench, bench.site() as site:
-        figures = [*calls(bench, site), *streams(bench, site)]
+        figures = [figure for name in arguments.parts or PARTS for figure in PARTS[name](bench, site)]
     print(table(figures))
     if text := machine.warning(load):
         print(f"!!! {text}")
@@ -92,8 +97,8 @@ def measure(on: pgdoc.Collection, number: int) -> dict[str, float]:
 def streams(bench: Bench, site: Site) -> Iterator[Figure]:
     changes = bench.size(20_000, 1_000)
     tokens: dict[str, ResumeToken] = {}
-    for kind in KINDS:
-        on = site.stores["wal2json"][name_of(kind)]
+    for kind, partitions in KINDS.items():
+        on = site.stores["wal2json"].create_collection(name_of(kind), partitions=partitions)
         with on.watch() as stream:
             token = stream.resume_token
         with site.connect("-c synchronous_commit=off") as connection:
@@ -110,22 +115,22 @@ def streams(bench: Bench, site: Site) -> Iterator[Figure]:
         tokens[kind] = token
     total = changes // 200 * 200
     for plugin in PLUGINS:
-        ways = {kind: partial(rate, site.stores[plugin][name_of(kind)], tokens[kind], total) for kind in KINDS}
+        ways = {kind: partial(cpu_us, site.stores[plugin][name_of(kind)], tokens[kind], total) for kind in KINDS}
         rounds = in_turns(bench.rounds(), ways)
         values = {f"{plugin}, {kind}": turns for kind, turns in rounds.items()}
-        yield from compare("stream", values, f"{plugin}, {PLAIN}", "changes/s")
+        yield from compare("stream", values, f"{plugin}, {PLAIN}", "us/change", less_is_better=True)
 
 
-def rate(on: pgdoc.Collection, token: ResumeToken, total: int) -> float:
-    """Return the changes per second of a stream whose loop reads each document's id."""
+def cpu_us(on: pgdoc.Collection, token: ResumeToken, total: int) -> float:
+    """Return the CPU time of this process for each change of a stream."""
     with on.watch(resume_after=token) as stream:
+        began = time.process_time()
+        for _ in range(total):
+            assert next(stream).document_id is not None  # noqa: S101
+        return (time.process_time() - began) / total * 1e6
 
-        def receive() -> None:
-            for _ in range(total):
-                assert next(stream).document_id is not None  # noqa: S101
 
-        return total / seconds(receive)
-
+PARTS = {"calls": calls, "stream": streams}
 
 if __name__ == "__main__":
     sys.exit(main())
