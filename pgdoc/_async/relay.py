@@ -12,7 +12,7 @@ from pgdoc._async.relay_session import AsyncRelaySession
 from pgdoc._async.relay_windows import Reopen
 from pgdoc._async.store import AsyncStore
 from pgdoc.database.errors import map_error
-from pgdoc.errors import ConsumerLost, InvalidInput, LogError, LogRefused, PgdocError, StoreClosed
+from pgdoc.errors import ConsumerLost, HistoryLost, InvalidInput, LogError, LogRefused, PgdocError, StoreClosed
 from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.engines import READABLE, open_writer
 from pgdoc.relay.figures import RelayFigures
@@ -184,7 +184,7 @@ class AsyncRelay:
                 continue
             except (PgdocError, psycopg.Error) as exc:
                 error = exc if isinstance(exc, PgdocError) else map_error(exc, f'consumer "{self._options.consumer}"')
-                if isinstance(error, StoreClosed) or not (error.resumable or isinstance(error, ConsumerLost)):
+                if not _can_try_again(error, has_begun=session.has_begun):
                     raise error from exc
                 self._note(error)
             else:
@@ -218,3 +218,10 @@ class AsyncRelay:
         while slept < seconds and not self._stops():
             await async_sleep(_POLL_S)
             slept += _POLL_S
+
+
+def _can_try_again(error: PgdocError, *, has_begun: bool) -> bool:
+    """Return whether another session may go on: one that lost its position over a failover finds out what to do."""
+    if isinstance(error, StoreClosed):
+        return False
+    return error.resumable or isinstance(error, ConsumerLost) or (has_begun and isinstance(error, HistoryLost))

@@ -13,7 +13,7 @@ from pgdoc._sync.relay_session import RelaySession
 from pgdoc._sync.relay_windows import Reopen
 from pgdoc._sync.store import Store
 from pgdoc.database.errors import map_error
-from pgdoc.errors import ConsumerLost, InvalidInput, LogError, LogRefused, PgdocError, StoreClosed
+from pgdoc.errors import ConsumerLost, HistoryLost, InvalidInput, LogError, LogRefused, PgdocError, StoreClosed
 from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.engines import READABLE, open_writer
 from pgdoc.relay.figures import RelayFigures
@@ -185,7 +185,7 @@ class Relay:
                 continue
             except (PgdocError, psycopg.Error) as exc:
                 error = exc if isinstance(exc, PgdocError) else map_error(exc, f'consumer "{self._options.consumer}"')
-                if isinstance(error, StoreClosed) or not (error.resumable or isinstance(error, ConsumerLost)):
+                if not _can_try_again(error, has_begun=session.has_begun):
                     raise error from exc
                 self._note(error)
             else:
@@ -219,3 +219,10 @@ class Relay:
         while slept < seconds and not self._stops():
             sleep(_POLL_S)
             slept += _POLL_S
+
+
+def _can_try_again(error: PgdocError, *, has_begun: bool) -> bool:
+    """Return whether another session may go on: one that lost its position over a failover finds out what to do."""
+    if isinstance(error, StoreClosed):
+        return False
+    return error.resumable or isinstance(error, ConsumerLost) or (has_begun and isinstance(error, HistoryLost))

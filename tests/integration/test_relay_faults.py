@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -275,4 +276,26 @@ def test_large_events_arrive_in_parts_whatever_part_the_relay_ended_at(
         with test.run() as relay:
             test.write(1)
             until(lambda: b'"o-18"' in (log_of(private_nats.url, "S") or [("", b"")])[-1][1])
+        test.check()
+
+
+def test_a_relay_that_has_ended_leaves_nothing_behind(shared_dsn: str, schema: str, private_nats: NatsServer) -> None:
+    with (
+        Proxy("127.0.0.1", private_nats.port) as proxy,
+        relayed(shared_dsn, schema, private_nats.url, "S") as test,
+    ):
+        url = f"nats://127.0.0.1:{proxy.port}"
+        for fault in (proxy.cut, proxy.half_open, proxy.stall):
+            with test.run(url) as relay:
+                test.write(10)
+                test.wait()
+                fault()
+                test.write(10)
+                in_state(relay, "waiting_for_log")
+        proxy.resume()
+        names = {thread.name for thread in threading.enumerate()}
+        assert not any("relay" in name for name in names)
+        until(lambda: proxy.connections == 0)
+        with test.run():
+            test.wait()
         test.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -31,13 +32,12 @@ async def relaying(relay: AsyncRelay) -> AsyncIterator[AsyncRelay]:
         raise activity.error
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait until the condition holds."""
-    waited = 0.0
+    deadline = time.monotonic() + timeout_s
     while not condition():
-        assert waited < timeout_s, "it did not happen in time"
+        assert time.monotonic() < deadline, "it did not happen in time"
         await async_sleep(0.05)
-        waited += 0.05
 
 
 def fresh_stream() -> str:
