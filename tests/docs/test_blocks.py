@@ -45,6 +45,11 @@ PROGRAMS = {
 }
 """Of other projects: there is nothing to check."""
 
+ENGINES = {
+    "docs/how-to/read-a-log.md": ("NATS_URL", "nats_url"),
+}
+"""Pages that need a server besides PostgreSQL: the variable with its address, and the fixture."""
+
 
 def runnable(page: str, *languages: str) -> list[Block]:
     return [block for block in blocks(page) if block.language in languages and block.key not in NOT_RUN]
@@ -85,9 +90,16 @@ def levels_as_before() -> Iterator[None]:
 @pytest.mark.usefixtures("levels_as_before")
 @pytest.mark.parametrize("page", PAGES_WITH_CODE)
 def test_the_blocks_do_what_they_say(
-    page: str, dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: str,
+    dsn: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PGDOC_DSN", dsn)
+    if page in ENGINES:
+        variable, fixture = ENGINES[page]
+        monkeypatch.setenv(variable, request.getfixturevalue(fixture))
     namespace: dict[str, Any] = {"__name__": "page"}
     with time_limit(page):
         for block in runnable(page, "python", "sql"):
