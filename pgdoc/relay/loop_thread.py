@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["LoopThread"]
+__all__ = ["LoopThread", "finish"]
 
 _END_S = 5.0
 
@@ -75,3 +75,13 @@ class LoopThread:
         await asyncio.wait(tasks, timeout=_END_S / 2) if tasks else None
         await self._loop.shutdown_asyncgens()
         self._loop.call_soon(self._loop.stop)
+
+
+async def finish(coroutine: Coroutine[Any, Any, object]) -> None:
+    """Run a coroutine to its end, also if the task is cancelled meanwhile: for closing what would be left open."""
+    task = asyncio.ensure_future(coroutine)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

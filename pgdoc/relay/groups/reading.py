@@ -10,7 +10,7 @@ from pgdoc.errors import PgdocError
 from pgdoc.relay.engines import open_reader, open_records
 from pgdoc.relay.feed import LogFeed
 from pgdoc.relay.groups.membership import GroupMembership
-from pgdoc.relay.loop_thread import LoopThread
+from pgdoc.relay.loop_thread import LoopThread, finish
 from pgdoc.relay.partitions import encoded
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class GroupReading:
             await feed.run(partition.begun_at)
         finally:
             with contextlib.suppress(PgdocError):
-                await feed.close()
+                await finish(feed.close())
 
     def _drop(self, partition: OwnedPartition) -> None:
         found = self._tasks.pop(partition, None)
