@@ -47,12 +47,9 @@ PROGRAMS = {
 """Of other projects: there is nothing to check."""
 
 ENGINES = {
-<<<<<<< HEAD
     "docs/how-to/relay-to-kafka.md": ("KAFKA_SERVERS", "kafka_servers"),
     "docs/how-to/relay-to-redis.md": ("REDIS_URL", "redis_url"),
-=======
     "docs/how-to/read-a-log.md": ("NATS_URL", "nats_url"),
->>>>>>> reading
 }
 """Pages that need a server besides PostgreSQL: the variable with its address, and the fixture."""
 
