@@ -1,4 +1,4 @@
-"""Workers on a log under fault and load: each event has exactly one effect, or one dead letter, and the order stands."""
+"""Workers on a log under fault and load: each event has one effect or one dead letter, and the order stands."""
 
 from __future__ import annotations
 
