@@ -47,6 +47,7 @@ PROGRAMS = {
 """Of other projects: there is nothing to check."""
 
 ENGINES = {
+    "docs/how-to/process-changes-reliably.md": ("NATS_URL", "nats_url"),
     "docs/how-to/relay-to-kafka.md": ("KAFKA_SERVERS", "kafka_servers"),
     "docs/how-to/relay-to-redis.md": ("REDIS_URL", "redis_url"),
     "docs/how-to/read-a-log.md": ("NATS_URL", "nats_url"),
