@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Workers on a log under fault and load: each event has exactly one effect, or one dead letter, in order."""
-=======
 """Workers on a log under fault and load: each event has one effect or one dead letter, and the order stands."""
->>>>>>> wlog
 
 from __future__ import annotations
 
