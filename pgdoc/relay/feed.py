@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from pgdoc.errors import LogRefused, PgdocError
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.relay.assembly import Assembly, InsideEvent
-from pgdoc.relay.finding import LogPosition, find_first_of, find_position, order_of
-from pgdoc.relay.inbox import EntryBatch, Source
+from pgdoc.relay.finding import LogPosition, find_first_of, locate, order_of
+from pgdoc.relay.inbox import EntryBatch, EntrySource
 from pgdoc.relay.log import Entry
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ class LogFeed:
         *,
         collections: Collection[str] = (),
         partitions: Collection[int] = (),
-        source: Source | None = None,
+        source: EntrySource | None = None,
     ) -> None:
         self._reader, self._inbox, self._log = reader, inbox, log
         self._collections, self._partitions = collections, partitions
-        self._source = source or Source()
+        self._source = source or EntrySource()
         self._assembly = Assembly(log)
         self._skip_to: ResumeToken | None = None  # events up to it are left out
         self._last = self.begun_at = LogPosition(0, "", "")  # the last whole event that was put, or passed over
@@ -65,14 +65,14 @@ class LogFeed:
         """Open the log and begin after a token or a place in it, at its `beginning` or `now`, which is its end.
 
         Raises:
-            PgdocError: as `find_position` and the reader's methods.
+            PgdocError: as `locate` and the reader's methods.
         """
         info = await self._look()
         if isinstance(after, str):
             self._last = await (self._end(info) if after == "now" else self._at(info, info.first - 1))
             await self._begin()
         else:
-            self._last = await find_position(self._reader, info, after, self._log)
+            self._last = await locate(self._reader, info, after, self._log)
             await self._begin(ResumeToken.parse(self._last.token))
         self.begun_at = self._last
         return self._last
@@ -139,7 +139,7 @@ class LogFeed:
     async def _reopen(self) -> None:
         info = await self._look()
         if self._last.token:
-            self._last = await find_position(self._reader, info, self._last, self._log)
+            self._last = await locate(self._reader, info, self._last, self._log)
         await self._begin(ResumeToken.parse(self._last.token) if self._last.token else None)
         self.mode = "catching_up"
 

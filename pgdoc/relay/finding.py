@@ -11,7 +11,7 @@ from pgdoc.model.tokens import ResumeToken, token_at
 if TYPE_CHECKING:
     from pgdoc.relay.log import LogInfo, LogReader
 
-__all__ = ["LogPosition", "find_first_of", "find_position", "order_of"]
+__all__ = ["LogPosition", "find_first_of", "locate", "order_of"]
 
 
 class LogPosition(NamedTuple):
@@ -34,9 +34,7 @@ def order_of(token: ResumeToken) -> tuple[Any, ...]:
     return token.position, progress is None, 0 if progress is None else progress.delivered
 
 
-async def find_position(
-    reader: LogReader, info: LogInfo, after: LogPosition | ResumeToken | Lsn, log: str
-) -> LogPosition:
+async def locate(reader: LogReader, info: LogInfo, after: LogPosition | ResumeToken | Lsn, log: str) -> LogPosition:
     """Return the place in the log after which the events come that follow `after`.
 
     Raises:

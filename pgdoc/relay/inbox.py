@@ -22,12 +22,12 @@ from pgdoc.runtime.wakeup import Wakeup
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["AsyncInbox", "EntryBatch", "Inbox", "Source"]
+__all__ = ["AsyncInbox", "EntryBatch", "EntrySource", "Inbox"]
 
 _FORKED = "this stream was made before the process forked: open one in the child process"
 
 
-class Source:
+class EntrySource:
     """Where the entries of a batch come from; any thread may read it.
 
     Attributes:
@@ -48,18 +48,18 @@ class EntryBatch(list[Entry]):
 
     __slots__ = ("next", "size_bytes", "source")
 
-    def __init__(self, entries: Iterable[Entry], size_bytes: int, source: Source) -> None:
+    def __init__(self, entries: Iterable[Entry], size_bytes: int, source: EntrySource) -> None:
         super().__init__(entries)
         self.next, self.size_bytes, self.source = 0, size_bytes, source
 
 
-class _Box:
+class _EntryBox:
     """The queue and its bounds, shared by both kinds."""
 
     def __init__(self, size: int, size_bytes: int) -> None:
         self._size, self._size_bytes = size, size_bytes
         # Replaced by the thread or task that takes, which also advances its `next` without the lock.
-        self.batch = EntryBatch((), 0, Source())
+        self.batch = EntryBatch((), 0, EntrySource())
         # Guards what follows. Held for a few steps; no callback is called under it.
         self._lock = threading.Lock()
         self._queue: deque[EntryBatch] = deque()
@@ -157,7 +157,7 @@ class _Box:
         raise NotImplementedError
 
 
-class Inbox(_Box):
+class Inbox(_EntryBox):
     """For a thread."""
 
     def __init__(self, size: int, size_bytes: int) -> None:
@@ -178,7 +178,7 @@ class Inbox(_Box):
         return True
 
 
-class AsyncInbox(_Box):
+class AsyncInbox(_EntryBox):
     """For a task."""
 
     def __init__(self, size: int, size_bytes: int) -> None:

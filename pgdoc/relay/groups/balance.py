@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.relay.groups.lease import Lease, lease_key
+from pgdoc.relay.groups.lease import PartitionLease, lease_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
     partition: int
     revision: int
-    lease: Lease | None
+    lease: PartitionLease | None
 
 
 class Plan(NamedTuple):
@@ -76,7 +76,7 @@ class Balance:
         record = self._records.get(key)
         if record is None:
             return Found(partition, 0, None)
-        return Found(partition, record.revision, Lease.parse(record, key))
+        return Found(partition, record.revision, PartitionLease.parse(record, key))
 
     def plan(self, owned: Collection[int], leaving: Collection[int], asked_at: float) -> Plan:
         """Return what to do.

@@ -11,13 +11,13 @@ from pgdoc.relay.finding import LogPosition
 if TYPE_CHECKING:
     from pgdoc.relay.log import Record
 
-__all__ = ["BEGUN", "Lease", "lease_key", "member_key", "position_of", "position_value"]
+__all__ = ["BEGUN", "PartitionLease", "lease_key", "member_key", "position_of", "position_value"]
 
 BEGUN: Final = "begun"
 """The key of where the group began."""
 
 
-class Lease(NamedTuple):
+class PartitionLease(NamedTuple):
     """The record of one partition.
 
     Owner and position are one value, so that a former owner can't move the position.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from pgdoc.errors import PgdocError
 from pgdoc.relay.groups.balance import Balance, Found
-from pgdoc.relay.groups.lease import BEGUN, Lease, lease_key, member_key, position_of, position_value
+from pgdoc.relay.groups.lease import BEGUN, PartitionLease, lease_key, member_key, position_of, position_value
 from pgdoc.relay.groups.partition import OwnedPartition
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class GroupMembership:
         position = self._begun_at if before is None else before.position
         # By the clock, so that it is higher than any of records that were deleted.
         epoch = max(0 if before is None else before.epoch + 1, time.time_ns() // 1000)
-        lease = Lease(self.member, epoch, position)
+        lease = PartitionLease(self.member, epoch, position)
         revision = await self._write(lease_key(found.partition), lease.value, found.revision)
         if revision is not None:
             partition = self.owned[found.partition] = OwnedPartition(found.partition, epoch, position, revision)
@@ -212,7 +212,7 @@ class GroupMembership:
     async def _store(self, partition: OwnedPartition, owner: str) -> bool:
         """Write the record of a partition; return whether it was this member's."""
         position = partition.acknowledged
-        lease = Lease(owner, partition.epoch, position)
+        lease = PartitionLease(owner, partition.epoch, position)
         revision = await self._write(lease_key(partition.number), lease.value, partition.revision)
         if revision is None:
             self._next_beat = 0.0  # which finds out whether it is lost

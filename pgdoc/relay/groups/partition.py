@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgdoc.relay.inbox import Source
+from pgdoc.relay.inbox import EntrySource
 
 if TYPE_CHECKING:
     from pgdoc.model.tokens import ResumeToken
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["OwnedPartition"]
 
 
-class OwnedPartition(Source):
+class OwnedPartition(EntrySource):
     """One partition, from when it is taken until it is given up or lost.
 
     Attributes:

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from pgdoc.relay.finding import LogPosition
-from pgdoc.relay.groups.lease import Lease
+from pgdoc.relay.groups.lease import PartitionLease
 from pgdoc.relay.groups.membership import GroupMembership
 from pgdoc.relay.log import Record
 
@@ -84,7 +84,9 @@ class ModelRecords:
         written = None
         if before.revision == revision:
             if ".p." in key and before.revision:
-                assert Lease.parse(Record(value, 0), key).position >= Lease.parse(before, key).position
+                assert (
+                    PartitionLease.parse(Record(value, 0), key).position >= PartitionLease.parse(before, key).position
+                )
             world.revision += 1
             written = world.revision
             world.records[key] = Record(value, written)
