@@ -21,6 +21,7 @@ ENGINES: Final = {
 }
 """The engine of each scheme."""
 
+_ENCODE: Final = "percent-encode the characters / ? # @ [ ] in user and password"
 _FORM: Final = "nats://host/STREAM, redis://host/NAME, kafka://host/TOPIC or https://host/path"
 
 
@@ -57,16 +58,19 @@ class Target:
         """
         if not isinstance(url, str):
             raise InvalidInput(f"a log is named by a URL, such as {_FORM}; got {type(url).__name__}")
+        # No message may show what could be a part of a password: one with an unencoded / ? or # moves the end of the host.
         try:
             parts = urlsplit(url)
-            options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-        except ValueError as exc:
-            raise InvalidInput(f"the URL of a log can't be read ({exc}): use {_FORM}") from exc
+        except ValueError:
+            raise InvalidInput(f"the URL of a log can't be read: {_ENCODE}, and use {_FORM}") from None
         if parts.scheme not in ENGINES:
             raise InvalidInput(f"no log has the scheme {parts.scheme!r}: use {_FORM}")
+        if "@" in parts.path + parts.fragment or ("@" in parts.query and "@" not in parts.netloc and not parts.path):
+            raise InvalidInput(f"the URL of a log has an @ after the host: {_ENCODE}, and use {_FORM}")
         credentials, _, hosts = parts.netloc.rpartition("@")
         user, _, password = credentials.partition(":")
         shown = f"{parts.scheme}://{hosts}{parts.path}"
+        options = _options(parts.query)
         servers = tuple(_server(each, shown) for each in hosts.split(","))
         return cls(
             engine=ENGINES[parts.scheme],
@@ -89,6 +93,19 @@ class Target:
         unknown = sorted(self.options.keys() - known)
         if unknown:
             raise InvalidInput(f"{self.shown} has no option {unknown[0]!r}: use one of {', '.join(sorted(known))}")
+
+
+def _options(query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise InvalidInput(f"the options of a log's URL must be name=value, joined by &: {_ENCODE}") from None
+    options: dict[str, str] = {}
+    for name, value in pairs:
+        if name in options:
+            raise InvalidInput(f"the URL of a log has the option {name!r} twice: leave one out")
+        options[name] = value
+    return options
 
 
 def _server(text: str, shown: str) -> tuple[str, int | None]:
