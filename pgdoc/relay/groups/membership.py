@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupMembership"]
 
-logger = logging.getLogger("pgdoc.relay")
+logger = logging.getLogger("pgdoc.remote")
 
 STORE_S: Final = 0.5
 """How often acknowledged positions are written at most."""
