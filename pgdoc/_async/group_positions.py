@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncGroupPositions"]
 
-logger = logging.getLogger("pgdoc.relay")
+logger = logging.getLogger("pgdoc.remote")
 
 
 class AsyncGroupPositions:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupPositions"]
 
-logger = logging.getLogger("pgdoc.relay")
+logger = logging.getLogger("pgdoc.remote")
 
 
 class GroupPositions:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "LogFeed"]
 
-logger = logging.getLogger("pgdoc.relay")
+logger = logging.getLogger("pgdoc.remote")
 
 FORMATS: Final = ("pgdoc",)
 """The formats that events can be read from."""

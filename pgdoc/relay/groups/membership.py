@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupMembership"]
 
-logger = logging.getLogger("pgdoc.relay")
+logger = logging.getLogger("pgdoc.remote")
 
 STORE_S: Final = 0.5
 """How often acknowledged positions are written at most."""
@@ -205,6 +205,10 @@ class GroupMembership:
             LogUnreachable: the engine does not answer.
         """
         for partition in list(self.owned.values()):
+            if partition.is_lost:  # PostgreSQL knows of another owner: whoever takes it next gets a higher epoch
+                await self._store(partition, "")
+                self._dropped(partition)
+                continue
             is_over = partition.is_leaving and partition.is_settled  # before the position, which is then the last one
             if is_over or partition.acknowledged.sequence != partition.stored.sequence:
                 await self._store(partition, "" if is_over else self.member)

@@ -219,6 +219,25 @@ async def test_a_checkpoint_that_is_stored_already_is_refused(
         assert len(await drain([stream], 2)) == 2
 
 
+async def test_a_partition_that_postgresql_gives_to_another_owner_is_taken_anew(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    await async_call(fill, url, range(1))
+    async with opened(shared_dsn, schema) as store, member(url, store=store) as stream:
+        event = await stream.next(timeout=20)
+        assert event is not None
+        async with store.transaction() as tx:
+            await tx.connection.execute(
+                "UPDATE pgdoc.group_positions SET epoch = epoch + 1 WHERE log = %s", [f"nats:{url.rpartition('/')[2]}"]
+            )
+        tx = await store.transaction().__aenter__()
+        with pytest.raises(ConsumerLost, match="taken over") as lost:
+            await stream.checkpoint(event, tx)
+        await tx.__aexit__(ConsumerLost, lost.value, None)
+        assert await drain([stream], 1) == [0]
+
+
 async def test_a_checkpoint_that_is_rolled_back_is_read_again_by_the_next_member(
     shared_dsn: str, schema: str, nats_server: NatsServer
 ) -> None:

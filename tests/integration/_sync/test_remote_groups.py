@@ -218,6 +218,25 @@ def test_a_checkpoint_that_is_stored_already_is_refused(shared_dsn: str, schema:
         assert len(drain([stream], 2)) == 2
 
 
+def test_a_partition_that_postgresql_gives_to_another_owner_is_taken_anew(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    call(fill, url, range(1))
+    with opened(shared_dsn, schema) as store, member(url, store=store) as stream:
+        event = stream.next(timeout=20)
+        assert event is not None
+        with store.transaction() as tx:
+            tx.connection.execute(
+                "UPDATE pgdoc.group_positions SET epoch = epoch + 1 WHERE log = %s", [f"nats:{url.rpartition('/')[2]}"]
+            )
+        tx = store.transaction().__enter__()
+        with pytest.raises(ConsumerLost, match="taken over") as lost:
+            stream.checkpoint(event, tx)
+        tx.__exit__(ConsumerLost, lost.value, None)
+        assert drain([stream], 1) == [0]
+
+
 def test_a_checkpoint_that_is_rolled_back_is_read_again_by_the_next_member(
     shared_dsn: str, schema: str, nats_server: NatsServer
 ) -> None:
