@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pgdoc._async.store import AsyncStore
     from pgdoc._async.stream import AsyncChangeStream
     from pgdoc._async.transaction import AsyncTransaction
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.relay.figures import RelayFigures
     from pgdoc.relay.log import LogEnd, LogWriter
@@ -38,6 +40,8 @@ __all__ = ["AsyncRelaySession"]
 logger = logging.getLogger("pgdoc.relay")
 
 WINDOW = 500
+FEW = 250
+GATHER_S = 0.004
 READ_S = 0.2
 CONFIRM_S = 1.0
 
@@ -234,7 +238,7 @@ class AsyncRelaySession:
         mark_of = stream._delivery.mark_of  # noqa: SLF001 (one package)
         while not self._stops():
             try:
-                events = await stream.next_batch(WINDOW, timeout=READ_S)
+                events = await self._next(stream)
             except StreamClosed:  # every collection was dropped, and its last event was delivered
                 break
             try:
@@ -245,6 +249,19 @@ class AsyncRelaySession:
             await self._confirm(consumer)
         await self._windows.land(0)
         await self._confirm(consumer, is_last=True)
+
+    async def _next(self, stream: AsyncChangeStream) -> list[ChangeEvent]:
+        """Return the next events; few of them wait a little for more while others are on their way.
+
+        A relay that is faster than its consumer would otherwise send windows of a few events, which cost as much as
+        large ones.
+        """
+        events = await stream.next_batch(WINDOW, timeout=READ_S)
+        if 0 < len(events) < FEW and self._windows.in_flight:
+            await async_sleep(GATHER_S)
+            with contextlib.suppress(StreamClosed):  # raised again by the next call
+                events += await stream.next_batch(WINDOW - len(events), timeout=0)
+        return events
 
     async def _end_at(self, error: UnreadableDocument, consumer: Consumer) -> None:
         """Raise the error for an event that can't be sent, after what comes before it is stored."""

@@ -94,6 +94,11 @@ class AsyncWindows:
         return self._flights.acknowledged
 
     @property
+    def in_flight(self) -> int:
+        """How many windows are not acknowledged."""
+        return len(self._flights)
+
+    @property
     def identity(self) -> str:
         """The identity of the log."""
         return self._identity

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.store import Store
     from pgdoc._sync.stream import ChangeStream
     from pgdoc._sync.transaction import Transaction
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.relay.figures import RelayFigures
     from pgdoc.relay.log import LogEnd, LogWriter
@@ -39,6 +41,8 @@ __all__ = ["RelaySession"]
 logger = logging.getLogger("pgdoc.relay")
 
 WINDOW = 500
+FEW = 250
+GATHER_S = 0.004
 READ_S = 0.2
 CONFIRM_S = 1.0
 
@@ -235,7 +239,7 @@ class RelaySession:
         mark_of = stream._delivery.mark_of  # noqa: SLF001 (one package)
         while not self._stops():
             try:
-                events = stream.next_batch(WINDOW, timeout=READ_S)
+                events = self._next(stream)
             except StreamClosed:  # every collection was dropped, and its last event was delivered
                 break
             try:
@@ -246,6 +250,19 @@ class RelaySession:
             self._confirm(consumer)
         self._windows.land(0)
         self._confirm(consumer, is_last=True)
+
+    def _next(self, stream: ChangeStream) -> list[ChangeEvent]:
+        """Return the next events; few of them wait a little for more while others are on their way.
+
+        A relay that is faster than its consumer would otherwise send windows of a few events, which cost as much as
+        large ones.
+        """
+        events = stream.next_batch(WINDOW, timeout=READ_S)
+        if 0 < len(events) < FEW and self._windows.in_flight:
+            sleep(GATHER_S)
+            with contextlib.suppress(StreamClosed):  # raised again by the next call
+                events += stream.next_batch(WINDOW - len(events), timeout=0)
+        return events
 
     def _end_at(self, error: UnreadableDocument, consumer: Consumer) -> None:
         """Raise the error for an event that can't be sent, after what comes before it is stored."""

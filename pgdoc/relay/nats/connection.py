@@ -208,19 +208,16 @@ class NatsConnection:
         if answer is not None and not answer.done():
             answer.set_result(message.data)
 
-    def write(self, frames: bytes) -> None:
-        """Write whole protocol messages: `publish` takes three times as long for each.
+    async def write(self, frames: bytes) -> None:
+        """Write whole protocol messages, and wait while the socket takes no more: `publish` takes three times as long.
 
         Raises:
             LogUnreachable: the connection was lost.
         """
         self.check_open()
-        client: Any = self.client
-        # As publish() does, without building each message anew.
-        client._pending.append(frames)  # noqa: SLF001
-        client._pending_data_size += len(frames)  # noqa: SLF001
-        if client._flush_queue.empty():  # noqa: SLF001
-            client._flush_queue.put_nowait(asyncio.get_running_loop().create_future())  # noqa: SLF001
+        transport: Any = self.client._transport  # type: ignore[union-attr]  # noqa: SLF001 (check_open has looked)
+        transport.write(frames)
+        await transport.drain()
 
     async def _note_error(self, error: BaseException) -> None:
         self._last_error = error

@@ -40,6 +40,8 @@ _ACK_S: Final = 10.0
 _FULL: Final = {10002, 10023, 10028, 10047, 10077, 10122}
 """Limits of the account, the server or the stream: resources, memory, storage, bytes or messages."""
 _TOO_LARGE: Final = 10054
+_WRITE_BYTES: Final = 128 << 10
+"""asyncio moves what a socket has not taken yet with each write: of a whole window, that costs more than all else."""
 _LONGEST_HEADER_ID: Final = 2000  # encoded; a longer one stands in the body alone
 _LONGEST_ID: Final = 1000  # in a subject: one of 4,096 characters ends the connection
 
@@ -112,23 +114,29 @@ class NatsWriter:
             if turn is not self._turn:
                 raise LogUnreachable(f"{self._stream.shown} was opened again")
             if self._is_stuck:  # only the first message that is refused gets the real error, such as "full"
-                await self._acknowledged(self._write(window[:1], base), base + 1)
+                await self._acknowledged(await self._write(window[:1], base), base + 1)
                 self._is_stuck = False
                 window, base = window[1:], base + 1
-            acknowledgement = self._write(window, base) if window else None
+            acknowledgement = await self._write(window, base) if window else None
         if acknowledgement is not None:
             await self._acknowledged(acknowledgement, last)
         return last
 
-    def _write(self, window: Window, base: int) -> asyncio.Future[bytes]:
+    async def _write(self, window: Window, base: int) -> asyncio.Future[bytes]:
         """Write the messages; the future has the server's answer to the last."""
         reply, answer = self._connection.expect()
         frames: list[bytes] = []
-        for message in window[:-1]:
-            self._add_frame(frames, message, base, "")
-            base += 1
-        self._add_frame(frames, window[-1], base, reply)
-        self._connection.write(b"".join(frames))
+        size, last = 0, window[-1]
+        with self._connection.asking(self._stream.shown):
+            for message in window:
+                self._add_frame(frames, message, base, reply if message is last else "")
+                base += 1
+                size += len(message.body)
+                if size >= _WRITE_BYTES:
+                    await self._connection.write(b"".join(frames))
+                    frames, size = [], 0
+            if frames:
+                await self._connection.write(b"".join(frames))
         return answer
 
     async def _acknowledged(self, answer: asyncio.Future[bytes], sequence: int) -> None:
