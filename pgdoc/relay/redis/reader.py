@@ -32,7 +32,7 @@ _AT_ONCE_BYTES: Final = 16 << 20
 _POLL_S: Final = 0.05
 
 
-class _Source:
+class _PartitionStream:
     """The stream of one partition, as far as it was read.
 
     Attributes:
@@ -57,7 +57,7 @@ class RedisReader:
         self._partitions = 0
         self.position = 0
         # Since `begin`.
-        self._sources: list[_Source] = []
+        self._sources: list[_PartitionStream] = []
         self._collections: frozenset[bytes] = frozenset()
         self._held: list[Entry] = []  # read, and beyond what another stream was read to
         self._count, self._size = _LEAST, 1  # how many entries are asked of each stream, and how large they are
@@ -98,7 +98,9 @@ class RedisReader:
         """See `LogReader`."""
         self._connection.check_open()
         numbers = [EVERY, *(sorted(partitions) if partitions else range(self._partitions))]
-        self._sources = [_Source(self._keys.stream(each), f"last:{stream_name(each)}", after) for each in numbers]
+        self._sources = [
+            _PartitionStream(self._keys.stream(each), f"last:{stream_name(each)}", after) for each in numbers
+        ]
         self._collections = frozenset(name.encode(errors="surrogatepass") for name in collections)
         self._held, self.position = [], after
         self._count = _LEAST
@@ -150,7 +152,7 @@ class RedisReader:
         self._count = min(2 * self._count, 4096) if is_full else self._count
         return min(source.until for source in self._sources) > whole
 
-    async def _asked(self, behind: list[_Source], count: int) -> tuple[list[Any], Any]:
+    async def _asked(self, behind: list[_PartitionStream], count: int) -> tuple[list[Any], Any]:
         """Return where the log and the streams end, and what they have, of one moment."""
         names = [source.key for source in behind]
         commands: list[list[bytes | str | int]] = [
@@ -171,7 +173,7 @@ class RedisReader:
             raise LogUnreachable(f"{self._keys.shown} was deleted or made anew")
         return ended, streams
 
-    def _add(self, source: _Source, entries: list[Any]) -> None:
+    def _add(self, source: _PartitionStream, entries: list[Any]) -> None:
         """Take entries of a stream, after a check that none is missing before or between them."""
         wanted, size = self._collections, 0
         for raw_id, fields in entries:
@@ -192,11 +194,11 @@ class RedisReader:
         if entries:
             self._size = max(1, (self._size + size // len(entries)) // 2)
 
-    def _check_end(self, source: _Source, last: bytes | None) -> None:
+    def _check_end(self, source: _PartitionStream, last: bytes | None) -> None:
         if last is not None and int(last) > source.cursor:
             raise self._lost(source, None)
 
-    def _lost(self, source: _Source, token: bytes | None) -> HistoryLost:
+    def _lost(self, source: _PartitionStream, token: bytes | None) -> HistoryLost:
         return HistoryLost(
             f"{self._keys.shown} has forgotten entries after sequence {source.cursor:,}: rebuild from the collections, "
             "then resume after a token from before that",
