@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from pgdoc._async.lane_rows import AsyncLaneRows
 from pgdoc.consumers.handlers import begin_handler
@@ -10,10 +10,28 @@ from pgdoc.runtime.primitives import async_call
 
 if TYPE_CHECKING:
     from pgdoc._async.transaction import AsyncTransaction
-    from pgdoc._async.worker_partition import PartitionConsumer
+    from pgdoc.consumers.claims import Claim
+    from pgdoc.model.positions import Ids
     from pgdoc.model.tokens import Mark
 
-__all__ = ["AsyncGroupLaneRows"]
+__all__ = ["AsyncGroupLaneRows", "PartitionConsumer"]
+
+
+class PartitionConsumer(NamedTuple):
+    """What lanes need of the consumer that they run for.
+
+    Attributes:
+        claim: of this process: its epoch fences a former owner of the partition.
+        begun_at: the position of the event after which the partition's events begin.
+        log: whose positions they are.
+    """
+
+    name: str
+    claim: Claim
+    begun_at: tuple[int, ...]
+    ids: Ids
+    log: str
+    is_called: bool = False
 
 
 class AsyncGroupLaneRows(AsyncLaneRows):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from pgdoc._async.worker_log_check import log_named
 from pgdoc._async.worker_partition import AsyncWorkerPartition
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed
@@ -170,7 +171,7 @@ class AsyncWorkerGroup:
                 self._store,
                 f"{self.name}#{partition.number}",
                 self.registrations,
-                log=self._target.name,
+                log=log_named(self._target, reading.source),
                 member=reading.membership.member,
                 valid_until=lambda: reading.membership.valid_until,
                 hang_after_s=self._hang_after_s,

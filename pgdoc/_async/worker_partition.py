@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from pgdoc._async.group_lane_rows import AsyncGroupLaneRows
+from pgdoc._async.group_lane_rows import AsyncGroupLaneRows, PartitionConsumer
 from pgdoc._async.worker_consumer import AsyncWorkerConsumer, Reread
 from pgdoc.consumers.claims import Claim
 from pgdoc.errors import StreamClosed
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pgdoc._async.stream import AsyncChangeStream
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
-    from pgdoc.model.positions import Ids
     from pgdoc.relay.groups.partition import OwnedPartition
     from pgdoc.relay.inbox import AsyncInbox
     from pgdoc.runtime.activities import AsyncActivity
@@ -32,23 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["AsyncWorkerPartition", "PartitionPast"]
 
 _SUSPENDED_S = 0.1
-
-
-class PartitionConsumer(NamedTuple):
-    """What lanes need of the consumer that they run for.
-
-    Attributes:
-        claim: of this process: its epoch fences a former owner of the partition.
-        begun_at: the position of the event after which the partition's events begin.
-        log: whose positions they are: the name of the log, and the cluster and database of its events.
-    """
-
-    name: str
-    claim: Claim
-    begun_at: tuple[int, ...]
-    ids: Ids
-    log: str
-    is_called: bool = False
 
 
 class PartitionPast(NamedTuple):
@@ -66,7 +48,7 @@ class AsyncWorkerPartition(AsyncWorkerConsumer):
 
     Args:
         inbox: the entries of the partition.
-        log: the name of the log.
+        log: the name of the log, and of which database its events are.
         valid_until: until when, by the monotonic clock, nobody else takes the partition.
     """
 
@@ -91,7 +73,7 @@ class AsyncWorkerPartition(AsyncWorkerConsumer):
             Claim(partition.epoch, _holder(member)),
             Mark.at(token.position, token.progress).position,
             (token.system_id, token.timeline, token.database_oid),
-            f"{log} of database {token.database_oid} in cluster {token.system_id}",
+            log,
         )
         self._consumer = cast("Consumer", consumer)  # it has what is used of one here
         self._taken: tuple[tuple[int, ...], LogPosition] | None = None  # what the last batch ends with

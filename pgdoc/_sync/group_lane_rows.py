@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from pgdoc._sync.lane_rows import LaneRows
 from pgdoc.consumers.handlers import begin_handler
@@ -11,10 +11,28 @@ from pgdoc.runtime.primitives import call
 
 if TYPE_CHECKING:
     from pgdoc._sync.transaction import Transaction
-    from pgdoc._sync.worker_partition import PartitionConsumer
+    from pgdoc.consumers.claims import Claim
+    from pgdoc.model.positions import Ids
     from pgdoc.model.tokens import Mark
 
-__all__ = ["GroupLaneRows"]
+__all__ = ["GroupLaneRows", "PartitionConsumer"]
+
+
+class PartitionConsumer(NamedTuple):
+    """What lanes need of the consumer that they run for.
+
+    Attributes:
+        claim: of this process: its epoch fences a former owner of the partition.
+        begun_at: the position of the event after which the partition's events begin.
+        log: whose positions they are.
+    """
+
+    name: str
+    claim: Claim
+    begun_at: tuple[int, ...]
+    ids: Ids
+    log: str
+    is_called: bool = False
 
 
 class GroupLaneRows(LaneRows):

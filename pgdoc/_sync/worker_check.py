@@ -15,7 +15,15 @@ from pgdoc.model.table_names import is_table_name, table_address, titled
 from pgdoc.replication.checks import hidden_documents
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
-from pgdoc.workers.findings import consumer_finding, handler_finding, letter_findings, passed, refused, warned
+from pgdoc.workers.findings import (
+    consumer_finding,
+    handler_finding,
+    letter_findings,
+    passed,
+    refused,
+    rights_finding,
+    warned,
+)
 
 if TYPE_CHECKING:
     from pgdoc._sync.store import Store
@@ -77,16 +85,10 @@ class WorkerCheck:
         self._found += letter_findings(known, [(row[0], row[1]) for row in stored], [(*row,) for row in letters])
 
     def _check_rights(self) -> bool:
-        lacking = {name: rights for name, rights in self._ask("rights", list(STREAMER_TABLES)) if rights}
-        if not lacking:
-            self._found.append(passed("worker-rights", "the role has the rights on the catalog's tables"))
-            return True
         role = identifier(self._store._streams.caller.role)  # noqa: SLF001 (one package)
-        shown = ", ".join(f"{' and '.join(rights)} on {name}" for name, rights in lacking.items())
-        fix = [f"GRANT {', '.join(rights)} ON {name} TO {role}" for name, rights in lacking.items()]
-        text = f"role {role} lacks {shown}: let the catalog's owner grant it"
-        self._found.append(refused("worker-rights", text, fix=fix))
-        return False
+        found = rights_finding(role, self._ask("rights", list(STREAMER_TABLES)))
+        self._found.append(found)
+        return found.verdict == "ok"
 
     def _check_room(self, missing: list[str]) -> None:
         """Check that each consumer that does not exist can have a slot."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from pgdoc._sync.worker_log_check import log_named
 from pgdoc._sync.worker_partition import WorkerPartition
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed
@@ -171,7 +172,7 @@ class WorkerGroup:
                 self._store,
                 f"{self.name}#{partition.number}",
                 self.registrations,
-                log=self._target.name,
+                log=log_named(self._target, reading.source),
                 member=reading.membership.member,
                 valid_until=lambda: reading.membership.valid_until,
                 hang_after_s=self._hang_after_s,

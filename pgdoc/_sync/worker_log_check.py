@@ -3,21 +3,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psycopg
+
+from pgdoc.database.errors import map_error
+from pgdoc.database.rights import WORKER_TABLES, identifier
 from pgdoc.errors import PgdocError, StoreClosed
 from pgdoc.relay.engines import open_reader
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.runtime.primitives import wait
-from pgdoc.workers.findings import handler_finding, passed, refused
+from pgdoc.sql import statement
+from pgdoc.workers.findings import handler_finding, letter_findings, passed, refused, rights_finding
 
 if TYPE_CHECKING:
     from pgdoc._sync.store import Store
+    from pgdoc.relay.log import LogInfo
     from pgdoc.relay.targets import Target
     from pgdoc.workers.findings import WorkerFinding
     from pgdoc.workers.registration import Registration
 
-__all__ = ["check_log"]
+__all__ = ["check_log", "log_named"]
+
+
+def log_named(log: Target, source: str) -> str:
+    """Return whose positions the rows of a group's handlers have: those of another log mean something else."""
+    return f"{log.name} of {source}"
 
 
 def check_log(store: Store, log: Target, registrations: list[Registration]) -> list[WorkerFinding]:
@@ -31,30 +42,59 @@ def check_log(store: Store, log: Target, registrations: list[Registration]) -> l
         found.append(
             refused("worker-no-handlers", "the worker has no handlers: decorate functions with @worker.on(...)")
         )
+    info: LogInfo | None = None
     try:
-        status = store.status()
+        info = _look_at(log)
+    except PgdocError as exc:
+        found.append(refused("worker-log", str(exc)))
+    else:
+        entries = max(0, info.last - info.first + 1)
+        text = f"{log.shown} has {entries:,} entries in {info.config.partitions} partitions"
+        found.append(passed("worker-log", text))
+    try:
+        _check_server(store, registrations, None if info is None else log_named(log, info.config.source), found)
     except StoreClosed:
         raise
     except PgdocError as exc:
         found.append(refused("worker-server", str(exc)))
-    else:
-        text = f"PostgreSQL {status.server_version}, database {status.database}, catalog {status.catalog}"
-        found.append(passed("worker-server", text))
-    found.append(_log_finding(log))
     return found
 
 
-def _log_finding(log: Target) -> WorkerFinding:
+def _look_at(log: Target) -> LogInfo:
     thread = LoopThread("pgdoc-check")
     try:
         reader = open_reader(log)
         try:
-            info = wait(thread.submit(reader.open()))
+            return wait(thread.submit(reader.open()))
         finally:
             wait(thread.submit(reader.close()))
-    except PgdocError as exc:
-        return refused("worker-log", str(exc))
     finally:
         thread.close()
-    entries = max(0, info.last - info.first + 1)
-    return passed("worker-log", f"{log.shown} has {entries:,} entries in {info.config.partitions} partitions")
+
+
+def _check_server(store: Store, registrations: list[Registration], log: str | None, found: list[WorkerFinding]) -> None:
+    """Add what the server of the effects says; `log` is `None` if that can't be read."""
+    status = store.status()
+    text = f"PostgreSQL {status.server_version}, database {status.database}, catalog {status.catalog}"
+    found.append(passed("worker-server", text))
+    role = identifier(store._streams.caller.role)  # noqa: SLF001 (one package)
+    rights = rights_finding(role, [(*row,) for row in _ask(store, "rights", list(WORKER_TABLES))])
+    found.append(rights)
+    if rights.verdict != "ok":
+        return
+    groups = sorted({each.consumer for each in registrations})
+    known = {(each.consumer, each.name) for each in registrations}
+    stored = _ask(store, "handlers_of_groups", groups)
+    for group, handler, other in sorted(stored):
+        if log is not None and other != log and (group, handler) in known:
+            text = f"the handler has handled events of {other}, and these are those of {log}: use another group"
+            found.append(refused("worker-other-log", text, group, handler))
+    letters = _ask(store, "letters_of_groups", groups)
+    found += letter_findings(known, {(row[0], row[1]) for row in stored}, [(*row,) for row in letters])
+
+
+def _ask(store: Store, block: str, *params: Any) -> list[tuple[Any, ...]]:
+    try:
+        return store._connections.fetch(statement("worker_check", block).encode(), params)  # noqa: SLF001
+    except psycopg.Error as exc:
+        raise map_error(exc, "the check of the worker") from exc

@@ -14,6 +14,7 @@ __all__ = [
     "CONSUMER_TABLES",
     "MESSAGE_RIGHTS",
     "STREAMER_TABLES",
+    "WORKER_TABLES",
     "Caller",
     "granting_command",
     "identifier",
@@ -24,8 +25,8 @@ CONSUMER_TABLES: Final = ("pgdoc.consumers", "pgdoc.consumer_progress", "pgdoc.o
 """The tables that roles with consumers write."""
 
 _LETTERS: Final = "pgdoc.dead_letters"
-_WORKER_TABLES: Final = ("pgdoc.handlers", _LETTERS)
-STREAMER_TABLES: Final = (*CONSUMER_TABLES, *_WORKER_TABLES, "pgdoc.relays", "pgdoc.group_positions")
+WORKER_TABLES: Final = ("pgdoc.handlers", _LETTERS)
+STREAMER_TABLES: Final = (*CONSUMER_TABLES, *WORKER_TABLES, "pgdoc.relays", "pgdoc.group_positions")
 """The tables that `pgdoc grant --as streamer` covers: those, and the tables that roles with workers or relays write."""
 
 MESSAGE_RIGHTS: Final = "EXECUTE ON FUNCTION pgdoc.publish(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text)"
@@ -93,7 +94,7 @@ class Caller(NamedTuple):
     def to_have_workers(self) -> str:
         """About what a worker stores for its handlers."""
         return (
-            f"As the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(_WORKER_TABLES)} TO "
+            f"As the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(WORKER_TABLES)} TO "
             f"{identifier(self.role)}; {self._printed('streamer', 'all that workers need')}"
         )
 

@@ -58,6 +58,11 @@ class LogConfig:
         """What is written beside the log."""
         return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
 
+    @property
+    def source(self) -> str:
+        """Of which database the events are."""
+        return f"database {self.database_oid} in cluster {self.system_id}"
+
     @classmethod
     def parse(cls, text: str | None, log: str) -> Self:
         """Read what `text` returned.

@@ -38,7 +38,7 @@ class LogFeed:
 
     Attributes:
         begun_at: where it began.
-        partitions: how many the log has, once it was opened.
+        partitions, source: how many the log has, and which database its events are of, once it was opened.
         mode: `live`, `catching_up` or `reconnecting`; any thread may read it.
     """
 
@@ -59,7 +59,7 @@ class LogFeed:
         self._skip_to: ResumeToken | None = None  # events up to it are left out
         self._last = self.begun_at = LogPosition(0, "", "")  # the last whole event that was put, or passed over
         self.mode = "catching_up"
-        self.partitions = 0
+        self.partitions, self.source = 0, ""
 
     async def open(self, after: LogPosition | ResumeToken | Lsn | str) -> LogPosition:
         """Open the log and begin after a token or a place in it, at its `beginning` or `now`, which is its end.
@@ -97,7 +97,7 @@ class LogFeed:
                 "another program, or relay with format='pgdoc'",
                 reason="format",
             )
-        self.partitions = info.config.partitions
+        self.partitions, self.source = info.config.partitions, info.config.source
         return info
 
     async def _begin(self, skip_to: ResumeToken | None = None) -> None:

@@ -19,6 +19,16 @@ WHERE c.name = ANY (%s::text[]) AND c.place <> '{}'
 -- name: handlers
 SELECT consumer, handler FROM pgdoc.handlers WHERE consumer = ANY (%s::text[])
 
+-- name: handlers_of_groups
+-- The logs that the rows of each handler of a group belong to.
+SELECT DISTINCT split_part(consumer, '#', 1), handler, log FROM pgdoc.handlers
+WHERE log IS NOT NULL AND split_part(consumer, '#', 1) = ANY (%s::text[])
+
+-- name: letters_of_groups
+SELECT split_part(consumer, '#', 1), handler, state, count(*) FROM pgdoc.dead_letters
+WHERE strpos(consumer, '#') > 0 AND split_part(consumer, '#', 1) = ANY (%s::text[])
+GROUP BY 1, 2, 3
+
 -- name: letters
 SELECT consumer, handler, state, count(*) FROM pgdoc.dead_letters WHERE consumer = ANY (%s::text[])
 GROUP BY consumer, handler, state

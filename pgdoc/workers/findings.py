@@ -95,6 +95,16 @@ def consumer_finding(name: str, found: ConsumerStatus | None, schema: str) -> Wo
     return passed("worker-consumer", f"consumer {name} exists, and nobody has it open", name)
 
 
+def rights_finding(role: str, lacking: Iterable[tuple[str, list[str]]]) -> WorkerFinding:
+    """Return what a role lacks on the catalog's tables, given as (table, rights)."""
+    lacks = {name: rights for name, rights in lacking if rights}
+    if not lacks:
+        return passed("worker-rights", "the role has the rights on the catalog's tables")
+    shown = ", ".join(f"{' and '.join(rights)} on {name}" for name, rights in lacks.items())
+    fix = [f"GRANT {', '.join(rights)} ON {name} TO {role}" for name, rights in lacks.items()]
+    return refused("worker-rights", f"role {role} lacks {shown}: let the catalog's owner grant it", fix=fix)
+
+
 def letter_findings(
     known: set[tuple[str, str]], stored: Iterable[tuple[str, str]], letters: Iterable[tuple[str, str, str, int]]
 ) -> Iterable[WorkerFinding]:

@@ -71,6 +71,11 @@ class GroupReading:
         """Of the log, as it was when the stream opened."""
         return "" if self.begun_at is None else self._identity
 
+    @property
+    def source(self) -> str:
+        """Of which database the events are, after `start`."""
+        return self._first.source
+
     def start(self) -> Future[LogPosition]:
         """Begin to open the log and join the group."""
         self._thread = LoopThread(f"pgdoc-read-{self._target.name}")

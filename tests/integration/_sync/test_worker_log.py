@@ -115,6 +115,8 @@ def test_a_poisonous_event_of_a_log_becomes_a_dead_letter_and_is_tried_again(
             count(store, "effects", 19)
             letters = [each for each in store.dead_letters() if each.consumer.startswith(f"{group}#")]
             assert [each.document_id for each in letters] == ["o-0007"]
+            found = {each.id: each.text for each in worker.check()}
+            assert found["worker-dead-letters"] == 'handler "record" has dead letters: 1 dead'
             bad.clear()
             store.retry_dead_letters(letters[0].id)
             count(store, "effects", 20)
@@ -220,6 +222,9 @@ def test_a_group_refuses_another_log_whose_positions_are_not_those_of_its_handle
         worker.stop()
         assert isinstance(activity.error, LogRefused)
         assert "use another group for this log" in str(activity.error)
+        found = {each.id: each.verdict for each in worker.check()}
+        assert found["worker-other-log"] == "wrong"
+        assert found["worker-rights"] == "ok"
         with running(worker_of(store, second, recorder(), fresh_name())):
             count(store, "effects", 30)
 
