@@ -58,7 +58,7 @@ class Target:
         """
         if not isinstance(url, str):
             raise InvalidInput(f"a log is named by a URL, such as {_FORM}; got {type(url).__name__}")
-        # No message may show what could be a part of a password: one with an unencoded / ? or # moves the end of the host.
+        # No message may show what could belong to a password: an unencoded / ? or # in it moves the end of the host.
         try:
             parts = urlsplit(url)
         except ValueError:
