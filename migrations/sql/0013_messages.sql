@@ -61,8 +61,8 @@ BEGIN
   PERFORM pgdoc.check_publication_owner();
   LOCK TABLE pgdoc.messages IN SHARE ROW EXCLUSIVE MODE;
   ALTER PUBLICATION pgdoc ADD TABLE pgdoc.messages;
-  INSERT INTO pgdoc.published  -- with an empty name, so that every stream is told that events may be missing before
-  SELECT r.oid, '', '', pg_current_wal_insert_lsn()
+  INSERT INTO pgdoc.published  -- only streams on topics look for this name: to them, events may be missing before
+  SELECT r.oid, 'pgdoc', 'messages', pg_current_wal_insert_lsn()
   FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
   WHERE p.pubname = 'pgdoc' AND r.prrelid = 'pgdoc.messages'::regclass AND NOT is_new
   ON CONFLICT (member) DO NOTHING;
@@ -72,6 +72,6 @@ COMMENT ON FUNCTION pgdoc.publish_messages IS 'adds pgdoc.messages to the public
 DO $$
 BEGIN
   PERFORM pgdoc.publish_messages(is_new => true);
-EXCEPTION WHEN undefined_object OR insufficient_privilege THEN  -- the next stream on topics repairs it, or says what to do
+EXCEPTION WHEN undefined_object OR insufficient_privilege OR object_not_in_prerequisite_state THEN  -- the next stream on topics repairs it, or says what to do
   RAISE WARNING 'pgdoc.messages is not in the publication "pgdoc": %', SQLERRM;
 END $$;

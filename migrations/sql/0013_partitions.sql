@@ -83,14 +83,15 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- A TRUNCATE of the collection truncates each partition in one WAL record, which readers take for one event. A single partition
--- would look the same: it may only be truncated with the rest. PostgreSQL fires the root's trigger first.
+-- would look the same: it may only be truncated with the rest. PostgreSQL fires the root's trigger first. The setting can be
+-- forged, so a role that may not truncate the collection may not truncate a partition either.
 CREATE FUNCTION pgdoc.check_truncate() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   root oid := (SELECT inhparent FROM pg_inherits WHERE inhrelid = TG_RELID);
 BEGIN
   IF root IS NULL THEN
     PERFORM set_config('pgdoc.truncating', CASE TG_WHEN WHEN 'BEFORE' THEN TG_RELID::text ELSE '' END, true);
-  ELSIF current_setting('pgdoc.truncating', true) IS DISTINCT FROM root::text THEN
+  ELSIF current_setting('pgdoc.truncating', true) IS DISTINCT FROM root::text OR NOT has_table_privilege(root, 'TRUNCATE') THEN
     RAISE EXCEPTION 'table % can''t be truncated by itself: it is a partition of the collection %', TG_RELID::regclass, root::regclass
       USING ERRCODE = 'PGD03', HINT = 'DELETE its documents, or truncate the collection in a statement of its own.';
   END IF;

@@ -16,6 +16,7 @@ from pgdoc.database.errors import map_error, one_line
 from pgdoc.database.rights import may_not_create
 from pgdoc.database.slot_losses import HistoryLimits
 from pgdoc.database.table_errors import needs_event_triggers, not_added
+from pgdoc.decoding.message_rows import MESSAGES
 from pgdoc.errors import (
     CollectionNotFound,
     DatabaseError,
@@ -245,8 +246,10 @@ class StreamBackend:
         """
         schema, names = self.hub.source.schema, selection.names
         if self.hub.plugin == "pgoutput":
-            ((since,),) = self.fetch("published_since", schema, names)
-            check_published(position.commit_lsn, since, schema)
+            found = [self.fetch("published_since", schema, names)]
+            if selection.topics:
+                found.append(self.fetch("published_since", schema, [".".join(MESSAGES)]))
+            check_published(position.commit_lsn, max(since for ((since,),) in found), schema)
         else:
             ((since,),) = self.fetch("exact_since", schema, names)
             check_exact(position.commit_lsn, since, schema)

@@ -249,7 +249,7 @@ class Consumer(ConsumerFeed):
         cluster = find_cluster(self._source, purpose=ownership.purpose)
         selection = self._subscription.selection
         takeover = Takeover(
-            self._source, ownership, cluster, selection.names, recreate=self._recreate, snapshot=self._first_snapshot
+            self._source, ownership, cluster, selection, recreate=self._recreate, snapshot=self._first_snapshot
         )
         ownership.check_cluster(cluster)
         self._progress.forget_awaited()

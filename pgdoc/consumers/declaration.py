@@ -93,7 +93,7 @@ def _declare(ownership: Ownership, source: Source, selection: Selection, *, snap
     cluster = find_cluster(source, purpose=ownership.purpose)
     ownership.check_cluster(cluster)
     stage = SnapshotStage.START if snapshot else SnapshotStage.NONE
-    takeover = Takeover(source, ownership, cluster, selection.names, recreate=False, snapshot=stage)
+    takeover = Takeover(source, ownership, cluster, selection, recreate=False, snapshot=stage)
     if row is not None and exists:
         takeover.mend(row)
         return Declaration.EXISTS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pgdoc.decoding.message_rows import MESSAGES
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.registry import read_existence
 from pgdoc.sql import statement
@@ -29,9 +30,10 @@ class Questions:
     def _execute(self, query: str, *params: Any) -> psycopg.Cursor[Any]:
         raise NotImplementedError
 
-    def published_since(self) -> int:
-        """Return the LSN since which the publication that pgoutput reads is complete."""
-        return int(self._one("published_since", self._source.schema)[0])
+    def published_since(self, *, has_topics: bool) -> int:
+        """Return since which LSN the publication that pgoutput reads is complete, or has messages if these count."""
+        names = [".".join(MESSAGES)] if has_topics else []
+        return int(self._one("published_since", self._source.schema, names)[0])
 
     def loses_values(self) -> bool:
         """Return whether wal2json can't send some values of a watched table."""

@@ -31,6 +31,7 @@ from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.checks import check_exact, check_position, check_published
 
 if TYPE_CHECKING:
+    from pgdoc.changes.router import Selection
     from pgdoc.consumers.asked import AskedCheckpoints
     from pgdoc.consumers.claims import ConsumerRow
     from pgdoc.consumers.ownership import Ownership
@@ -88,7 +89,7 @@ class Takeover:
     """Finds the position of a consumer, and makes sure that its slot has everything after it.
 
     Args:
-        names: what the consumer reads, see `Selection.names`.
+        selection: what the consumer reads.
         recreate: whether to begin again from now if the position is lost.
         snapshot: how far a new consumer's snapshot has come. Unless this is `NONE`, a consumer that begins again also
             begins its snapshot again.
@@ -99,7 +100,7 @@ class Takeover:
         source: Source,
         ownership: Ownership,
         cluster: Cluster,
-        names: list[str] | None,
+        selection: Selection,
         *,
         recreate: bool,
         snapshot: SnapshotState,
@@ -107,7 +108,7 @@ class Takeover:
         self._source = source
         self._ownership = ownership
         self._cluster = cluster
-        self._names = names
+        self._names, self._has_topics = selection.names, bool(selection.topics)
         self._recreate = recreate
         self._snapshot = snapshot
 
@@ -230,7 +231,7 @@ class Takeover:
             self._flag(slot)
             read_from = max(position.commit_lsn, slot.confirmed)
             if slot.plugin == "pgoutput" or self._change_plugin(slot, read_from):
-                check_published(read_from, ownership.published_since(), self._source.schema)
+                check_published(read_from, ownership.published_since(has_topics=self._has_topics), self._source.schema)
             else:
                 check_exact(read_from, ownership.exact_since(self._names), self._source.schema)
         except (HistoryLost, InvalidResumeToken) as exc:

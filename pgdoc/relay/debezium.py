@@ -7,7 +7,7 @@ Debezium's time of processing is the time of the commit here.
 from __future__ import annotations
 
 import base64
-import json
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from importlib.metadata import version
@@ -29,6 +29,8 @@ __all__ = ["UNNAMED", "SourceNames", "envelope_of"]
 
 _OPERATIONS: Final = {"insert": "c", "update": "u", "replace": "u", "delete": "d", "snapshot": "r", "truncate": "t"}
 _MESSAGE: Final = "m"
+_TOKENS: Final = re.compile(rb'("(?:[^"\\]++|\\.)*+")\s*+:|"(?:[^"\\]++|\\.)*+"|[{}\[\]]', re.DOTALL)
+"""Keys, other strings, and brackets."""
 _PREFIX: Final = "pgdoc"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -139,11 +141,26 @@ def _table_row(event: ChangeEvent, row: TableRow, *, is_main: bool) -> orjson.Fr
         return orjson.Fragment(data)
     others = columns.encode() if isinstance(columns, str) else columns
     name = "data"
-    taken = json.loads(others)  # a column of type json may have text that orjson refuses
+    taken = _keys_of(others)
     while name in taken:  # the event does not say what the column of the document is called
         name = f"_{name}"
     comma = b"," if taken else b""
     return orjson.Fragment(b"%b%b%b:%b}" % (others.rstrip()[:-1], comma, orjson.dumps(name), orjson.dumps(_text(data))))
+
+
+def _keys_of(text: bytes) -> set[str]:
+    """Return the keys of an object. Its values are not decoded: no parser takes all that PostgreSQL has as JSON."""
+    keys: set[str] = set()
+    depth = 0
+    for token in _TOKENS.finditer(text):
+        if token[1] is not None:
+            if depth == 1:
+                keys.add(orjson.loads(token[1]))
+        elif token[0] in b"{[":
+            depth += 1
+        elif token[0] in b"}]":
+            depth -= 1
+    return keys
 
 
 def _data_of_row(row: TableRow) -> bytes | str:

@@ -17,6 +17,7 @@ import psycopg
 from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.change import Burst
 from pgdoc.changes.registry import TableAdded
+from pgdoc.decoding.message_rows import MESSAGES
 from pgdoc.decoding.plugins import PLUGINS, Decoder
 from pgdoc.errors import PgdocError, PublicationIncomplete
 from pgdoc.model.positions import Lsn, commit_lsn_of
@@ -295,6 +296,9 @@ def check_detour(
     """
     listed = "NULL" if names is None else f"ARRAY[{', '.join(map(quote_literal, sorted(names)))}]::pg_catalog.text[]"
     arguments = f"{quote_literal(source.schema)}, {listed}"
+    if slot_start.plugin == "pgoutput":
+        of_messages = f"pgdoc.published_since({quote_literal(source.schema)}, '{{{'.'.join(MESSAGES)}}}')"
+        check_published(slot_start.at, fetch_lsn(connection, of_messages), source.schema)
     if slot_start.plugin != "pgoutput":
         with writing(connection, source) as primary:
             follow_tables(primary)

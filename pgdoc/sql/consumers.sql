@@ -242,7 +242,7 @@ SELECT plugin, wal_status, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS conf
 FROM pg_replication_slots AS s WHERE slot_name = %s
 
 -- name: published_since
-SELECT (pgdoc.published_since(%s, '{}') - '0/0'::pg_lsn)::bigint AS since
+SELECT (pgdoc.published_since(%s, %s) - '0/0'::pg_lsn)::bigint AS since
 
 -- name: loses_values
 SELECT pgdoc.loses_values()

@@ -140,7 +140,7 @@ class Survey:
         try:
             self._cluster.check(position, ids)
             if row.plugin == "pgoutput":
-                check_published(read_from, self._lsn("published_since", row.schema_name), row.schema_name)
+                check_published(read_from, self._lsn("published_since", row.schema_name, []), row.schema_name)
             else:
                 check_exact(read_from, self._lsn("exact_since", row.schema_name, None), row.schema_name)
         except (InvalidResumeToken, HistoryLost) as exc:

@@ -75,6 +75,34 @@ def test_a_publication_that_lacks_the_table_gets_it_again(dsn: str, sql: psycopg
             store.watch(topics=["*"], resume_after=token)
 
 
+def test_a_publication_that_gets_the_table_again_costs_only_streams_on_topics_their_history(
+    dsn: str, sql: psycopg.Connection
+) -> None:
+    with Store(dsn, plugin="pgoutput") as store:
+        for consumer, topics in (("documents", None), ("messages", ["*"])):
+            with store.watch("orders", topics=topics, consumer=consumer, auto_ack=False) as stream:
+                token = stream.resume_token
+        sql.execute("ALTER PUBLICATION pgdoc DROP TABLE pgdoc.messages")
+        store["orders"].insert("o-1", {})
+        store.publish("a", "missed")
+        store.watch(topics=["*"]).close()
+        with pytest.raises(HistoryLost):
+            store.watch("orders", topics=["*"], consumer="messages")
+        for options in ({"resume_after": token}, {"consumer": "documents"}):
+            with store.watch("orders", **options) as found:  # type: ignore[arg-type]
+                assert [event.document_id for event in take(found, 1)] == ["o-1"]
+        for consumer in ("documents", "messages"):
+            store.drop_consumer(consumer)
+
+
+def test_a_publication_of_all_tables_stops_no_upgrade(dsn: str, sql: psycopg.Connection) -> None:
+    downgrade(dsn, "0012")
+    sql.execute("DROP PUBLICATION pgdoc")
+    sql.execute("CREATE PUBLICATION pgdoc FOR ALL TABLES")
+    migrate(dsn)
+    sql.execute("SELECT pgdoc.publish('a', '1')")
+
+
 @pytest.mark.usefixtures("both_plugins")
 @pytest.mark.parametrize("consumer", [None, "c"])
 def test_a_change_that_can_not_be_sent_keeps_no_event_from_its_stream(

@@ -178,6 +178,15 @@ def test_a_document_in_a_column_is_json_text_beside_the_other_columns(taken: byt
     assert found["after"] == {**exact(b'{%b"n":1.10}' % taken), name: NUMBERS.decode()}
 
 
+@pytest.mark.parametrize(
+    "value", [b"1" * 5000, b"[" * 3000 + b"]" * 3000, b'{"data":["data",{"data":"\\"}"}]}', b'"\\"data\\":"']
+)
+def test_any_column_beside_a_document_is_copied(value: bytes) -> None:
+    columns = orjson.Fragment(b'{"n":%b, "id" : 1}' % value)
+    made = event("insert", "public.orders", document_id="7", full_document=row(b"{}"), columns=columns)
+    assert b'"after":{"n":%b, "id" : 1,"data":"{}"}' % value in FORMATS["debezium"].encode(made)
+
+
 def test_a_truncate_has_no_row() -> None:
     found = debezium(event("truncate"))
     assert found.keys() == {"source", "op", "ts_ms", "ts_us", "ts_ns"}
