@@ -89,7 +89,7 @@ def test_a_publication_that_gets_the_table_again_costs_only_streams_on_topics_th
         with pytest.raises(HistoryLost):
             store.watch("orders", topics=["*"], consumer="messages")
         for options in ({"resume_after": token}, {"consumer": "documents"}):
-            with store.watch("orders", **options) as found:  # type: ignore[arg-type]
+            with store.watch("orders", **options) as found:
                 assert [event.document_id for event in take(found, 1)] == ["o-1"]
         for consumer in ("documents", "messages"):
             store.drop_consumer(consumer)

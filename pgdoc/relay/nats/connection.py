@@ -214,10 +214,18 @@ class NatsConnection:
         Raises:
             LogUnreachable: the connection was lost.
         """
+        await self.write_soon(frames).drain()
+
+    def write_soon(self, frames: bytes) -> Any:
+        """Write whole protocol messages without waiting, and return what can wait: nats-py's transport.
+
+        Raises:
+            LogUnreachable: the connection was lost.
+        """
         self.check_open()
         transport: Any = self.client._transport  # type: ignore[union-attr]  # noqa: SLF001 (check_open has looked)
         transport.write(frames)
-        await transport.drain()
+        return transport
 
     async def _note_error(self, error: BaseException) -> None:
         self._last_error = error

@@ -229,7 +229,7 @@ class NatsReader:
         }
         body = json.dumps(request).encode()
         subject = f"{self._api}.CONSUMER.MSG.NEXT.{self._stream.name}.{self._consumer}"
-        self._connection.write(b"PUB %b %b.%b %d\r\n%b\r\n" % (
+        self._connection.write_soon(b"PUB %b %b.%b %d\r\n%b\r\n" % (
             subject.encode(), self._inbox.encode(), name.encode(), len(body), body,
         ))  # fmt: skip
 
