@@ -94,7 +94,10 @@ async def test_each_event_is_there_once_when_two_relays_write(shared_dsn: str, s
         async with relaying(relays[0]), relaying(relays[1]):
             await until(lambda: all(relay.status().state == "relaying" for relay in relays))
             await write(store, 1, 1500)
-            await until(lambda: max(relay.status().sequence for relay in relays) == 1500)
+            for _ in range(300):  # neither relay needs to get the last acknowledgement
+                if len(await async_call(engine.entries, log)) == 1500:
+                    break
+                await async_sleep(0.2)
         await check_exact(engine, log, 1500)
 
 

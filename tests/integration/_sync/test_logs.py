@@ -93,7 +93,10 @@ def test_each_event_is_there_once_when_two_relays_write(shared_dsn: str, schema:
         with relaying(relays[0]), relaying(relays[1]):
             until(lambda: all(relay.status().state == "relaying" for relay in relays))
             write(store, 1, 1500)
-            until(lambda: max(relay.status().sequence for relay in relays) == 1500)
+            for _ in range(300):  # neither relay needs to get the last acknowledgement
+                if len(call(engine.entries, log)) == 1500:
+                    break
+                sleep(0.2)
         check_exact(engine, log, 1500)
 
 
