@@ -47,6 +47,7 @@ STEPS = {
     "after the call": ("lane", "Lane._call", "after"),
     "before the position is saved": ("lane_rows", "LaneRows.save", "before"),
     "before the commit": ("lane_rows", "LaneRows.save", "after"),
+    "before the commit of a group": ("group_lane_rows", "GroupLaneRows.save", "after"),
     "after the commit": ("lane_rows", "LaneRows.note_saved", "before"),
     "after a batch": ("lane", "Lane._handle", "after"),
     "before a letter is stored": ("lane_rows", "LaneRows.put_letter", "before"),
