@@ -47,7 +47,6 @@ STEPS = {
     "after the call": ("lane", "Lane._call", "after"),
     "before the position is saved": ("lane_rows", "LaneRows.save", "before"),
     "before the commit": ("lane_rows", "LaneRows.save", "after"),
-    "before the commit of a group": ("group_lane_rows", "GroupLaneRows.save", "after"),
     "after the commit": ("lane_rows", "LaneRows.note_saved", "before"),
     "after a batch": ("lane", "Lane._handle", "after"),
     "before a letter is stored": ("lane_rows", "LaneRows.put_letter", "before"),
@@ -58,6 +57,8 @@ STEPS = {
     "before a letter is removed": ("lane_rows", "LaneRows.remove_letter", "before"),
     "after a letter is removed": ("lane_rows", "LaneRows.remove_letter", "after"),
 }
+
+GROUP_STEPS = {"before the commit of a group": ("group_lane_rows", "GroupLaneRows.save", "after")}
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ def _set_up(plan: Plan) -> None:
         group: Any = importlib.import_module(f"pgdoc.{package}.worker_group")
         group.LEASE_S, group.FIRST_DELAY_S, group.LONGEST_DELAY_S = plan.lease_s, 0.1, 1.0
     if plan.step:
-        module_name, path, moment = STEPS[plan.step]
+        module_name, path, moment = (STEPS | GROUP_STEPS)[plan.step]
         module = importlib.import_module(f"pgdoc.{package}.{module_name}")
         *owners, name = path.split(".")
         owner = module
