@@ -54,13 +54,13 @@ def run_worker_group(
     children = [Child(plan) for _ in range(2)]
     try:
         for kind in order:
-            _write(ledger, url, events // len(order))
+            write(ledger, url, events // len(order))
             time.sleep(seconds / len(order))
             if kind in restarts:
                 restarts[kind]()
             else:
                 _break(dice, kind, children, plan)
-        _write(ledger, url, events - len(ledger.written))
+        write(ledger, url, events - len(ledger.written))
         _wait(ledger, children, plan)
         for child in children:
             _stop(child)
@@ -73,7 +73,8 @@ def run_worker_group(
     _check_rows(dsn)
 
 
-def _write(ledger: Ledger, url: str, count: int) -> None:
+def write(ledger: Ledger, url: str, count: int) -> None:
+    """Append events to the log, and note them."""
     begin = len(ledger.written) + 1
     fill(url, range(begin, begin + count))
     ledger.written += [(f"o-{number % 100}", number) for number in range(begin, begin + count)]

@@ -58,6 +58,8 @@ STEPS = {
     "after a letter is removed": ("lane_rows", "LaneRows.remove_letter", "after"),
 }
 
+GROUP_STEPS = {"before the commit of a group": ("group_lane_rows", "GroupLaneRows.save", "after")}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -275,7 +277,7 @@ def _set_up(plan: Plan) -> None:
         group: Any = importlib.import_module(f"pgdoc.{package}.worker_group")
         group.LEASE_S, group.FIRST_DELAY_S, group.LONGEST_DELAY_S = plan.lease_s, 0.1, 1.0
     if plan.step:
-        module_name, path, moment = STEPS[plan.step]
+        module_name, path, moment = (STEPS | GROUP_STEPS)[plan.step]
         module = importlib.import_module(f"pgdoc.{package}.{module_name}")
         *owners, name = path.split(".")
         owner = module

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
-from tests.worker_group_run import run_worker_group
+from tests.worker_group_run import HANDLERS, LEASE_S, run_worker_group, write
+from tests.worker_process import CONSUMER, EFFECTS, Child, Ledger, Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgdoc.server import LocalServer
     from tests.engines import NatsServer
     from tests.redis_server import RedisServer
@@ -62,3 +67,45 @@ def test_workers_on_redis_that_are_killed_paused_and_added_lose_and_repeat_nothi
         is_async=False,
         restarts={"redis": restart_redis, "postgresql": private_server.restart},
     )
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_an_owner_that_was_silent_commits_nothing_when_it_wakes_up(
+    private_dsn: str, private_nats: NatsServer, *, is_async: bool
+) -> None:
+    with psycopg.connect(private_dsn, autocommit=True) as connection:
+        connection.execute(EFFECTS)
+    ledger, url = Ledger(private_dsn), f"{private_nats.url}/ORDERS"
+    plan = Plan(private_dsn, HANDLERS, is_async, batch=7, bad=("o-3",), cautious_after=100, on_dead="park")
+    plan = dataclasses.replace(plan, lease_s=LEASE_S, log=url)
+    for step in (
+        "before the call",
+        "after the call",
+        "before the commit of a group",
+        "after the commit",
+        "after a letter is stored",
+    ):
+        write(ledger, url, 200)
+        with Child(dataclasses.replace(plan, step=step, freezes=True)) as former:
+            _await(former.has_frozen, f"{step}: does not come")
+            write(ledger, url, 100)
+            with Child(plan) as other:
+                _await(lambda: ledger.is_done(*HANDLERS), f"{step}: nobody takes over")
+                former.thaw()
+                write(ledger, url, 100)
+                _await(lambda: ledger.is_done(*HANDLERS), f"{step}: nobody goes on")
+                assert other.stop() == 0
+            write(ledger, url, 100)
+            _await(lambda: ledger.is_done(*HANDLERS), f"{step}: the former owner does not go on")
+            assert former.stop() == 0
+        ledger.check(*HANDLERS)
+    with psycopg.connect(private_dsn) as connection:
+        rows = connection.execute("SELECT DISTINCT split_part(consumer, '#', 1) FROM pgdoc.handlers").fetchall()
+    assert rows == [(CONSUMER,)]
+
+
+def _await(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)

@@ -139,6 +139,7 @@ class NatsReader:
             if self._parser is None:
                 self._inbox = client.new_inbox()
                 subscription = await client.subscribe(f"{self._inbox}.*", cb=_ignore)
+                await client.flush()  # what is asked for goes past nats-py's buffer, where the subscription waits
                 self._parser, self._sid = RawParser(client, self._take, self._note), subscription._id  # noqa: SLF001
         self._parser.follow(self._sid, name)
         self._heard_at = asyncio.get_running_loop().time()
