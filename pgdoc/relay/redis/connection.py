@@ -138,11 +138,12 @@ class RedisConnection:
                 )
             try:
                 await self._answered(await self.write(2, packed(["EXISTS", key])))
-            except redis.exceptions.MovedError as exc:  # the node of a cluster that has the key
-                server = exc.host or server[0], exc.port
-                continue
             except redis.exceptions.RedisError as exc:
-                raise _mapped(self._subject, exc) from exc
+                moved = _moved(exc)
+                if moved is None:
+                    raise _mapped(self._subject, exc) from exc
+                server = moved.host or server[0], moved.port  # the node of a cluster that has the key
+                continue
             return
         raise LogUnreachable(f"{self._subject}: the cluster moves the log's keys just now")
 
@@ -276,6 +277,14 @@ class RedisConnection:
         if raw is not None:
             with contextlib.suppress(Exception):
                 await raw.disconnect(nowait=True)
+
+
+def _moved(error: redis.exceptions.RedisError) -> Any:
+    """Return the error that names the node to ask instead; before its version 6, redis-py gives only the text."""
+    if isinstance(error, redis.exceptions.MovedError):
+        return error
+    kind, _, rest = str(error).partition(" ")
+    return redis.exceptions.MovedError(rest) if kind == "MOVED" else None
 
 
 def _named(server: tuple[str, int | None]) -> str:
