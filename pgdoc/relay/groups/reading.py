@@ -132,7 +132,8 @@ class GroupReading:
             closing.result(_CLOSE_S)
         except Exception:  # noqa: BLE001 (the engine is away; the lease ends by itself)
             closing.cancel()
-        thread.close()
+        finally:  # also after a KeyboardInterrupt
+            thread.close()
 
     async def _leave(self) -> None:
         tasks = [task for _, task in self._tasks.values()]
