@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Self
 
-from pgdoc.errors import LogRefused
+from pgdoc.errors import InvalidResumeToken, LogRefused
+from pgdoc.model.short_repr import short_repr
+from pgdoc.model.tokens import ResumeToken
+from pgdoc.relay.partitions import MOST_PARTITIONS
 
 __all__ = ["LogConfig"]
 
@@ -76,9 +79,31 @@ class LogConfig:
             values = json.loads(text)
             if isinstance(values, dict) and values.get("version", 0) > VERSION:
                 raise LogRefused(f"{log} was made by a newer pgdoc: update pgdoc", reason="version")
-            return cls(**values)
-        except (ValueError, TypeError) as exc:
+            found = cls(**values)
+            found._check_types()
+        except (ValueError, TypeError, RecursionError) as exc:
             raise LogRefused(f"what a relay wrote about {log} is damaged: {exc}", reason="foreign") from exc
+        return found
+
+    def _check_types(self) -> None:
+        """Refuse values that no relay writes: anybody with rights in the engine may have written them.
+
+        Raises:
+            ValueError: there is one.
+        """
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if type(value).__name__ != each.type:
+                raise ValueError(f"{each.name} is {short_repr(value)}")
+        if not 1 <= self.partitions <= MOST_PARTITIONS:
+            raise ValueError(f"partitions is {self.partitions}")
+        if self.limit <= 0:
+            raise ValueError(f"limit is {self.limit}")
+        if self.begun_at:
+            try:
+                ResumeToken.parse(self.begun_at)
+            except InvalidResumeToken as exc:
+                raise ValueError(f"begun_at is {short_repr(self.begun_at)}") from exc
 
     def check(self, found: LogConfig, log: str) -> None:
         """Refuse a log that a relay with another configuration has made.

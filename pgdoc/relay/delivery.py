@@ -77,7 +77,12 @@ class RemoteDelivery:
         entries = batch[batch.next : batch.next + most]
         if not entries:
             return []
-        made = [self._event_of(entry) for entry in entries]
+        try:
+            made = [self._event_of(entry) for entry in entries]
+        except PgdocError:  # what comes before the entry that can't be read is returned first
+            if len(entries) == 1:
+                raise
+            return self.next_events(len(entries) // 2)
         found = [event for event in made if event is not None]
         delivered = self.delivered + len(found)
         self.passed = entries[-1].token

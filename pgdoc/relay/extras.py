@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["needing_extra"]
 
-_MODULES: Final = ("nats", "redis", "confluent_kafka", "httpx")
+_MODULES: Final = ("nats", "nkeys", "redis", "confluent_kafka", "httpx")
 
 
 @contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
 
-__all__ = ["Message", "Part", "Window", "after_parts", "parts_of"]
+__all__ = ["Message", "Part", "Window", "after_parts", "part_of_text", "parts_of"]
+
+_PART: Final = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,8})")
 
 
 class Part(NamedTuple):
@@ -12,6 +15,20 @@ class Part(NamedTuple):
 
     number: int
     total: int
+
+
+def part_of_text(text: str | None) -> Part | None:
+    """Read `2/3`, as engines have it beside a message; `None` for a whole event.
+
+    Raises:
+        ValueError: no relay wrote that.
+    """
+    if not text:
+        return None
+    found = _PART.fullmatch(text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise ValueError(f"{text[:20]!r} names no part of an event")
+    return Part(int(found[1]), int(found[2]))
 
 
 class Message(NamedTuple):

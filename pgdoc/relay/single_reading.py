@@ -67,7 +67,8 @@ class SingleReading:
             closing.result(_CLOSE_S)
         except Exception:  # noqa: BLE001 (the engine is away)
             closing.cancel()
-        thread.close()
+        finally:  # also after a KeyboardInterrupt
+            thread.close()
 
     async def _leave(self) -> None:
         if self._task is not None:

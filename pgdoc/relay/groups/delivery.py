@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from pgdoc.errors import ConsumerLost
+from pgdoc.errors import ConsumerLost, PgdocError
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.relay.delivery import RemoteDelivery
 from pgdoc.relay.finding import LogPosition, order_of
@@ -96,11 +96,25 @@ class GroupDelivery(RemoteDelivery):
     def next_events(self, most: int) -> list[ChangeEvent]:
         """See `RemoteDelivery`."""
         found: list[ChangeEvent] = []
-        while len(found) < most:
-            event = self.next_event()
-            if event is None:
-                break
-            found.append(event)
+        batch, count, delivered = self._inbox.batch, len(self._waiting), self.delivered
+        first, source = batch.next, batch.source
+        before = source.progress if isinstance(source, OwnedPartition) else None
+        try:
+            while len(found) < most:
+                event = self.next_event()
+                if event is None:
+                    break
+                found.append(event)
+        except BaseException as exc:
+            if found and isinstance(exc, PgdocError):
+                return found  # the next call raises it
+            # Nothing was delivered: asking again must not acknowledge these events.
+            while len(self._waiting) > count:
+                self._waiting.pop()
+            batch.next, self.delivered = first, delivered
+            if isinstance(source, OwnedPartition) and before is not None:
+                source.progress = before
+            raise
         return found
 
     def _begin(self, source: OwnedPartition, entry: Entry) -> bool:

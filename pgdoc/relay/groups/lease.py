@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeGuard
 
 from pgdoc.errors import LogRefused
 from pgdoc.relay.finding import LogPosition
@@ -47,7 +47,10 @@ class PartitionLease(NamedTuple):
             LogRefused: it is something else.
         """
         fields = _fields(record, key)
-        return cls(str(fields.get("owner")), int(fields.get("epoch", 0)), _position(fields, key))
+        owner, epoch = fields.get("owner"), fields.get("epoch")
+        if not isinstance(owner, str) or not _is_count(epoch):
+            raise _damaged(key)
+        return cls(owner, epoch, _position(fields, key))
 
 
 def position_value(position: LogPosition) -> bytes:
@@ -63,7 +66,7 @@ def position_of(record: Record, key: str) -> LogPosition:
 def _fields(record: Record, key: str) -> dict[str, Any]:
     try:
         found = json.loads(record.value)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise _damaged(key) from exc
     if not isinstance(found, dict):
         raise _damaged(key)
@@ -72,9 +75,14 @@ def _fields(record: Record, key: str) -> dict[str, Any]:
 
 def _position(fields: dict[str, Any], key: str) -> LogPosition:
     sequence, token, identity = fields.get("sequence"), fields.get("token"), fields.get("identity")
-    if not isinstance(sequence, int) or not isinstance(token, str) or not isinstance(identity, str):
+    if not _is_count(sequence) or not isinstance(token, str) or not isinstance(identity, str):
         raise _damaged(key)
     return LogPosition(sequence, token, identity)
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    """Return whether it is a number that PostgreSQL can store."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 def _damaged(key: str) -> LogRefused:

@@ -49,9 +49,13 @@ class OwnedPartition(EntrySource):
             self.acknowledged = stored
 
     @property
-    def is_mine(self) -> bool:
-        """Whether this member owns it, as far as it knows."""
-        return not self.is_lost
+    def progress(self) -> tuple[int, int, LogPosition, ResumeToken | None]:
+        """How far the thread that reads the stream has come: a call that is interrupted goes back to that."""
+        return self.delivered, self.last_event, self.passed, self.skip_to
+
+    @progress.setter
+    def progress(self, before: tuple[int, int, LogPosition, ResumeToken | None]) -> None:
+        self.delivered, self.last_event, self.passed, self.skip_to = before
 
     @property
     def is_settled(self) -> bool:

@@ -137,7 +137,8 @@ class GroupReading:
             closing.result(_CLOSE_S)
         except Exception:  # noqa: BLE001 (the engine is away; the lease ends by itself)
             closing.cancel()
-        thread.close()
+        finally:  # also after a KeyboardInterrupt
+            thread.close()
 
     async def _leave(self) -> None:
         self.membership.stop()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -71,6 +72,10 @@ def mapped(subject: str) -> Iterator[None]:
         if exc.err_code in _PASSING:
             raise LogUnreachable(f"{subject}: JetStream does not answer now ({exc.description})") from exc
         raise LogRefused(f"{subject}: {exc.description} (error {exc.err_code})", reason="config") from exc
+    except nats.errors.SecureConnRequiredError as exc:
+        raise LogRefused(
+            f"{subject}: the server has no TLS, which the URL asks for: no credentials were sent", reason="credentials"
+        ) from exc
     except (nats.errors.Error, OSError, TimeoutError) as exc:
         if any(each in str(exc).lower() for each in _UNKNOWN_USER):
             raise LogRefused(f"{subject}: the server refuses the credentials ({exc})", reason="credentials") from exc
@@ -139,8 +144,8 @@ class NatsConnection:
         """
         await self.close()
         self.lost, self._last_error = asyncio.Event(), None
-        client = self.client = nats.aio.client.Client()
-        with mapped(self.target.shown):
+        client = self.client = _Client()
+        with mapped(self.target.shown), needing_extra("nats"):  # nats-py imports nkeys only for creds and nkey
             try:
                 await asyncio.wait_for(client.connect(**self._options()), 2 * self._timeout_s + 1)
             except (TimeoutError, nats.errors.NoServersError) as exc:
@@ -161,11 +166,15 @@ class NatsConnection:
     def _options(self) -> dict[str, Any]:
         target = self.target
         options = target.options
+        for name in ("creds", "nkey"):
+            if name in options and not os.access(options[name], os.R_OK):
+                raise InvalidInput(f"{target.shown}: the file of {name}= can't be read: check its name and rights")
         return {
             "servers": [f"nats://{_host(host)}:{port or _PORT}" for host, port in target.servers],
             "name": "pgdoc",
-            "user": target.user,
+            "user": target.user if target.password is not None else None,
             "password": target.password,
+            "token": target.user if target.password is None else None,
             "user_credentials": options.get("creds"),
             "nkeys_seed": options.get("nkey"),
             "tls": self._tls(),
@@ -266,6 +275,15 @@ class NatsConnection:
         writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
         if writer is not None:
             writer.transport.abort()
+
+
+class _Client(nats.aio.client.Client):
+    """nats-py's, which would send the credentials to a server without TLS even where TLS is asked for."""
+
+    def _connect_command(self) -> bytes:
+        if self.options.get("tls") is not None and not (self._server_info or {}).get("tls_required"):
+            raise nats.errors.SecureConnRequiredError
+        return super()._connect_command()
 
 
 def _host(host: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import Entry
-from pgdoc.relay.nats.stream import part_of_header
+from pgdoc.relay.messages import part_of_text
 
 with needing_extra("nats"):
     from nats.protocol.parser import AWAITING_CONTROL_LINE, CRLF_SIZE, Parser
@@ -99,4 +99,7 @@ def _entry(sequence: int, head: bytes, body: bytes) -> Entry:
     if at < 0:
         return Entry(sequence, token, body, None)
     part = head[at + len(_PART) : head.find(b"\r\n", at + len(_PART))].decode(errors="replace")
-    return Entry(sequence, token, body, part_of_header(part))
+    try:
+        return Entry(sequence, token, body, part_of_text(part))
+    except ValueError:  # it would end nats-py's reading, and say nothing
+        return Entry(sequence, "", body, None)

@@ -17,9 +17,10 @@ from pgdoc.errors import HistoryLost, LogRefused, LogUnreachable
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import LogInfo
+from pgdoc.relay.messages import part_of_text
 from pgdoc.relay.nats.connection import CONNECTION_OPTIONS, NatsConnection, mapped
 from pgdoc.relay.nats.raw_parser import RawParser
-from pgdoc.relay.nats.stream import NatsStream, part_of_header
+from pgdoc.relay.nats.stream import NatsStream, is_of_relay
 from pgdoc.relay.partitions import encoded
 
 with needing_extra("nats"):
@@ -89,7 +90,7 @@ class NatsReader:
             last=last,
             config=config,
             begun_at=config.begun_at,
-            last_part=part_of_header(headers.get("Pgdoc-Part")),
+            last_part=part_of_text(headers.get("Pgdoc-Part")) if is_of_relay(headers) else None,
         )
 
     async def _look(self) -> StreamInfo:
@@ -250,17 +251,21 @@ class NatsReader:
         self._heard_at = asyncio.get_running_loop().time()
         if self._fault is not None:  # what arrived before it may be counted wrongly
             raise self._fault
+        foreign = next((at for at, entry in enumerate(found) if not entry.token), None)
+        if foreign == 0:
+            raise LogRefused(
+                f"{self._stream.shown} has a message that no relay wrote, at sequence {found[0].sequence}: nobody else "
+                f"may publish to {self._stream.name}.>; resume after a token beyond it",
+                reason="foreign",
+            )
+        if foreign is not None:  # the next call refuses it
+            found, self._arrived = found[:foreign], found[foreign:]
         first, last = found[0].sequence, found[-1].sequence
         is_whole = last - self.position == len(found)  # sequences only grow
         if not is_whole:
             oldest = (await self._look()).state.first_seq
             if not self._filters or oldest > self.position + 1:
                 raise await self._lost(max(oldest, first) if self._filters else first)
-        if any(not each.token for each in found):
-            raise LogRefused(
-                f"{self._stream.shown} has messages that no relay wrote: nobody else may publish to it",
-                reason="foreign",
-            )
         self.position = last
         return found
 

@@ -11,7 +11,7 @@ from pgdoc.relay.config import LogConfig
 from pgdoc.relay.durations import number_of, seconds_of, size_of
 from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import LogEnd
-from pgdoc.relay.messages import Part
+from pgdoc.relay.messages import part_of_text
 from pgdoc.relay.partitions import EVERY, encoded
 
 with needing_extra("nats"):
@@ -19,10 +19,12 @@ with needing_extra("nats"):
     from nats.js.api import DiscardPolicy, StorageType, StreamConfig, StreamInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pgdoc.relay.nats.connection import NatsConnection
     from pgdoc.relay.targets import Target
 
-__all__ = ["HEADER_ROOM", "NatsStream", "StreamEnd", "is_of_snapshot", "part_of_header"]
+__all__ = ["HEADER_ROOM", "NatsStream", "StreamEnd", "is_of_relay", "is_of_snapshot"]
 
 HEADER_ROOM: Final = 16 << 10
 """How much of the server's max_payload is left for headers, which count."""
@@ -154,7 +156,7 @@ class NatsStream:
         headers = await self._headers(sequence) if sequence else None
         if headers is None:
             return StreamEnd(LogEnd(sequence, None, None, identity))
-        token, part = headers["Pgdoc-Token"], part_of_header(headers.get("Pgdoc-Part"))
+        token, part = headers["Pgdoc-Token"], part_of_text(headers.get("Pgdoc-Part"))
         before = None
         if part is not None and is_of_snapshot(token) and sequence > part.number:
             earlier = await self._headers(sequence - part.number)
@@ -170,7 +172,7 @@ class NatsStream:
             except nats.js.errors.NotFoundError:
                 return None
         headers = found.headers or {}
-        if "Pgdoc-Token" not in headers:
+        if not is_of_relay(headers):
             raise LogRefused(
                 f"{self.shown} has a message that no relay wrote, at sequence {sequence}: nobody else may publish to "
                 f"{self.name}.>; delete the stream, or name another",
@@ -184,9 +186,10 @@ def is_of_snapshot(token: str) -> bool:
     return ".s" in token
 
 
-def part_of_header(text: str | None) -> Part | None:
-    """Return which part of an event a message has."""
-    if text is None:
-        return None
-    number, _, count = text.partition("/")
-    return Part(int(number), int(count))
+def is_of_relay(headers: Mapping[str, str]) -> bool:
+    """Return whether a message with these headers is one that a relay may have written."""
+    try:
+        part_of_text(headers.get("Pgdoc-Part"))
+    except ValueError:
+        return False
+    return bool(headers.get("Pgdoc-Token"))

@@ -177,22 +177,33 @@ class RedisReader:
         """Take entries of a stream, after a check that none is missing before or between them."""
         wanted, size = self._collections, 0
         for raw_id, fields in entries:
-            sequence = int(raw_id[:-2])
-            if len(fields) < 10 or fields[0] != b"previous" or fields[8] != b"body":
-                raise LogRefused(
-                    f"{self._keys.shown} has an entry that no relay wrote: nobody else may write there",
-                    reason="foreign",
-                )
-            if int(fields[1]) > source.cursor:
+            previous, entry = self._entry(raw_id, fields)
+            if previous > source.cursor:
                 raise self._lost(source, fields[3])
-            source.cursor = sequence
-            body = fields[9]
-            size += len(body)
+            source.cursor = entry.sequence
+            size += len(entry.body)
             if not wanted or fields[5] in wanted:
-                part = part_of(fields[11]) if len(fields) > 10 else None
-                self._held.append(Entry(sequence, fields[3].decode(), body, part))
+                self._held.append(entry)
         if entries:
             self._size = max(1, (self._size + size // len(entries)) // 2)
+
+    def _entry(self, raw_id: bytes, fields: list[bytes]) -> tuple[int, Entry]:
+        """Return the sequence before an entry in its stream, and the entry.
+
+        Raises:
+            LogRefused: no relay wrote it.
+        """
+        try:
+            # One with another form fails in one of these.
+            number = raw_id[:-2] if raw_id.endswith(b"-0") and (fields[0], fields[8]) == (b"previous", b"body") else b""
+            part = part_of(fields[11]) if len(fields) > 10 else None
+            return int(fields[1]), Entry(int(number), fields[3].decode(), fields[9], part)
+        except (ValueError, IndexError) as exc:
+            raise LogRefused(
+                f"{self._keys.shown} has an entry that no relay wrote, with the id {raw_id.decode()}: nobody else may "
+                "write there",
+                reason="foreign",
+            ) from exc
 
     def _check_end(self, source: _PartitionStream, last: bytes | None) -> None:
         if last is not None and int(last) > source.cursor:

@@ -16,14 +16,14 @@ from pgdoc.errors import InvalidInput, LogRefused, LogUnreachable
 from pgdoc.relay.config import LogConfig
 from pgdoc.relay.durations import number_of, seconds_of, size_of
 from pgdoc.relay.log import LogEnd
-from pgdoc.relay.messages import Part
+from pgdoc.relay.messages import part_of_text
 from pgdoc.relay.redis.connection import OPTIONS, RedisConnection, packed
 from pgdoc.relay.redis.keys import LAYOUT, RedisKeys
 from pgdoc.relay.redis.scripts import APPEND, ARGUMENTS, CREATE, REPAIR, TOKEN
 from pgdoc.relay.redis.server import check_redis
 
 if TYPE_CHECKING:
-    from pgdoc.relay.messages import Message, Window
+    from pgdoc.relay.messages import Message, Part, Window
     from pgdoc.relay.targets import Target
 
 __all__ = ["RedisWriter", "part_of"]
@@ -189,8 +189,9 @@ def _is_of_snapshot(token: str) -> bool:
 
 
 def part_of(raw: bytes | None) -> Part | None:
-    """Return which part of an event an entry has."""
-    if not raw:
-        return None
-    number, _, count = raw.partition(b"/")
-    return Part(int(number), int(count))
+    """Return which part of an event an entry has.
+
+    Raises:
+        ValueError: no relay wrote that.
+    """
+    return part_of_text(None if raw is None else raw.decode())
