@@ -13,7 +13,7 @@ from pgdoc.errors import NotAConsumer, PgdocError, ServerError, StreamClosed, St
 from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.delivery import RemoteDelivery
 from pgdoc.relay.groups.delivery import GroupDelivery
-from pgdoc.relay.groups.reading import GroupReading
+from pgdoc.relay.groups.joining import join_group
 from pgdoc.relay.inbox import AsyncInbox
 from pgdoc.relay.remote_options import LEASE_S, RemoteOptions, check_group
 from pgdoc.relay.single_reading import SingleReading
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
+    from pgdoc.relay.groups.reading import GroupReading
 
     T = TypeVar("T")
 
@@ -114,27 +115,14 @@ class AsyncRemoteStream(AsyncOpening):
             self._delivery = RemoteDelivery(self._inbox, options.where, options.decode, options.covers)
             self._reading = SingleReading(self._target, options, self._inbox)
         else:
-            self._delivery, self._reading = self._join(group, options, lease_s=lease, needs_claim=store is not None)
+            self._delivery, self._reading = join_group(
+                self._target, options, self._inbox, group=group, lease_s=lease, needs_claim=store is not None
+            )
             if store is not None:
                 self._positions = AsyncGroupPositions(store, f"{self._target.engine}:{self._target.name}", group)
         self._acknowledges = group is not None and auto_ack  # whether asking for the next event acknowledges the last
         weakref.finalize(self, self._reading.abandon)  # for streams that are dropped without close()
         async_open_made(self)
-
-    def _join(
-        self, group: str, options: RemoteOptions, *, lease_s: float, needs_claim: bool
-    ) -> tuple[GroupDelivery, GroupReading]:
-        reading = GroupReading(self._target, options, self._inbox, group=group, lease_s=lease_s)
-        delivery = GroupDelivery(
-            self._inbox,
-            options.where,
-            options.decode,
-            valid_until=lambda: reading.membership.valid_until,
-            identity=lambda: reading.identity,
-            needs_claim=needs_claim,
-            covers=options.covers,
-        )
-        return delivery, reading
 
     @property
     def closed(self) -> bool:

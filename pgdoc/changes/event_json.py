@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable  # noqa: TC003 (a named tuple's fields are looked up)
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -11,6 +10,7 @@ import orjson
 from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.row_images import columns_of, images_of, iso_of, metadata_of, time_of
 from pgdoc.changes.table_rows import changed_of, columns_text_of, data_of
+from pgdoc.changes.value_json import encode_json, json_of_decoded, json_value
 from pgdoc.decoding.records import MESSAGE_KIND, REST, ROW_KINDS
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model import json_codec
@@ -47,39 +47,9 @@ class _Form(NamedTuple):
 def _text_of(document: Document) -> bytes | str:
     """Return the JSON of a document; that of a table's row can be any value, and have a field `_id`."""
     if isinstance(document, TableRow) and "_data" not in document.__dict__:
-        return _encode(document.data)
+        return encode_json(document.data)
     return data_text(document)
 
-
-def _encode(value: Any) -> bytes:
-    try:
-        return json_codec.encode_value(value, "")
-    except InvalidDocument:
-        return _encode_odd(value).encode()
-
-
-def _encode_odd(value: Any) -> str:
-    """Encode a value with text that no document has, but a table's column of type json: NUL or a lone surrogate."""
-    if isinstance(value, str):
-        return json.dumps(value)
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{json.dumps(key)}:{_encode_odd(item)}' for key, item in value.items())}}}"
-    if isinstance(value, list):
-        return f"[{','.join(map(_encode_odd, value))}]"
-    return json_codec.encode_value(value, "").decode()
-
-
-def _json_value(value: Any) -> orjson.Fragment:
-    return orjson.Fragment(_encode(value))
-
-
-def _json_of_decoded(values: dict[str, Any]) -> Any:
-    """Return what orjson writes: values as they are if it writes all of them as pgdoc does, which saves a call."""
-    return values if _WRITTEN_BY_ORJSON.issuperset(map(type, values.values())) else _json_value(values)
-
-
-_WRITTEN_BY_ORJSON: Final = frozenset((str, int, bool, type(None)))
-"""It raises a TypeError for what it can't write: an integer of more than 64 bits, a lone surrogate."""
 
 _PLAIN: Final = _Form(
     lambda document: document.data, lambda text, decode: decode(text), lambda value: value, lambda values: values
@@ -87,8 +57,8 @@ _PLAIN: Final = _Form(
 _JSON: Final = _Form(
     lambda document: orjson.Fragment(_text_of(document)),
     lambda text, _decode: orjson.Fragment(text),
-    _json_value,
-    _json_of_decoded,
+    json_value,
+    json_of_decoded,
 )
 
 
@@ -221,7 +191,7 @@ def json_of(event: ReadEvent) -> bytes:
             document_id=event.document_id,
         ) from exc
     except TypeError:  # a field was removed whose name has a lone surrogate
-        return _encode(_read_fields(event, _PLAIN))
+        return encode_json(_read_fields(event, _PLAIN))
 
 
 def printed_of(event: ReadEvent) -> tuple[bytes, dict[str, Any]]:

@@ -21,11 +21,10 @@ from pgdoc.changes.row_images import (
 )
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
 from pgdoc.changes.table_rows import columns_text_of, data_of
-from pgdoc.decoding.records import MESSAGE_KIND, REST, ROW_KINDS, CollectionChange
-from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
+from pgdoc.decoding.records import MESSAGE_KIND, REST, CollectionChange
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, Origin, document_of_image, moment_of, to_be_decoded_by
-from pgdoc.model.table_names import is_table_name, titled
+from pgdoc.model.table_names import is_table_name
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
 from pgdoc.model.topics import topic_of
@@ -380,31 +379,3 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
 
 for _name, _compute in _FIELDS.items():
     setattr(ChangeEvent, _name, _FromChange(_name, _compute))
-
-
-def check_images(change: Change) -> None:
-    """Raise an error for a change that is not whole.
-
-    Raises:
-        HistoryLost: the change of a collection was found late, and rows before it may be missing.
-        ReplicaIdentityChanged: a row lacks the before image that its kind needs.
-    """
-    row = change.row
-    if row.complete:
-        return
-    if row.kind not in ROW_KINDS:
-        if row.kind == "schema":
-            raise HistoryLost(
-                f"{titled(row.table)} got other columns in SQL, which no event trigger followed, so some of its events "
-                "may lack columns: rebuild from the table. Only a catalog that a superuser owns has event triggers"
-            )
-        raise HistoryLost(
-            f"{titled(row.table)} was renamed, moved or dropped in SQL, which no event trigger followed, and "
-            "wal2json tells tables apart by name only, so changes may be missing: rebuild from the tables, and "
-            "stream from now through pgoutput. Only a catalog that a superuser owns has event triggers"
-        )
-    raise ReplicaIdentityChanged(
-        f"{titled(row.table)}: a change of transaction {change.transaction.xid} has no before image, because the "
-        "table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, rebuild your copy from "
-        "the table, and start a new stream"
-    )

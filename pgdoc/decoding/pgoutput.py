@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import struct
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -375,9 +376,7 @@ def _text(frame: bytes, at: int) -> tuple[str, int]:
 def _truncated(frame: bytes) -> list[bytes]:
     count, at = _read(_long, frame, PAYLOAD + 1), PAYLOAD + 6
     if len(frame) != at + 4 * count:
-        raise ProtocolError(
-            f"pgoutput sent a truncation of {count} tables in a frame of {len(frame)} bytes", offset=PAYLOAD + 1
-        )
+        raise ProtocolError(f"pgoutput sent a truncation of {count} tables in {len(frame)} bytes", offset=PAYLOAD + 1)
     return [frame[start : start + 4] for start in range(at, len(frame), 4)]
 
 
@@ -393,10 +392,7 @@ def _content(frame: bytes) -> str | None:
     start = _PREFIX + len(b"pgdoc\0") + 4
     size = _read(_long, frame, start - 4)
     if len(frame) != start + size:
-        raise ProtocolError(
-            f"pgoutput sent a message of {size} bytes in a frame of {len(frame)} bytes", offset=start - 4
-        )
-    try:
+        raise ProtocolError(f"pgoutput sent a message of {size} bytes in {len(frame)} bytes", offset=start - 4)
+    with suppress(UnicodeDecodeError):
         return frame[start:].partition(b"\0")[0].decode()
-    except UnicodeDecodeError:
-        return None
+    return None

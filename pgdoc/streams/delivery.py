@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pgdoc.changes import events
 from pgdoc.changes.life import Life
 from pgdoc.changes.snapshot import Place
+from pgdoc.changes.whole_changes import check_images
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import MESSAGE, before_commits_at, commit_lsn_of, just_after
 from pgdoc.model.tokens import Mark
@@ -245,7 +246,7 @@ class Delivery(Delivered):
             batch.next = after
             return None
         if not change.row.complete:
-            events.check_images(change)
+            check_images(change)
         snapshot, progress = self.snapshot, self.progress
         event = events.from_change(change, self.feed.ids, progress, self._decode)  # type: ignore[union-attr]
         if snapshot is not None and snapshot.absorb(change, event):
