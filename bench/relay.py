@@ -8,7 +8,8 @@ stream      a sync consumer, read in batches, with `to_json()` of each event: wh
 relay       `Relay` into a stream of the engine, until the engine has acknowledged all
 by hand     the same messages, made before, written to a socket in the same windows: what the engine can be at best
 
-Rates count from the opening to the last event: by the first, the buffer of a stream is full already. The CPU is that of each process for an event, in microseconds.
+Rates count from the opening to the last event: by the first, the buffer of a stream is full already.
+The CPU is that of each process for an event, in microseconds.
 """
 
 from __future__ import annotations
