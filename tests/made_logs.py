@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import nats
 
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.engines import open_writer
+from pgdoc.relay.engines import open_records, open_writer
 from pgdoc.relay.messages import Message, parts_of
 from pgdoc.relay.partitions import EVERY, partition_of
 from pgdoc.relay.targets import Target
@@ -113,3 +113,25 @@ async def _delete(url: str) -> None:
         await client.jetstream().delete_stream(stream)
     finally:
         await client.close()
+
+
+def records_of(url: str, group: str) -> list[str]:
+    """Return the keys of the records of a group."""
+    return asyncio.run(_records_of(url, group, deletes=False))
+
+
+def delete_records(url: str, group: str) -> int:
+    """Delete the records of a group; return how many there were."""
+    return len(asyncio.run(_records_of(url, group, deletes=True)))
+
+
+async def _records_of(url: str, group: str, *, deletes: bool) -> list[str]:
+    records = open_records(Target.parse(url))
+    await records.open()
+    try:
+        found = await records.read(f"{group}.")
+        for key, record in found.items() if deletes else ():
+            await records.delete(key, record.revision)
+        return list(found)
+    finally:
+        await records.close()

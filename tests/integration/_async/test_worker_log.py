@@ -16,9 +16,21 @@ from pgdoc.relay.log import Entry
 from pgdoc.runtime.activities import AsyncActivity
 from pgdoc.runtime.primitives import async_call, async_sleep
 from pgdoc.workers import backlog
+from tests import made_logs
 from tests.integration._async.relays import fresh_stream, relaying, until
 from tests.integration._async.workers import count, drop_letters, effects, fresh_name, opened, recorder, running
-from tests.made_logs import IDS, body_of, fill, token_of
+from tests.integration._async.workers import until as until_true
+from tests.made_logs import (
+    IDS,
+    append,
+    body_of,
+    delete_records,
+    fill,
+    message_of,
+    records_of,
+    token_of,
+    truncate_message,
+)
 
 if TYPE_CHECKING:
     from pgdoc import AsyncStore, ChangeEvent
@@ -270,3 +282,38 @@ async def test_a_new_worker_runs_on_a_log_without_entries(
             await until(lambda: len(worker.status()) == 8)
             await async_call(fill, url, range(5, 8))
             await count(store, "effects", 8)
+
+
+async def test_an_event_of_a_whole_collection_comes_once_in_each_partition(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, calls = f"{nats_server.url}/{fresh_stream()}", 0
+
+    async def handle(tx: Any, event: ChangeEvent) -> None:
+        nonlocal calls
+        calls += event.event_type == "truncate"
+
+    async with opened(shared_dsn, schema) as store:
+        await async_call(append, url, [message_of(1), truncate_message(2)])
+        worker = worker_of(store, url, handle, fresh_name())
+        async with running(worker):
+            await until(lambda: sum(each.handled for each in worker.status()) == 1 + made_logs.PARTITIONS)
+    assert calls == made_logs.PARTITIONS
+
+
+async def test_members_go_on_where_they_were_after_the_records_of_the_group_were_deleted(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+
+    async def has_begun() -> bool:
+        return f"{group}.begun" in await async_call(records_of, url, group)
+
+    async with opened(shared_dsn, schema) as store:
+        await async_call(fill, url, range(20))
+        async with running(worker_of(store, url, recorder(), group)):
+            await count(store, "effects", 20)
+            assert await async_call(delete_records, url, group) > 2
+            await async_call(fill, url, range(20, 40))
+            await count(store, "effects", 40)
+            await until_true(has_begun)

@@ -17,9 +17,21 @@ from pgdoc.relay.log import Entry
 from pgdoc.runtime.activities import Activity
 from pgdoc.runtime.primitives import call, sleep
 from pgdoc.workers import backlog
+from tests import made_logs
 from tests.integration._sync.relays import fresh_stream, relaying, until
 from tests.integration._sync.workers import count, drop_letters, effects, fresh_name, opened, recorder, running
-from tests.made_logs import IDS, body_of, fill, token_of
+from tests.integration._sync.workers import until as until_true
+from tests.made_logs import (
+    IDS,
+    append,
+    body_of,
+    delete_records,
+    fill,
+    message_of,
+    records_of,
+    token_of,
+    truncate_message,
+)
 
 if TYPE_CHECKING:
     from pgdoc import Store, ChangeEvent
@@ -263,3 +275,38 @@ def test_a_new_worker_runs_on_a_log_without_entries(shared_dsn: str, schema: str
             until(lambda: len(worker.status()) == 8)
             call(fill, url, range(5, 8))
             count(store, "effects", 8)
+
+
+def test_an_event_of_a_whole_collection_comes_once_in_each_partition(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, calls = f"{nats_server.url}/{fresh_stream()}", 0
+
+    def handle(tx: Any, event: ChangeEvent) -> None:
+        nonlocal calls
+        calls += event.event_type == "truncate"
+
+    with opened(shared_dsn, schema) as store:
+        call(append, url, [message_of(1), truncate_message(2)])
+        worker = worker_of(store, url, handle, fresh_name())
+        with running(worker):
+            until(lambda: sum(each.handled for each in worker.status()) == 1 + made_logs.PARTITIONS)
+    assert calls == made_logs.PARTITIONS
+
+
+def test_members_go_on_where_they_were_after_the_records_of_the_group_were_deleted(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+
+    def has_begun() -> bool:
+        return f"{group}.begun" in call(records_of, url, group)
+
+    with opened(shared_dsn, schema) as store:
+        call(fill, url, range(20))
+        with running(worker_of(store, url, recorder(), group)):
+            count(store, "effects", 20)
+            assert call(delete_records, url, group) > 2
+            call(fill, url, range(20, 40))
+            count(store, "effects", 40)
+            until_true(has_begun)
