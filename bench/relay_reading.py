@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pgdoc
-from pgdoc.relay.engines import open_reader
-from pgdoc.relay.targets import Target
+from pgdoc.relay.engines import open_log_reader
+from pgdoc.relay.targets import LogTarget
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
@@ -35,7 +35,7 @@ def engine_rate(url: str, count: int) -> float:
 
 
 async def _engine_rate(url: str, count: int) -> float:
-    reader = open_reader(Target.parse(url))
+    reader = open_log_reader(LogTarget.parse(url))
     await reader.open()
     try:
         await reader.begin(0)

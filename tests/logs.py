@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from pgdoc.model.positions import Lsn
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.messages import Message
+from pgdoc.relay.messages import LogMessage
 from pgdoc.relay.partitions import partition_of
 from tests.engines import NatsServer, entries
 
@@ -31,11 +31,11 @@ def messages(first: int, last: int, *, size: int = 20) -> Window:
     return [_message(number, size) for number in range(first, last + 1)]
 
 
-def _message(number: int, size: int) -> Message:
+def _message(number: int, size: int) -> LogMessage:
     document_id = None if number % 10 == 0 else f"o-{number % 7}"
     token = f"{Lsn(number * 16)}.7.1"
     body = f"event {number}".encode().ljust(size, b".")
-    return Message(partition_of(document_id, PARTITIONS), "orders", document_id, "insert", token, body)
+    return LogMessage(partition_of(document_id, PARTITIONS), "orders", document_id, "insert", token, body)
 
 
 def check_exact(found: list[tuple[int, dict[str, str], bytes]], count: int, *, first: int = 1, size: int = 20) -> None:

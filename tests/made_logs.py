@@ -9,9 +9,9 @@ import nats
 
 from pgdoc.relay.config import LogConfig
 from pgdoc.relay.engines import open_records, open_writer
-from pgdoc.relay.messages import Message, parts_of
+from pgdoc.relay.messages import LogMessage, parts_of
 from pgdoc.relay.partitions import EVERY, partition_of
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,21 +49,23 @@ def truncate_of(number: int, collection: str = "orders") -> bytes:
     ).encode()
 
 
-def message_of(number: int, collection: str = "orders", pad: str = "") -> Message:
+def message_of(number: int, collection: str = "orders", pad: str = "") -> LogMessage:
     """Return the message of an insert."""
     name = f"o-{number % 100}"
     body = body_of(number, collection, pad=pad)
-    return Message(partition_of(name, PARTITIONS), collection, name, "insert", token_of(number), body)
+    return LogMessage(partition_of(name, PARTITIONS), collection, name, "insert", token_of(number), body)
 
 
-def truncate_message(number: int, collection: str = "orders") -> Message:
+def truncate_message(number: int, collection: str = "orders") -> LogMessage:
     """Return the message of a truncate."""
-    return Message(EVERY, collection, None, "truncate", token_of(number), truncate_of(number, collection))
+    return LogMessage(EVERY, collection, None, "truncate", token_of(number), truncate_of(number, collection))
 
 
-async def write(url: str, messages: Iterable[Message], *, format: str = "pgdoc", begun_at: str = "0/100.5.1.6") -> None:  # noqa: A002
+async def write(
+    url: str, messages: Iterable[LogMessage], *, format: str = "pgdoc", begun_at: str = "0/100.5.1.6"
+) -> None:
     """Append messages to a log, as a relay does."""
-    writer = open_writer(Target.parse(url))
+    writer = open_writer(LogTarget.parse(url))
     try:
         await writer.open(
             LogConfig(
@@ -82,7 +84,7 @@ def fill(url: str, numbers: Iterable[int], collection: str = "orders") -> None:
     asyncio.run(write(url, [message_of(number, collection) for number in numbers]))
 
 
-def append(url: str, messages: Iterable[Message], **config: str) -> None:
+def append(url: str, messages: Iterable[LogMessage], **config: str) -> None:
     """Append messages to a log."""
     asyncio.run(write(url, messages, **config))
 
@@ -126,7 +128,7 @@ def delete_records(url: str, group: str) -> int:
 
 
 async def _records_of(url: str, group: str, *, deletes: bool) -> list[str]:
-    records = open_records(Target.parse(url))
+    records = open_records(LogTarget.parse(url))
     await records.open()
     try:
         found = await records.read(f"{group}.")

@@ -19,7 +19,7 @@ from pgdoc.relay.figures import RelayFigures
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.relay.measures import count_relay
 from pgdoc.relay.options import RelayOptions
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.activities import async_catch_signals
 from pgdoc.runtime.primitives import async_sleep, async_wait
@@ -86,7 +86,7 @@ class AsyncRelay:
             raise TypeError(f"store must be an AsyncStore, got {short_repr(store)}")
         self.store = store
         self.shutdown_timeout = SHUTDOWN_S
-        self._target = Target.parse(to)
+        self._target = LogTarget.parse(to)
         if self._target.engine == "webhook":
             raise InvalidInput(f"{self._target.shown} is not a log: send events to it with WebhookRelay")
         self._options = RelayOptions.checked(

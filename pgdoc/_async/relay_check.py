@@ -9,7 +9,7 @@ from pgdoc._async.worker_check import AsyncWorkerCheck
 from pgdoc._async.worker_consumer import AsyncWorkerConsumer
 from pgdoc.errors import LogRefused, PgdocError
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.engines import open_reader
+from pgdoc.relay.engines import open_log_reader
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.runtime.primitives import async_wait
 from pgdoc.sql import statement
@@ -19,13 +19,13 @@ from pgdoc.workers.registration import Registration
 if TYPE_CHECKING:
     from pgdoc._async.store import AsyncStore
     from pgdoc.relay.options import RelayOptions
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
     from pgdoc.workers.findings import WorkerFinding
 
 __all__ = ["check_log_of", "check_relay"]
 
 
-async def check_relay(store: AsyncStore, options: RelayOptions, log: Target) -> list[WorkerFinding]:
+async def check_relay(store: AsyncStore, options: RelayOptions, log: LogTarget) -> list[WorkerFinding]:
     """Return what is found of the server, the consumer and what it reads, and of the log."""
     registration = Registration.checked(
         lambda events: events,
@@ -60,7 +60,7 @@ def _of_relay(finding: WorkerFinding) -> WorkerFinding:
     return replace(finding, id=name, text=finding.text.replace("the worker", "the relay"), handler=None)
 
 
-async def _log_finding(store: AsyncStore, options: RelayOptions, log: Target) -> WorkerFinding:
+async def _log_finding(store: AsyncStore, options: RelayOptions, log: LogTarget) -> WorkerFinding:
     thread = LoopThread("pgdoc-check")
     try:
         entries = await check_log_of(store, options, log, thread)
@@ -73,14 +73,14 @@ async def _log_finding(store: AsyncStore, options: RelayOptions, log: Target) ->
     return passed("relay-log", f"{log.shown} is this relay's, and has {entries:,} entries", options.consumer)
 
 
-async def check_log_of(store: AsyncStore, options: RelayOptions, log: Target, thread: LoopThread) -> int | None:
+async def check_log_of(store: AsyncStore, options: RelayOptions, log: LogTarget, thread: LoopThread) -> int | None:
     """Check that a log is this relay's; return how many entries it has, or `None` if it does not exist.
 
     Raises:
         LogRefused: the log is another one.
         LogUnreachable: its engine does not answer.
     """
-    reader = open_reader(log)
+    reader = open_log_reader(log)
     try:
         info = await async_wait(thread.submit(reader.open()))
     except LogRefused as exc:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pgdoc.relay.log import LogEnd, LogWriter
     from pgdoc.relay.loop_thread import LoopThread
     from pgdoc.relay.options import RelayOptions
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["AsyncRelaySession"]
 
@@ -60,7 +60,7 @@ class AsyncRelaySession:
         self,
         store: AsyncStore,
         options: RelayOptions,
-        target: Target,
+        target: LogTarget,
         *,
         writer: LogWriter,
         thread: LoopThread,

@@ -17,7 +17,7 @@ from pgdoc.relay.groups.joining import join_group
 from pgdoc.relay.inbox import AsyncInbox
 from pgdoc.relay.remote_options import LEASE_S, RemoteOptions, check_group
 from pgdoc.relay.single_reading import SingleReading
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_open_made, async_sleep, async_wait
 from pgdoc.streams.batch import BATCH
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, check_event, check_most, check_timeout
@@ -106,7 +106,7 @@ class AsyncRemoteStream(AsyncOpening):
             buffer_bytes=buffer_bytes,
             decimals=decimals,
         )
-        self._target = Target.parse(url)
+        self._target = LogTarget.parse(url)
         self._inbox = AsyncInbox(buffer_size, buffer_bytes)
         self._delivery: RemoteDelivery
         self._reading: SingleReading | GroupReading

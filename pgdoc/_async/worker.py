@@ -14,7 +14,7 @@ from pgdoc._async.worker_log_check import check_log
 from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.remote_options import check_start
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 from pgdoc.runtime.activities import AsyncActivity, Caution, async_catch_signals
 from pgdoc.runtime.primitives import async_sleep
 from pgdoc.workers.registration import Registration, async_check_handler
@@ -75,7 +75,7 @@ class AsyncWorker:
             if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
                 raise ValueError(f"{name} must be a positive number of seconds, got {short_repr(value)}")
         self.store = store
-        self._log = None if log is None else Target.parse(log)
+        self._log = None if log is None else LogTarget.parse(log)
         self._start = check_start(start)
         self.shutdown_timeout = shutdown_timeout
         self._hang_after_s = hang_after
@@ -281,7 +281,7 @@ class AsyncWorker:
             for name, registrations in self._registrations.items()
         ]
 
-    def _make_groups(self, log: Target) -> list[AsyncWorkerGroup]:
+    def _make_groups(self, log: LogTarget) -> list[AsyncWorkerGroup]:
         caution = Caution()
         return [
             AsyncWorkerGroup(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pgdoc._async.store import AsyncStore
     from pgdoc._async.worker_partition import PartitionPast
     from pgdoc.relay.groups.partition import OwnedPartition
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
     from pgdoc.runtime.activities import Caution
     from pgdoc.workers.registration import Registration
 
@@ -54,7 +54,7 @@ class AsyncWorkerGroup:
     def __init__(  # noqa: PLR0913 (what its worker knows)
         self,
         store: AsyncStore,
-        target: Target,
+        target: LogTarget,
         name: str,
         registrations: list[Registration],
         *,

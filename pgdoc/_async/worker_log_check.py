@@ -9,7 +9,7 @@ import psycopg
 from pgdoc.database.errors import map_error
 from pgdoc.database.rights import WORKER_TABLES, identifier
 from pgdoc.errors import PgdocError, StoreClosed
-from pgdoc.relay.engines import open_reader
+from pgdoc.relay.engines import open_log_reader
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.runtime.primitives import async_wait
 from pgdoc.sql import statement
@@ -18,19 +18,19 @@ from pgdoc.workers.findings import handler_finding, letter_findings, passed, ref
 if TYPE_CHECKING:
     from pgdoc._async.store import AsyncStore
     from pgdoc.relay.log import LogInfo
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
     from pgdoc.workers.findings import WorkerFinding
     from pgdoc.workers.registration import Registration
 
 __all__ = ["check_log", "log_named"]
 
 
-def log_named(log: Target, source: str) -> str:
+def log_named(log: LogTarget, source: str) -> str:
     """Return whose positions the rows of a group's handlers have: those of another log mean something else."""
     return f"{log.name} of {source}"
 
 
-async def check_log(store: AsyncStore, log: Target, registrations: list[Registration]) -> list[WorkerFinding]:
+async def check_log(store: AsyncStore, log: LogTarget, registrations: list[Registration]) -> list[WorkerFinding]:
     """Return what is found of the handlers, of the server of their effects, and of the log.
 
     Raises:
@@ -59,10 +59,10 @@ async def check_log(store: AsyncStore, log: Target, registrations: list[Registra
     return found
 
 
-async def _look_at(log: Target) -> LogInfo:
+async def _look_at(log: LogTarget) -> LogInfo:
     thread = LoopThread("pgdoc-check")
     try:
-        reader = open_reader(log)
+        reader = open_log_reader(log)
         try:
             return await async_wait(thread.submit(reader.open()))
         finally:

@@ -20,7 +20,7 @@ from pgdoc.relay.figures import RelayFigures
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.relay.measures import count_relay
 from pgdoc.relay.options import RelayOptions
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.activities import catch_signals
 from pgdoc.runtime.primitives import sleep, wait
@@ -87,7 +87,7 @@ class Relay:
             raise TypeError(f"store must be an Store, got {short_repr(store)}")
         self.store = store
         self.shutdown_timeout = SHUTDOWN_S
-        self._target = Target.parse(to)
+        self._target = LogTarget.parse(to)
         if self._target.engine == "webhook":
             raise InvalidInput(f"{self._target.shown} is not a log: send events to it with WebhookRelay")
         self._options = RelayOptions.checked(

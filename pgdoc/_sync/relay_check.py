@@ -10,7 +10,7 @@ from pgdoc._sync.worker_check import WorkerCheck
 from pgdoc._sync.worker_consumer import WorkerConsumer
 from pgdoc.errors import LogRefused, PgdocError
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.engines import open_reader
+from pgdoc.relay.engines import open_log_reader
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.runtime.primitives import wait
 from pgdoc.sql import statement
@@ -20,13 +20,13 @@ from pgdoc.workers.registration import Registration
 if TYPE_CHECKING:
     from pgdoc._sync.store import Store
     from pgdoc.relay.options import RelayOptions
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
     from pgdoc.workers.findings import WorkerFinding
 
 __all__ = ["check_log_of", "check_relay"]
 
 
-def check_relay(store: Store, options: RelayOptions, log: Target) -> list[WorkerFinding]:
+def check_relay(store: Store, options: RelayOptions, log: LogTarget) -> list[WorkerFinding]:
     """Return what is found of the server, the consumer and what it reads, and of the log."""
     registration = Registration.checked(
         lambda events: events,
@@ -61,7 +61,7 @@ def _of_relay(finding: WorkerFinding) -> WorkerFinding:
     return replace(finding, id=name, text=finding.text.replace("the worker", "the relay"), handler=None)
 
 
-def _log_finding(store: Store, options: RelayOptions, log: Target) -> WorkerFinding:
+def _log_finding(store: Store, options: RelayOptions, log: LogTarget) -> WorkerFinding:
     thread = LoopThread("pgdoc-check")
     try:
         entries = check_log_of(store, options, log, thread)
@@ -74,14 +74,14 @@ def _log_finding(store: Store, options: RelayOptions, log: Target) -> WorkerFind
     return passed("relay-log", f"{log.shown} is this relay's, and has {entries:,} entries", options.consumer)
 
 
-def check_log_of(store: Store, options: RelayOptions, log: Target, thread: LoopThread) -> int | None:
+def check_log_of(store: Store, options: RelayOptions, log: LogTarget, thread: LoopThread) -> int | None:
     """Check that a log is this relay's; return how many entries it has, or `None` if it does not exist.
 
     Raises:
         LogRefused: the log is another one.
         LogUnreachable: its engine does not answer.
     """
-    reader = open_reader(log)
+    reader = open_log_reader(log)
     try:
         info = wait(thread.submit(reader.open()))
     except LogRefused as exc:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pgdoc.relay.log import LogEnd, LogWriter
     from pgdoc.relay.loop_thread import LoopThread
     from pgdoc.relay.options import RelayOptions
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["RelaySession"]
 
@@ -61,7 +61,7 @@ class RelaySession:
         self,
         store: Store,
         options: RelayOptions,
-        target: Target,
+        target: LogTarget,
         *,
         writer: LogWriter,
         thread: LoopThread,

@@ -15,7 +15,7 @@ from pgdoc._sync.worker_log_check import check_log
 from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.remote_options import check_start
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 from pgdoc.runtime.activities import Activity, Caution, catch_signals
 from pgdoc.runtime.primitives import sleep
 from pgdoc.workers.registration import Registration, check_handler
@@ -76,7 +76,7 @@ class Worker:
             if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
                 raise ValueError(f"{name} must be a positive number of seconds, got {short_repr(value)}")
         self.store = store
-        self._log = None if log is None else Target.parse(log)
+        self._log = None if log is None else LogTarget.parse(log)
         self._start = check_start(start)
         self.shutdown_timeout = shutdown_timeout
         self._hang_after_s = hang_after
@@ -280,7 +280,7 @@ class Worker:
             for name, registrations in self._registrations.items()
         ]
 
-    def _make_groups(self, log: Target) -> list[WorkerGroup]:
+    def _make_groups(self, log: LogTarget) -> list[WorkerGroup]:
         caution = Caution()
         return [
             WorkerGroup(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.store import Store
     from pgdoc._sync.worker_partition import PartitionPast
     from pgdoc.relay.groups.partition import OwnedPartition
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
     from pgdoc.runtime.activities import Caution
     from pgdoc.workers.registration import Registration
 
@@ -55,7 +55,7 @@ class WorkerGroup:
     def __init__(  # noqa: PLR0913 (what its worker knows)
         self,
         store: Store,
-        target: Target,
+        target: LogTarget,
         name: str,
         registrations: list[Registration],
         *,

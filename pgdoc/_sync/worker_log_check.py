@@ -10,7 +10,7 @@ import psycopg
 from pgdoc.database.errors import map_error
 from pgdoc.database.rights import WORKER_TABLES, identifier
 from pgdoc.errors import PgdocError, StoreClosed
-from pgdoc.relay.engines import open_reader
+from pgdoc.relay.engines import open_log_reader
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.runtime.primitives import wait
 from pgdoc.sql import statement
@@ -19,19 +19,19 @@ from pgdoc.workers.findings import handler_finding, letter_findings, passed, ref
 if TYPE_CHECKING:
     from pgdoc._sync.store import Store
     from pgdoc.relay.log import LogInfo
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
     from pgdoc.workers.findings import WorkerFinding
     from pgdoc.workers.registration import Registration
 
 __all__ = ["check_log", "log_named"]
 
 
-def log_named(log: Target, source: str) -> str:
+def log_named(log: LogTarget, source: str) -> str:
     """Return whose positions the rows of a group's handlers have: those of another log mean something else."""
     return f"{log.name} of {source}"
 
 
-def check_log(store: Store, log: Target, registrations: list[Registration]) -> list[WorkerFinding]:
+def check_log(store: Store, log: LogTarget, registrations: list[Registration]) -> list[WorkerFinding]:
     """Return what is found of the handlers, of the server of their effects, and of the log.
 
     Raises:
@@ -60,10 +60,10 @@ def check_log(store: Store, log: Target, registrations: list[Registration]) -> l
     return found
 
 
-def _look_at(log: Target) -> LogInfo:
+def _look_at(log: LogTarget) -> LogInfo:
     thread = LoopThread("pgdoc-check")
     try:
-        reader = open_reader(log)
+        reader = open_log_reader(log)
         try:
             return wait(thread.submit(reader.open()))
         finally:

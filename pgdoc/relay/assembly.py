@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pgdoc.errors import LogRefused
 
 if TYPE_CHECKING:
-    from pgdoc.relay.log import Entry
+    from pgdoc.relay.log import LogEntry
 
 __all__ = ["Assembly", "InsideEvent"]
 
@@ -33,7 +33,7 @@ class Assembly:
 
     def __init__(self, log: str) -> None:
         self._log = log
-        self._parts: list[Entry] = []
+        self._parts: list[LogEntry] = []
         self._is_first = True
         self._left_out: str | None = None
 
@@ -46,7 +46,7 @@ class Assembly:
         """Leave an event out whose first parts the log has forgotten."""
         self._left_out = token
 
-    def add(self, entries: list[Entry]) -> list[Entry]:
+    def add(self, entries: list[LogEntry]) -> list[LogEntry]:
         """Return the whole events among the entries, and those that they complete.
 
         Raises:
@@ -64,7 +64,7 @@ class Assembly:
                 whole.append(found)
         return whole
 
-    def _add(self, entry: Entry) -> Entry | None:
+    def _add(self, entry: LogEntry) -> LogEntry | None:
         parts, part = self._parts, entry.part
         if entry.token == self._left_out:
             return None

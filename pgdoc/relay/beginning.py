@@ -9,7 +9,7 @@ from pgdoc.model.tokens import ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc.relay.log import LogEnd
-    from pgdoc.relay.messages import Part
+    from pgdoc.relay.messages import MessagePart
 
 __all__ = ["Beginning", "StoredEnd", "find_beginning", "gap_of"]
 
@@ -39,7 +39,7 @@ class Beginning(NamedTuple):
     """
 
     skip_to: ResumeToken | None = None
-    part: Part | None = None
+    part: MessagePart | None = None
     skip_count: int = 0
     is_gap: bool = False
     is_certain: bool = False
@@ -64,7 +64,7 @@ def find_beginning(end: LogEnd, stored: StoredEnd | None, begun_at: ResumeToken,
     return Beginning(token, part, is_gap=not is_certain and token.comes_before(begun_at), is_certain=is_certain)
 
 
-def _last_whole(end: LogEnd) -> tuple[ResumeToken | None, Part | None]:
+def _last_whole(end: LogEnd) -> tuple[ResumeToken | None, MessagePart | None]:
     """Return after which event the log goes on, and after which part of it.
 
     An event of a snapshot that was read again may have changed, so that its parts begin again.

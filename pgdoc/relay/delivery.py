@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.router import Condition
     from pgdoc.model.json_codec import JsonDecoder
     from pgdoc.relay.inbox import AsyncInbox, EntryBatch, Inbox
-    from pgdoc.relay.log import Entry
+    from pgdoc.relay.log import LogEntry
 
 __all__ = ["RemoteDelivery"]
 
@@ -90,7 +90,7 @@ class RemoteDelivery:
         batch.next += len(entries)
         return found
 
-    def _event_of(self, entry: Entry) -> ChangeEvent | None:
+    def _event_of(self, entry: LogEntry) -> ChangeEvent | None:
         """Return the event of an entry, or `None` if it is left out."""
         body = entry.body
         if not body:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final
 from pgdoc.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
-__all__ = ["number_of", "seconds_of", "size_of"]
+__all__ = ["number_of", "seconds_of", "size_option"]
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-def seconds_of(target: Target, option: str) -> float | None:
+def seconds_of(target: LogTarget, option: str) -> float | None:
     """Return an option such as `500ms`, `30s`, `2m`, `12h` or `7d` in seconds; `None` if it is not given.
 
     Raises:
@@ -31,7 +31,7 @@ def seconds_of(target: Target, option: str) -> float | None:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-def size_of(target: Target, option: str) -> int | None:
+def size_option(target: LogTarget, option: str) -> int | None:
     """Return an option such as `1000000`, `512k`, `64m` or `20g` in bytes; `None` if it is not given.
 
     Raises:
@@ -46,7 +46,7 @@ def size_of(target: Target, option: str) -> int | None:
     return int(found[1]) * _BYTES[found[2]]
 
 
-def number_of(target: Target, option: str, *, least: int, most: int) -> int | None:
+def number_of(target: LogTarget, option: str, *, least: int, most: int) -> int | None:
     """Return an option that is a whole number; `None` if it is not given.
 
     Raises:

@@ -8,9 +8,9 @@ from pgdoc.errors import InvalidInput
 
 if TYPE_CHECKING:
     from pgdoc.relay.log import LogReader, LogRecords, LogWriter
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
-__all__ = ["READABLE", "open_reader", "open_records", "open_writer"]
+__all__ = ["READABLE", "open_log_reader", "open_records", "open_writer"]
 
 READABLE = ("nats", "redis")
 """The engines whose logs `RemoteStream` reads."""
@@ -18,7 +18,7 @@ READABLE = ("nats", "redis")
 _READABLE = "use nats://host/STREAM or redis://host/NAME"
 
 
-def open_writer(target: Target) -> LogWriter:
+def open_writer(target: LogTarget) -> LogWriter:
     """Return the writer of a log; nothing is connected yet.
 
     Raises:
@@ -40,7 +40,7 @@ def open_writer(target: Target) -> LogWriter:
     raise InvalidInput(f"{target.shown} is not a log")
 
 
-def open_reader(target: Target) -> LogReader:
+def open_log_reader(target: LogTarget) -> LogReader:
     """Return a reader of a log; nothing is connected yet.
 
     Raises:
@@ -58,7 +58,7 @@ def open_reader(target: Target) -> LogReader:
     raise InvalidInput(f"{target.shown} is not a log that can be read: {_READABLE}")
 
 
-def open_records(target: Target) -> LogRecords:
+def open_records(target: LogTarget) -> LogRecords:
     """Return the records beside a log; nothing is connected yet.
 
     Raises:

@@ -11,7 +11,7 @@ from pgdoc.model.tokens import ResumeToken
 from pgdoc.relay.assembly import Assembly, InsideEvent
 from pgdoc.relay.finding import LogPosition, find_first_of, locate, order_of
 from pgdoc.relay.inbox import EntryBatch, EntrySource
-from pgdoc.relay.log import Entry
+from pgdoc.relay.log import LogEntry
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -173,7 +173,7 @@ class LogFeed:
         if first == info.first and info.first > 1:
             self._assembly.leave_out(token)
 
-    def _lacking(self, whole: list[Entry]) -> list[Entry]:
+    def _lacking(self, whole: list[LogEntry]) -> list[LogEntry]:
         """Leave out what is not beyond the place where reading began."""
         skip_to = self._skip_to
         for number, entry in enumerate(whole):
@@ -193,9 +193,9 @@ class LogFeed:
         )
         if token is not None and is_beyond:
             self._last = LogPosition(position, token, self._last.identity)
-            self._put([Entry(position, token, b"", None)])
+            self._put([LogEntry(position, token, b"", None)])
 
-    def _put(self, entries: list[Entry]) -> None:
+    def _put(self, entries: list[LogEntry]) -> None:
         self._inbox.put(EntryBatch(entries, sum([len(entry.body) for entry in entries]), self._source))
 
     async def _wait_for_room(self) -> None:

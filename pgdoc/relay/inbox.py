@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pgdoc.errors import StreamClosed, StreamError
-from pgdoc.relay.log import Entry
+from pgdoc.relay.log import LogEntry
 from pgdoc.runtime.fork import remember
 from pgdoc.runtime.wakeup import Wakeup
 
@@ -37,7 +37,7 @@ class EntrySource:
     is_dropped = False
 
 
-class EntryBatch(list[Entry]):
+class EntryBatch(list[LogEntry]):
     """Entries that were put together.
 
     Attributes:
@@ -48,7 +48,7 @@ class EntryBatch(list[Entry]):
 
     __slots__ = ("next", "size_bytes", "source")
 
-    def __init__(self, entries: Iterable[Entry], size_bytes: int, source: EntrySource) -> None:
+    def __init__(self, entries: Iterable[LogEntry], size_bytes: int, source: EntrySource) -> None:
         super().__init__(entries)
         self.next, self.size_bytes, self.source = 0, size_bytes, source
 

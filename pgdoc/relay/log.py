@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pgdoc.relay.config import LogConfig
-    from pgdoc.relay.messages import Part, Window
+    from pgdoc.relay.messages import MessagePart, Window
 
-__all__ = ["Entry", "LogEnd", "LogInfo", "LogReader", "LogRecords", "LogWriter", "Record"]
+__all__ = ["GroupRecord", "LogEnd", "LogEntry", "LogInfo", "LogReader", "LogRecords", "LogWriter"]
 
 
 class LogEnd(NamedTuple):
@@ -38,7 +38,7 @@ class LogEnd(NamedTuple):
 
     sequence: int
     token: str | None
-    part: Part | None
+    part: MessagePart | None
     identity: str
     before: str | None = None
 
@@ -90,7 +90,7 @@ class LogWriter(Protocol):
         ...
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """An entry as it is read.
 
     Attributes:
@@ -102,7 +102,7 @@ class Entry(NamedTuple):
     sequence: int
     token: str
     body: bytes
-    part: Part | None
+    part: MessagePart | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class LogInfo:
     last: int
     config: LogConfig
     begun_at: str
-    last_part: Part | None = None
+    last_part: MessagePart | None = None
 
 
 class LogReader(Protocol):
@@ -159,7 +159,7 @@ class LogReader(Protocol):
         """
         ...
 
-    async def fetch(self, most: int, wait_s: float) -> list[Entry]:
+    async def fetch(self, most: int, wait_s: float) -> list[LogEntry]:
         """Return the next entries, waiting for the first; none after `wait_s`.
 
         Raises:
@@ -173,7 +173,7 @@ class LogReader(Protocol):
         ...
 
 
-class Record(NamedTuple):
+class GroupRecord(NamedTuple):
     """A small value that the workers of a group share; `revision` changes with each write."""
 
     value: bytes
@@ -195,7 +195,7 @@ class LogRecords(Protocol):
         """
         ...
 
-    async def read(self, prefix: str) -> dict[str, Record]:
+    async def read(self, prefix: str) -> dict[str, GroupRecord]:
         """Return the records whose keys begin so. Keys have only letters, digits, `_`, `-`, `=` and `.`."""
         ...
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["Message", "Part", "Window", "after_parts", "part_of_text", "parts_of"]
+__all__ = ["LogMessage", "MessagePart", "Window", "after_parts", "part_of_text", "parts_of"]
 
 _PART: Final = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,8})")
 
 
-class Part(NamedTuple):
+class MessagePart(NamedTuple):
     """Which part of an event a message has: `number` from 1 to `total`."""
 
     number: int
     total: int
 
 
-def part_of_text(text: str | None) -> Part | None:
+def part_of_text(text: str | None) -> MessagePart | None:
     """Read `2/3`, as engines have it beside a message; `None` for a whole event.
 
     Raises:
@@ -28,10 +28,10 @@ def part_of_text(text: str | None) -> Part | None:
     found = _PART.fullmatch(text)
     if found is None or int(found[1]) > int(found[2]):
         raise ValueError(f"{text[:20]!r} names no part of an event")
-    return Part(int(found[1]), int(found[2]))
+    return MessagePart(int(found[1]), int(found[2]))
 
 
-class Message(NamedTuple):
+class LogMessage(NamedTuple):
     """One message, in the terms of no particular engine.
 
     Attributes:
@@ -49,15 +49,15 @@ class Message(NamedTuple):
     event_type: str
     token: str
     body: bytes
-    part: Part | None = None
+    part: MessagePart | None = None
     traceparent: str | None = None
 
 
-Window = list[Message]
+Window = list[LogMessage]
 """Messages that are sent together, and acknowledged together."""
 
 
-def parts_of(message: Message, limit: int) -> Window:
+def parts_of(message: LogMessage, limit: int) -> Window:
     """Return the message, or the parts of one with a body of more than `limit` bytes.
 
     The same event has the same parts each time, since the log's own configuration fixes the limit.
@@ -67,12 +67,12 @@ def parts_of(message: Message, limit: int) -> Window:
         return [message]
     count = -(-size // limit)
     return [
-        message._replace(body=message.body[at : at + limit], part=Part(number, count))
+        message._replace(body=message.body[at : at + limit], part=MessagePart(number, count))
         for number, at in enumerate(range(0, size, limit), 1)
     ]
 
 
-def after_parts(made: Window, part: Part | None) -> Window:
+def after_parts(made: Window, part: MessagePart | None) -> Window:
     """Return the messages of an event that follow one part of it, which is the last one that a log has.
 
     An event that was cut into another number of parts was printed in another way: it begins again at its first part,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgdoc.changes.event_json import printed_of
 from pgdoc.errors import UnreadableDocument
-from pgdoc.relay.messages import Message, after_parts, parts_of
+from pgdoc.relay.messages import LogMessage, after_parts, parts_of
 from pgdoc.relay.partitions import partition_of
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.relay.beginning import Beginning
-    from pgdoc.relay.messages import Part, Window
+    from pgdoc.relay.messages import MessagePart, Window
 
 __all__ = ["WINDOW_BYTES", "Outbound"]
 
@@ -56,7 +56,7 @@ class Outbound:
         """Whether events may be left out yet."""
         return self._skip_to is not None or self._skip_count > 0
 
-    def skip_to(self, token: ResumeToken, part: Part | None) -> None:
+    def skip_to(self, token: ResumeToken, part: MessagePart | None) -> None:
         """Leave out events up to this one, which the log has from another relay."""
         self._skip_to, self._part, self._skip_count, self._is_moved = token, part, 0, True
 
@@ -118,7 +118,7 @@ class Outbound:
         document_id = fields["document_id"]
         # Not by the class, which takes three times as long.
         message = _new(
-            Message,
+            LogMessage,
             (
                 partition_of(document_id, self._partitions),
                 fields["collection"],

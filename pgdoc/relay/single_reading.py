@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from pgdoc.relay.engines import open_reader
+from pgdoc.relay.engines import open_log_reader
 from pgdoc.relay.feed import LogFeed
 from pgdoc.relay.loop_thread import LoopThread
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pgdoc.relay.finding import LogPosition
     from pgdoc.relay.inbox import AsyncInbox, Inbox
     from pgdoc.relay.remote_options import RemoteOptions
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["SingleReading"]
 
@@ -29,9 +29,9 @@ class SingleReading:
         begun_at: where it began; `None` before it is open.
     """
 
-    def __init__(self, target: Target, options: RemoteOptions, inbox: Inbox | AsyncInbox) -> None:
+    def __init__(self, target: LogTarget, options: RemoteOptions, inbox: Inbox | AsyncInbox) -> None:
         self._options, self._inbox = options, inbox
-        self._feed = LogFeed(open_reader(target), inbox, target.shown, collections=options.names)
+        self._feed = LogFeed(open_log_reader(target), inbox, target.shown, collections=options.names)
         self._thread: LoopThread | None = None
         self._task: asyncio.Task[None] | None = None  # of the loop
         self._name = f"pgdoc-read-{target.name}"

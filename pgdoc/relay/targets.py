@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pgdoc.errors import InvalidInput
 
-__all__ = ["ENGINES", "Target"]
+__all__ = ["ENGINES", "LogTarget"]
 
 ENGINES: Final = {
     "nats": "nats",
@@ -26,7 +26,7 @@ _FORM: Final = "nats://host/STREAM, redis://host/NAME, kafka://host/TOPIC or htt
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LogTarget:
     """A log: an engine, its servers, and the name of the log there.
 
     Attributes:

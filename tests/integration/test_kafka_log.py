@@ -15,8 +15,8 @@ from confluent_kafka import Producer
 
 from pgdoc.errors import InvalidInput, LogRefused, LogUnreachable
 from pgdoc.relay.kafka.writer import KafkaWriter
-from pgdoc.relay.messages import Part
-from pgdoc.relay.targets import Target
+from pgdoc.relay.messages import MessagePart
+from pgdoc.relay.targets import LogTarget
 from tests.engines import free_port
 from tests.logs import CONFIG, PARTITIONS, fresh_log, messages
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def writing(url: str) -> AsyncIterator[KafkaWriter]:
-    writer = KafkaWriter(Target.parse(url))
+    writer = KafkaWriter(LogTarget.parse(url))
     try:
         yield writer
     finally:
@@ -61,9 +61,9 @@ async def test_a_relay_goes_on_where_the_one_before_it_ended(kafka_brokers: Kafk
         assert [*await asyncio.gather(writer.send(messages(1, 30)), writer.send(messages(31, 60)))] == [30, 60]
     async with writing(url) as writer:
         assert (await writer.open(CONFIG))[:4] == (60, messages(60, 60)[0].token, None, made.identity)
-        await writer.send([messages(61, 61)[0]._replace(part=Part(1, 2), traceparent="00-ab-cd-01")])
+        await writer.send([messages(61, 61)[0]._replace(part=MessagePart(1, 2), traceparent="00-ab-cd-01")])
         end = await writer.open(CONFIG)
-        assert (end.part, end.before) == (Part(1, 2), messages(60, 60)[0].token)
+        assert (end.part, end.before) == (MessagePart(1, 2), messages(60, 60)[0].token)
         await writer.check(61)
     found = [
         headers["sequence"] for partition in range(PARTITIONS) for _, headers, _ in kafka_brokers.read(topic, partition)
@@ -133,4 +133,4 @@ async def test_brokers_that_do_not_answer_are_unreachable() -> None:
 @pytest.mark.parametrize("url", ["kafka://h/", "kafka://h/a%20b", "kafka://u:p@h/t?sasl=X", "kafka://h/t?tsl=1"])
 def test_a_url_that_names_no_topic_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput):
-        KafkaWriter(Target.parse(url))
+        KafkaWriter(LogTarget.parse(url))

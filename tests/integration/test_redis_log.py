@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgdoc.errors import InvalidInput, LogFull, LogRefused, LogUnreachable
-from pgdoc.relay.messages import Part
+from pgdoc.relay.messages import MessagePart
 from pgdoc.relay.redis.writer import RedisWriter
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 from tests.engines import free_port
 from tests.logs import CONFIG, PARTITIONS, check_exact, fresh_log, messages
 from tests.proxy import Proxy
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def writing(url: str) -> AsyncIterator[RedisWriter]:
-    writer = RedisWriter(Target.parse(url))
+    writer = RedisWriter(LogTarget.parse(url))
     try:
         yield writer
     finally:
@@ -118,10 +118,12 @@ async def test_the_end_inside_an_event_of_a_snapshot_names_the_event_before(redi
         first, large = "0/64.sAAAA.7.1", "0/64.sBBBB.7.1"
         one = messages(1, 1)[0]
         await writer.send([one._replace(token=first)])
-        await writer.send([one._replace(token=large, part=Part(number, 3)) for number in (1, 2)])
+        await writer.send([one._replace(token=large, part=MessagePart(number, 3)) for number in (1, 2)])
         end = await writer.open(CONFIG)
-        assert (end.sequence, end.token, end.part, end.before) == (3, large, Part(2, 3), first)
-        await writer.send([one._replace(token=large, part=Part(3, 3)), messages(2, 2)[0]._replace(part=Part(1, 2))])
+        assert (end.sequence, end.token, end.part, end.before) == (3, large, MessagePart(2, 3), first)
+        await writer.send(
+            [one._replace(token=large, part=MessagePart(3, 3)), messages(2, 2)[0]._replace(part=MessagePart(1, 2))]
+        )
         assert (await writer.open(CONFIG)).before is None
 
 
@@ -348,7 +350,7 @@ async def test_a_part_of_an_event_can_be_the_end_of_a_log(redis_server: RedisSer
     name = fresh_log()
     async with writing(f"{redis_server.url}/{name}") as writer:
         await writer.open(CONFIG)
-        await writer.send([messages(1, 1)[0]._replace(part=Part(1, 3), traceparent="00-ab-cd-01")])
+        await writer.send([messages(1, 1)[0]._replace(part=MessagePart(1, 3), traceparent="00-ab-cd-01")])
         assert (await writer.open(CONFIG)).part == (1, 3)
     ((_, fields, _),) = redis_server.entries(name)
     assert (fields["part"], fields["traceparent"]) == ("1/3", "00-ab-cd-01")

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgdoc.errors import HistoryLost, LogRefused, LogUnreachable
-from pgdoc.relay.messages import Part
+from pgdoc.relay.messages import MessagePart
 from pgdoc.relay.partitions import EVERY
 from pgdoc.relay.redis.reader import RedisReader
 from pgdoc.relay.redis.records import RedisRecords
 from pgdoc.relay.redis.writer import RedisWriter
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 from tests.logs import CONFIG, PARTITIONS, fresh_log, messages
 from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from pgdoc.relay.log import Entry, LogInfo
+    from pgdoc.relay.log import LogEntry, LogInfo
     from tests.redis_server import RedisServer
 
 
@@ -33,7 +33,7 @@ def url(redis_server: RedisServer) -> str:
 
 @asynccontextmanager
 async def written(url: str, count: int = 0, *, size: int = 20) -> AsyncIterator[RedisWriter]:
-    writer = RedisWriter(Target.parse(url))
+    writer = RedisWriter(LogTarget.parse(url))
     try:
         await writer.open(CONFIG)
         for first in range(1, count + 1, 500):
@@ -45,16 +45,16 @@ async def written(url: str, count: int = 0, *, size: int = 20) -> AsyncIterator[
 
 @asynccontextmanager
 async def reading(url: str) -> AsyncIterator[tuple[RedisReader, LogInfo]]:
-    reader = RedisReader(Target.parse(url))
+    reader = RedisReader(LogTarget.parse(url))
     try:
         yield reader, await reader.open()
     finally:
         await reader.close()
 
 
-async def read(reader: RedisReader, last: int, most: int = 100) -> list[Entry]:
+async def read(reader: RedisReader, last: int, most: int = 100) -> list[LogEntry]:
     """Read until the reader is beyond an entry."""
-    found: list[Entry] = []
+    found: list[LogEntry] = []
     while reader.position < last:
         found += await reader.fetch(most, 5.0)
     return found
@@ -129,11 +129,11 @@ async def test_the_token_of_an_entry_is_found(url: str) -> None:
 
 async def test_a_part_is_read_as_one(url: str) -> None:
     async with written(url) as writer, reading(url) as (reader, _):
-        part = messages(1, 1)[0]._replace(part=Part(2, 3))
+        part = messages(1, 1)[0]._replace(part=MessagePart(2, 3))
         await writer.send([part])
         await reader.begin(0)
-        assert await reader.fetch(1, 5.0) == [(1, part.token, part.body, Part(2, 3))]
-        assert (await reader.open()).last_part == Part(2, 3)
+        assert await reader.fetch(1, 5.0) == [(1, part.token, part.body, MessagePart(2, 3))]
+        assert (await reader.open()).last_part == MessagePart(2, 3)
 
 
 async def test_a_reader_that_was_too_slow_for_a_trimmed_log_is_told(url: str) -> None:
@@ -224,7 +224,7 @@ async def test_a_replica_can_be_read(private_redis: RedisServer, second_redis: R
 async def test_a_reader_whose_connection_is_cut_goes_on_after_it_is_opened_again(
     redis_server: RedisServer, url: str
 ) -> None:
-    found: list[Entry] = []
+    found: list[LogEntry] = []
     with Proxy("127.0.0.1", redis_server.port) as proxy:
         async with (
             written(url, 2000),
@@ -242,7 +242,7 @@ async def test_a_reader_whose_connection_is_cut_goes_on_after_it_is_opened_again
 
 
 async def test_records_are_written_by_compare_and_set(url: str) -> None:
-    one, other = RedisRecords(Target.parse(url)), RedisRecords(Target.parse(url))
+    one, other = RedisRecords(LogTarget.parse(url)), RedisRecords(LogTarget.parse(url))
     try:
         await one.open()
         await other.open()
@@ -267,7 +267,7 @@ async def test_records_are_written_by_compare_and_set(url: str) -> None:
 
 
 async def test_of_many_writers_of_a_record_one_wins_each_time(url: str) -> None:
-    records = [RedisRecords(Target.parse(url)) for _ in range(5)]
+    records = [RedisRecords(LogTarget.parse(url)) for _ in range(5)]
     for each in records:
         await each.open()
 
@@ -296,7 +296,7 @@ async def test_the_rights_that_the_page_lists_are_enough(private_redis: RedisSer
     with pytest.raises(LogUnreachable, match="0 of 1"):
         async with written(f"{url}&wait_replicas=1&timeout=100ms"):
             pass
-    records = RedisRecords(Target.parse(url))
+    records = RedisRecords(LogTarget.parse(url))
     await records.open()
     revision = await records.write("a", b"b", 0)
     assert revision is not None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pgdoc.errors import LogUnreachable
 from pgdoc.relay.redis.reader import RedisReader
 from pgdoc.relay.redis.writer import RedisWriter
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 from tests.logs import CONFIG, messages
 from tests.proxy import Proxy
 
@@ -26,7 +26,7 @@ IN_FLIGHT = 4
 
 async def write(url: str, count: int) -> None:
     """Do what a relay does with messages 1 to `count`."""
-    writer = RedisWriter(Target.parse(url))
+    writer = RedisWriter(LogTarget.parse(url))
     at, flights = 0, list[asyncio.Task[int]]()
     while at < count:
         try:
@@ -47,7 +47,7 @@ async def write(url: str, count: int) -> None:
 
 async def read(url: str, count: int) -> None:
     """Read the log while it is written, and check each entry."""
-    reader = RedisReader(Target.parse(url))
+    reader = RedisReader(LogTarget.parse(url))
     position = 0
     while position < count:
         try:

@@ -13,7 +13,7 @@ from pgdoc.relay.groups.lease import PartitionLease, lease_key
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from pgdoc.relay.log import Record
+    from pgdoc.relay.log import GroupRecord
 
 __all__ = ["Balance", "Found", "Plan"]
 
@@ -55,9 +55,9 @@ class Balance:
     def __init__(self, member: str, partitions: int, lease_s: float) -> None:
         self._member, self._partitions, self._lease_s = member, partitions, lease_s
         self._seen: dict[str, tuple[int, float]] = {}  # of each member's record: its revision, and since when
-        self._records: Mapping[str, Record] = {}
+        self._records: Mapping[str, GroupRecord] = {}
 
-    def observe(self, records: Mapping[str, Record], now: float) -> None:
+    def observe(self, records: Mapping[str, GroupRecord], now: float) -> None:
         """Note the records, by key without the group's prefix; `now` is when they had been read."""
         self._records = records
         revisions = {key: record.revision for key, record in records.items() if key.startswith(_MEMBER)}

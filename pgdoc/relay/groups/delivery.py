@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.router import Condition
     from pgdoc.model.json_codec import JsonDecoder
     from pgdoc.relay.inbox import AsyncInbox, Inbox
-    from pgdoc.relay.log import Entry
+    from pgdoc.relay.log import LogEntry
 
 __all__ = ["GroupDelivery"]
 
@@ -53,7 +53,7 @@ class GroupDelivery(RemoteDelivery):
         super().__init__(inbox, where, decode, covers)
         self._valid_until, self._identity, self._needs_claim = valid_until, identity, needs_claim
         # What was passed and is not acknowledged, in the order of delivery; `_first` is the ordinal of the first.
-        self._waiting: deque[tuple[OwnedPartition, Entry]] = deque()
+        self._waiting: deque[tuple[OwnedPartition, LogEntry]] = deque()
         self._first = 0
         self._unconfirmed: set[OwnedPartition] = set()
         self._next_confirmation = 0.0
@@ -117,7 +117,7 @@ class GroupDelivery(RemoteDelivery):
             raise
         return found
 
-    def _begin(self, source: OwnedPartition, entry: Entry) -> bool:
+    def _begin(self, source: OwnedPartition, entry: LogEntry) -> bool:
         """Return whether an entry may be delivered.
 
         Who gives a partition up sets `is_dropped` and then looks at `delivered`; here it is the other way round.
@@ -129,14 +129,14 @@ class GroupDelivery(RemoteDelivery):
             return False
         return True
 
-    def _is_stored(self, source: OwnedPartition, entry: Entry) -> bool:
+    def _is_stored(self, source: OwnedPartition, entry: LogEntry) -> bool:
         """Return whether the event's effect is in PostgreSQL already."""
         if source.skip_to is None or order_of(ResumeToken.parse(entry.token)) > order_of(source.skip_to):
             source.skip_to = None
             return False
         return True
 
-    def _note(self, source: OwnedPartition, entry: Entry, event: ChangeEvent | None) -> None:
+    def _note(self, source: OwnedPartition, entry: LogEntry, event: ChangeEvent | None) -> None:
         source.passed = LogPosition(entry.sequence, entry.token, self._identity())
         if event is not None:
             event.__dict__[_ORDINAL] = self._first + len(self._waiting)

@@ -10,13 +10,13 @@ from pgdoc.relay.groups.reading import GroupReading
 if TYPE_CHECKING:
     from pgdoc.relay.inbox import AsyncInbox, Inbox
     from pgdoc.relay.remote_options import RemoteOptions
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["join_group"]
 
 
 def join_group(  # noqa: PLR0913 (what a group consists of)
-    target: Target,
+    target: LogTarget,
     options: RemoteOptions,
     inbox: Inbox | AsyncInbox,
     *,

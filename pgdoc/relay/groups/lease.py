@@ -9,7 +9,7 @@ from pgdoc.errors import LogRefused
 from pgdoc.relay.finding import LogPosition
 
 if TYPE_CHECKING:
-    from pgdoc.relay.log import Record
+    from pgdoc.relay.log import GroupRecord
 
 __all__ = ["BEGUN", "PartitionLease", "lease_key", "member_key", "position_of", "position_value"]
 
@@ -40,7 +40,7 @@ class PartitionLease(NamedTuple):
         return json.dumps(fields, separators=(",", ":")).encode()
 
     @classmethod
-    def parse(cls, record: Record, key: str) -> Self:
+    def parse(cls, record: GroupRecord, key: str) -> Self:
         """Read what `value` returned.
 
         Raises:
@@ -58,12 +58,12 @@ def position_value(position: LogPosition) -> bytes:
     return json.dumps(position._asdict(), separators=(",", ":")).encode()
 
 
-def position_of(record: Record, key: str) -> LogPosition:
+def position_of(record: GroupRecord, key: str) -> LogPosition:
     """Read what `position_value` returned."""
     return _position(_fields(record, key), key)
 
 
-def _fields(record: Record, key: str) -> dict[str, Any]:
+def _fields(record: GroupRecord, key: str) -> dict[str, Any]:
     try:
         found = json.loads(record.value)
     except (ValueError, RecursionError) as exc:

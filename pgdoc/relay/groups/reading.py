@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from pgdoc.errors import PgdocError
-from pgdoc.relay.engines import open_reader, open_records
+from pgdoc.relay.engines import open_log_reader, open_records
 from pgdoc.relay.feed import LogFeed
 from pgdoc.relay.groups.membership import GroupMembership
 from pgdoc.relay.loop_thread import LoopThread, finish
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pgdoc.relay.groups.partition import OwnedPartition
     from pgdoc.relay.inbox import AsyncInbox, Inbox
     from pgdoc.relay.remote_options import RemoteOptions
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["GroupReading"]
 
@@ -41,7 +41,7 @@ class GroupReading:
 
     def __init__(  # noqa: PLR0913 (what a group consists of)
         self,
-        target: Target,
+        target: LogTarget,
         options: RemoteOptions,
         inbox: Inbox | AsyncInbox,
         *,
@@ -53,7 +53,7 @@ class GroupReading:
         self.membership = GroupMembership(
             open_records(target), encoded(group), lease_s=lease_s, taken=self._take, dropped=self._drop
         )
-        self._first = LogFeed(open_reader(target), inbox, target.shown)
+        self._first = LogFeed(open_log_reader(target), inbox, target.shown)
         self._thread: LoopThread | None = None
         self._task: asyncio.Task[None] | None = None  # of the loop: that of the membership
         self._tasks: dict[OwnedPartition, tuple[LogFeed, asyncio.Task[None]]] = {}
@@ -102,7 +102,7 @@ class GroupReading:
 
     def _take(self, partition: OwnedPartition) -> None:
         feed = LogFeed(
-            open_reader(self._target),
+            open_log_reader(self._target),
             self._inbox if self._inbox_of is None else self._inbox_of(partition),
             self._target.shown,
             collections=self._options.names,

@@ -17,7 +17,7 @@ with needing_extra("kafka"):
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["OPTIONS", "KafkaClients", "kafka_errors"]
 
@@ -85,7 +85,7 @@ class KafkaClients:
         shown: for messages.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LogTarget) -> None:
         target.check_options(OPTIONS)
         if not _TOPIC.fullmatch(target.name):
             raise InvalidInput(
@@ -125,7 +125,7 @@ class KafkaClients:
         return AdminClient(self._common)
 
 
-def _settings(target: Target) -> dict[str, Any]:
+def _settings(target: LogTarget) -> dict[str, Any]:
     options = target.options
     is_secure = options.get("tls", "no") not in ("no", "false", "0") or bool(options.keys() & {"ca", "cert"})
     settings: dict[str, Any] = {

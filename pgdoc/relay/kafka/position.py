@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pgdoc.errors import LogRefused, LogUnreachable
 from pgdoc.relay.kafka.connection import kafka_errors, mapped_error
-from pgdoc.relay.messages import Part
+from pgdoc.relay.messages import MessagePart
 
 from confluent_kafka import KafkaError, TopicPartition  # isort: skip (its absence was reported by the import above)
 
@@ -42,7 +42,7 @@ class KafkaPosition(NamedTuple):
     config: str | None = None
     sequence: int = 0
     token: str | None = None
-    part: Part | None = None
+    part: MessagePart | None = None
     identity: str = ""
     before: str | None = None
 
@@ -126,7 +126,7 @@ def _position(config: bytes | None, last: bytes | None, clients: KafkaClients) -
             None if config is None else config.decode(),
             sequence,
             token,
-            Part(*part) if part else None,
+            MessagePart(*part) if part else None,
             identity,
             before,
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import LogRefused, LogUnreachable
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.durations import number_of, seconds_of, size_of
+from pgdoc.relay.durations import number_of, seconds_of, size_option
 from pgdoc.relay.kafka.connection import KafkaClients, kafka_errors, mapped_error
 from pgdoc.relay.kafka.position import CONFIG_KEY, POSITION_KEY, KafkaPosition, read_position
 from pgdoc.relay.log import LogEnd
@@ -27,8 +27,8 @@ from confluent_kafka.cimpl import NewTopic  # isort: skip
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgdoc.relay.messages import Message, Window
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.messages import LogMessage, Window
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["KafkaWriter"]
 
@@ -40,10 +40,10 @@ _CONFIRM_S: Final = 60.0  # brokers do not wait for their disks: Linux writes ba
 class KafkaWriter:
     """See `LogWriter`."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LogTarget) -> None:
         self._clients = KafkaClients(target)
         self._replicas = number_of(target, "replicas", least=1, most=100) or -1
-        self._wished = size_of(target, "max_message") or _LIMIT
+        self._wished = size_option(target, "max_message") or _LIMIT
         given = seconds_of(target, "confirm_after")
         self.confirm_after_s = _CONFIRM_S if given is None else given
         self.limit = 0
@@ -144,7 +144,7 @@ class KafkaWriter:
                 raise mapped_error(clients.shown, self._refusal) from exc
             raise
 
-    def _produce(self, sequence: int, message: Message) -> None:
+    def _produce(self, sequence: int, message: LogMessage) -> None:
         headers = [
             ("sequence", str(sequence).encode()),
             ("token", message.token.encode()),

@@ -1,4 +1,4 @@
-"""A connection to NATS: nats-py, with its errors mapped to pgdoc's.
+"""A connection to NATS: nats-py, with its errors map_nats_errors to pgdoc's.
 
 It does not reconnect by itself: whoever uses it must look at the log again first.
 """
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from nats.js import JetStreamContext
 
     from pgdoc.errors import PgdocError
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
-__all__ = ["CONNECTION_OPTIONS", "NatsConnection", "mapped"]
+__all__ = ["CONNECTION_OPTIONS", "NatsConnection", "map_nats_errors"]
 
 CONNECTION_OPTIONS: Final = frozenset({"creds", "nkey", "ca", "cert", "key", "timeout", "domain"})
 
@@ -45,7 +45,7 @@ _PASSING: Final = {10005, 10008, 10009, 10118}
 
 
 @contextmanager
-def mapped(subject: str) -> Iterator[None]:
+def map_nats_errors(subject: str) -> Iterator[None]:
     """Map the errors of nats-py to pgdoc's.
 
     Raises:
@@ -96,7 +96,7 @@ class NatsConnection:
         lost: set when the connection is lost.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LogTarget) -> None:
         self.target = target
         self.client: nats.aio.client.Client | None = None
         self.lost = asyncio.Event()
@@ -114,7 +114,7 @@ class NatsConnection:
             LogRefused: it refuses.
         """
         try:
-            with mapped(subject):
+            with map_nats_errors(subject):
                 yield
         except LogUnreachable as exc:
             raise self._refusal or exc from exc.__cause__
@@ -145,7 +145,7 @@ class NatsConnection:
         await self.close()
         self.lost, self._last_error = asyncio.Event(), None
         client = self.client = _Client()
-        with mapped(self.target.shown), needing_extra("nats"):  # nats-py imports nkeys only for creds and nkey
+        with map_nats_errors(self.target.shown), needing_extra("nats"):  # nats-py imports nkeys only for creds and nkey
             try:
                 await asyncio.wait_for(client.connect(**self._options()), 2 * self._timeout_s + 1)
             except (TimeoutError, nats.errors.NoServersError) as exc:

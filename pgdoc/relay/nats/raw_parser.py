@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.relay.extras import needing_extra
-from pgdoc.relay.log import Entry
+from pgdoc.relay.log import LogEntry
 from pgdoc.relay.messages import part_of_text
 
 with needing_extra("nats"):
@@ -34,7 +34,7 @@ class RawParser(Parser):
         note: called with each status that the server sends: its number and the subject that it came to.
     """
 
-    def __init__(self, client: Any, take: Callable[[Entry, int], None], note: Callable[[str, str], None]) -> None:
+    def __init__(self, client: Any, take: Callable[[LogEntry, int], None], note: Callable[[str, str], None]) -> None:
         super().__init__(client)
         self._take, self._note = take, note
         self._sid = -1
@@ -91,15 +91,15 @@ class RawParser(Parser):
             self._take(_entry(int(found[2]), headers or b"", data), int(found[3]))
 
 
-def _entry(sequence: int, head: bytes, body: bytes) -> Entry:
+def _entry(sequence: int, head: bytes, body: bytes) -> LogEntry:
     """Return the entry of a message; one that no relay wrote has an empty token."""
     at = head.find(_TOKEN)
     token = "" if at < 0 else head[at + len(_TOKEN) : head.find(b"\r\n", at + len(_TOKEN))].decode(errors="replace")
     at = head.find(_PART)
     if at < 0:
-        return Entry(sequence, token, body, None)
+        return LogEntry(sequence, token, body, None)
     part = head[at + len(_PART) : head.find(b"\r\n", at + len(_PART))].decode(errors="replace")
     try:
-        return Entry(sequence, token, body, part_of_text(part))
+        return LogEntry(sequence, token, body, part_of_text(part))
     except ValueError:  # it would end nats-py's reading, and say nothing
-        return Entry(sequence, "", body, None)
+        return LogEntry(sequence, "", body, None)

@@ -18,7 +18,7 @@ from pgdoc.model.tokens import ResumeToken
 from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import LogInfo
 from pgdoc.relay.messages import part_of_text
-from pgdoc.relay.nats.connection import CONNECTION_OPTIONS, NatsConnection, mapped
+from pgdoc.relay.nats.connection import CONNECTION_OPTIONS, NatsConnection, map_nats_errors
 from pgdoc.relay.nats.raw_parser import RawParser
 from pgdoc.relay.nats.stream import NatsStream, is_of_relay
 from pgdoc.relay.partitions import encoded
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
-    from pgdoc.relay.log import Entry
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.log import LogEntry
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["READER_OPTIONS", "NatsReader"]
 
@@ -56,7 +56,7 @@ _ENDED: Final = ("404", "408", "409")  # of one request: no messages, expired, i
 class NatsReader:
     """See `LogReader`."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LogTarget) -> None:
         target.check_options(READER_OPTIONS)
         self._target = target
         self._connection = NatsConnection(target)
@@ -69,7 +69,7 @@ class NatsReader:
         self._filters: list[str] = []
         self._requests: dict[str, int] = {}  # how many messages each may still bring, in their order
         self._asked = 0
-        self._arrived: list[Entry] = []
+        self._arrived: list[LogEntry] = []
         self._number = 0  # of the last message in the consumer
         self._heard_at = 0.0
         self._fault: Exception | None = None
@@ -109,7 +109,7 @@ class NatsReader:
 
     async def _headers(self, sequence: int) -> dict[str, str]:
         """Return the headers of a message; none if it is not kept."""
-        with mapped(self._stream.shown):
+        with map_nats_errors(self._stream.shown):
             try:
                 found = await self._connection.jetstream.get_msg(self._stream.name, sequence)
             except nats.js.errors.NotFoundError:
@@ -135,7 +135,7 @@ class NatsReader:
             num_replicas=1,
             mem_storage=True,
         )
-        with mapped(self._stream.shown):
+        with map_nats_errors(self._stream.shown):
             await self._connection.jetstream.add_consumer(self._stream.name, config)
             if self._parser is None:
                 self._inbox = client.new_inbox()
@@ -164,7 +164,7 @@ class NatsReader:
             except Exception:  # noqa: BLE001 (the server forgets it by itself)
                 return
 
-    def _take(self, entry: Entry, number: int) -> None:
+    def _take(self, entry: LogEntry, number: int) -> None:
         """Note an entry; the parser calls it."""
         if number != self._number + 1:
             self._fault = LogUnreachable(f"{self._stream.shown}: messages were lost on the way")
@@ -188,7 +188,7 @@ class NatsReader:
             self._fault = LogUnreachable(f"{self._stream.shown}: JetStream does not answer now (status {status})")
         self._news.set()
 
-    async def fetch(self, most: int, wait_s: float) -> list[Entry]:
+    async def fetch(self, most: int, wait_s: float) -> list[LogEntry]:
         """See `LogReader`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
@@ -245,7 +245,7 @@ class NatsReader:
         client: Any = self._connection.client
         return int(client.max_payload)
 
-    async def _returned(self) -> list[Entry]:
+    async def _returned(self) -> list[LogEntry]:
         """Return what has arrived, after a check that nothing before or between was forgotten."""
         found, self._arrived = self._arrived, []
         self._heard_at = asyncio.get_running_loop().time()
@@ -287,7 +287,7 @@ class NatsReader:
             return
         if state.first_seq > self.position + 1:
             raise await self._lost(state.first_seq)
-        with mapped(self._stream.shown):
+        with map_nats_errors(self._stream.shown):
             consumer = await self._connection.jetstream.consumer_info(self._stream.name, self._consumer)
         delivered = consumer.delivered
         is_done = not consumer.num_pending and (delivered is None or delivered.consumer_seq == self._number)

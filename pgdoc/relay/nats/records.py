@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.errors import LogRefused, LogUnreachable
 from pgdoc.relay.durations import number_of
 from pgdoc.relay.extras import needing_extra
-from pgdoc.relay.log import Record
-from pgdoc.relay.nats.connection import NatsConnection, mapped
+from pgdoc.relay.log import GroupRecord
+from pgdoc.relay.nats.connection import NatsConnection, map_nats_errors
 from pgdoc.relay.nats.reader import READER_OPTIONS
 from pgdoc.relay.nats.stream import NatsStream
 
@@ -19,7 +19,7 @@ with needing_extra("nats"):
     from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
 if TYPE_CHECKING:
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["NatsRecords"]
 
@@ -31,7 +31,7 @@ _DELETED: Final = b""  # the body of a message that stands for a deleted record
 class NatsRecords:
     """See `LogRecords`. The records of the stream `ORDERS` are in the stream `ORDERS-groups`."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LogTarget) -> None:
         target.check_options(READER_OPTIONS)
         self._target = target
         self._connection = NatsConnection(target)
@@ -41,7 +41,7 @@ class NatsRecords:
     async def open(self) -> None:
         """See `LogRecords`."""
         await self._connection.open_whole()
-        with mapped(self._shown):
+        with map_nats_errors(self._shown):
             try:
                 info = await self._connection.jetstream.stream_info(self._name)
             except nats.js.errors.NotFoundError:
@@ -63,11 +63,11 @@ class NatsRecords:
         )
         await self._connection.jetstream.add_stream(wanted)
 
-    async def read(self, prefix: str) -> dict[str, Record]:
+    async def read(self, prefix: str) -> dict[str, GroupRecord]:
         """See `LogRecords`."""
         self._connection.check_open()
         head = f"{self._name}."
-        with mapped(self._shown):
+        with map_nats_errors(self._shown):
             info = await self._connection.jetstream.stream_info(
                 self._name, subjects_filter=f"{head}{prefix}>" if prefix.endswith(".") else f"{head}>"
             )
@@ -75,19 +75,19 @@ class NatsRecords:
             found = await asyncio.gather(*map(self._record, names))
         return {name: record for name, record in zip(names, found, strict=True) if record is not None}
 
-    async def _record(self, key: str) -> Record | None:
+    async def _record(self, key: str) -> GroupRecord | None:
         try:
             found = await self._connection.jetstream.get_last_msg(self._name, f"{self._name}.{key}")
         except nats.js.errors.NotFoundError:
             return None
         if found.seq is None or not found.data or found.data == _DELETED:
             return None
-        return Record(found.data, found.seq)
+        return GroupRecord(found.data, found.seq)
 
     async def write(self, key: str, value: bytes, revision: int) -> int | None:
         """See `LogRecords`."""
         self._connection.check_open()
-        with mapped(self._shown):
+        with map_nats_errors(self._shown):
             try:
                 stored = await self._connection.jetstream.publish(
                     f"{self._name}.{key}", value, stream=self._name, headers={_EXPECTED: str(revision)}
@@ -105,7 +105,7 @@ class NatsRecords:
         written = await self.write(key, _DELETED, revision)
         if written is None:
             return False
-        with mapped(self._shown):
+        with map_nats_errors(self._shown):
             jetstream: Any = self._connection.jetstream
             await jetstream.purge_stream(self._name, seq=written + 1, subject=f"{self._name}.{key}")
         return True

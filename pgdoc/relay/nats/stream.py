@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgdoc.errors import InvalidInput, LogRefused
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.durations import number_of, seconds_of, size_of
+from pgdoc.relay.durations import number_of, seconds_of, size_option
 from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import LogEnd
 from pgdoc.relay.messages import part_of_text
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pgdoc.relay.nats.connection import NatsConnection
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["HEADER_ROOM", "NatsStream", "StreamEnd", "is_of_relay", "is_of_snapshot"]
 
@@ -60,7 +60,7 @@ class NatsStream:
         has_ids: whether subjects end with the document's id.
     """
 
-    def __init__(self, target: Target, connection: NatsConnection) -> None:
+    def __init__(self, target: LogTarget, connection: NatsConnection) -> None:
         if not _NAME.fullmatch(target.name):
             raise InvalidInput(
                 f"{target.shown} names no stream: add its name, of letters, digits, _ and -, such as nats://host/ORDERS"
@@ -96,7 +96,7 @@ class NatsStream:
             discard=DiscardPolicy.NEW if self._is_bounded else DiscardPolicy.OLD,
             num_replicas=number_of(target, "replicas", least=1, most=5) or 1,
             max_age=seconds_of(target, "max_age"),
-            max_bytes=size_of(target, "max_bytes"),
+            max_bytes=size_option(target, "max_bytes"),
             duplicate_window=_DUPLICATE_WINDOW_S,
             metadata={_CONFIG_KEY: config.text},
             description="written by pgdoc relay; nobody else may write",

@@ -26,8 +26,8 @@ from pgdoc.relay.partitions import encoded
 if TYPE_CHECKING:
     from pgdoc.relay.config import LogConfig
     from pgdoc.relay.log import LogEnd
-    from pgdoc.relay.messages import Message, Window
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.messages import LogMessage, Window
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["NatsWriter"]
 
@@ -54,7 +54,7 @@ def _shared_headers(kind: str, collection: str) -> str:
 class NatsWriter:
     """See `LogWriter`."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LogTarget) -> None:
         target.check_options(_OPTIONS)
         self._connection = NatsConnection(target)
         self._stream = NatsStream(target, self._connection)
@@ -165,7 +165,7 @@ class NatsWriter:
             raise LogRefused(text, reason="config")
         raise LogUnreachable(text)
 
-    def _add_frame(self, frames: list[bytes], message: Message, expected: int, reply: str) -> None:
+    def _add_frame(self, frames: list[bytes], message: LogMessage, expected: int, reply: str) -> None:
         """Add a message as the protocol has it: HPUB. All of its headers are ASCII."""
         partition, collection, document_id, kind, token, body, part, traceparent = message
         subject, shared = self._stream.subject(partition, collection), _shared_headers(kind, collection)

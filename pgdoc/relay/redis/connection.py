@@ -23,7 +23,7 @@ with needing_extra("redis"):
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["OPTIONS", "RedisConnection", "packed", "redis_errors"]
 
@@ -99,7 +99,7 @@ class RedisConnection:
         lost: what ended the connection; `None` while it is open.
     """
 
-    def __init__(self, target: Target, subject: str) -> None:
+    def __init__(self, target: LogTarget, subject: str) -> None:
         self.target, self._subject = target, subject
         self.lost: BaseException | None = LogUnreachable(f"{subject}: the connection is closed")
         self._timeout_s = seconds_of(target, "timeout") or _TIMEOUT_S

@@ -9,7 +9,7 @@ from pgdoc.errors import InvalidInput
 from pgdoc.relay.partitions import EVERY
 
 if TYPE_CHECKING:
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["LAYOUT", "RedisKeys"]
 
@@ -28,7 +28,7 @@ class RedisKeys:
         records: a hash with the records of groups.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LogTarget) -> None:
         if not _NAME.fullmatch(target.name):
             raise InvalidInput(
                 f"{target.shown} names no log: add its name, of letters, digits and _ . : -, such as "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.errors import HistoryLost, LogRefused, LogUnreachable
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.log import Entry, LogInfo
+from pgdoc.relay.log import LogEntry, LogInfo
 from pgdoc.relay.partitions import EVERY
 from pgdoc.relay.redis.connection import OPTIONS, RedisConnection, packed, redis_errors
 from pgdoc.relay.redis.keys import RedisKeys, stream_name
@@ -23,7 +23,7 @@ from pgdoc.relay.redis.writer import part_of
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["RedisReader"]
 
@@ -49,7 +49,7 @@ class _PartitionStream:
 class RedisReader:
     """See `LogReader`."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LogTarget) -> None:
         target.check_options(OPTIONS)
         self._keys = RedisKeys(target)
         self._connection = RedisConnection(target, self._keys.shown)
@@ -59,7 +59,7 @@ class RedisReader:
         # Since `begin`.
         self._sources: list[_PartitionStream] = []
         self._collections: frozenset[bytes] = frozenset()
-        self._held: list[Entry] = []  # read, and beyond what another stream was read to
+        self._held: list[LogEntry] = []  # read, and beyond what another stream was read to
         self._count, self._size = _LEAST, 1  # how many entries are asked of each stream, and how large they are
 
     async def open(self) -> LogInfo:
@@ -105,7 +105,7 @@ class RedisReader:
         self._held, self.position = [], after
         self._count = _LEAST
 
-    async def fetch(self, most: int, wait_s: float) -> list[Entry]:
+    async def fetch(self, most: int, wait_s: float) -> list[LogEntry]:
         """See `LogReader`."""
         loop = asyncio.get_running_loop()
         deadline, is_woken = loop.time() + wait_s, False
@@ -122,7 +122,7 @@ class RedisReader:
                 await asyncio.sleep(min(left_s, _POLL_S))
             is_woken = await self._wait(left_s)
 
-    def _taken(self, most: int) -> list[Entry]:
+    def _taken(self, most: int) -> list[LogEntry]:
         """Take what may be returned: nothing that was not read yet comes before it."""
         whole = min(source.until for source in self._sources)
         held = self._held
@@ -187,7 +187,7 @@ class RedisReader:
         if entries:
             self._size = max(1, (self._size + size // len(entries)) // 2)
 
-    def _entry(self, raw_id: bytes, fields: list[bytes]) -> tuple[int, Entry]:
+    def _entry(self, raw_id: bytes, fields: list[bytes]) -> tuple[int, LogEntry]:
         """Return the sequence before an entry in its stream, and the entry.
 
         Raises:
@@ -197,7 +197,7 @@ class RedisReader:
             # One with another form fails in one of these.
             number = raw_id[:-2] if raw_id.endswith(b"-0") and (fields[0], fields[8]) == (b"previous", b"body") else b""
             part = part_of(fields[11]) if len(fields) > 10 else None
-            return int(fields[1]), Entry(int(number), fields[3].decode(), fields[9], part)
+            return int(fields[1]), LogEntry(int(number), fields[3].decode(), fields[9], part)
         except (ValueError, IndexError) as exc:
             raise LogRefused(
                 f"{self._keys.shown} has an entry that no relay wrote, with the id {raw_id.decode()}: nobody else may "

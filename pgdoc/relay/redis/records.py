@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgdoc.relay.log import Record
+from pgdoc.relay.log import GroupRecord
 from pgdoc.relay.redis.connection import OPTIONS, RedisConnection
 from pgdoc.relay.redis.keys import RedisKeys
 from pgdoc.relay.redis.scripts import DELETE, WRITE
 
 if TYPE_CHECKING:
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["RedisRecords"]
 
@@ -18,7 +18,7 @@ __all__ = ["RedisRecords"]
 class RedisRecords:
     """See `LogRecords`."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LogTarget) -> None:
         target.check_options(OPTIONS)
         self._keys = RedisKeys(target)
         self._connection = RedisConnection(target, self._keys.shown)
@@ -27,14 +27,14 @@ class RedisRecords:
         """See `LogRecords`."""
         await self._connection.open(self._keys.log)
 
-    async def read(self, prefix: str) -> dict[str, Record]:
+    async def read(self, prefix: str) -> dict[str, GroupRecord]:
         """See `LogRecords`."""
         found = await self._connection.ask("HGETALL", self._keys.records)
         records = {}
         for field, raw in zip(found[::2], found[1::2], strict=True):
             if field.startswith(prefix.encode()) and not field.startswith(b":"):
                 revision, _, value = raw.partition(b":")
-                records[field.decode()] = Record(value, int(revision))
+                records[field.decode()] = GroupRecord(value, int(revision))
         return records
 
     async def write(self, key: str, value: bytes, revision: int) -> int | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidInput, LogRefused, LogUnreachable
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.durations import number_of, seconds_of, size_of
+from pgdoc.relay.durations import number_of, seconds_of, size_option
 from pgdoc.relay.log import LogEnd
 from pgdoc.relay.messages import part_of_text
 from pgdoc.relay.redis.connection import OPTIONS, RedisConnection, packed
@@ -23,8 +23,8 @@ from pgdoc.relay.redis.scripts import APPEND, ARGUMENTS, CREATE, REPAIR, TOKEN
 from pgdoc.relay.redis.server import check_redis
 
 if TYPE_CHECKING:
-    from pgdoc.relay.messages import Message, Part, Window
-    from pgdoc.relay.targets import Target
+    from pgdoc.relay.messages import LogMessage, MessagePart, Window
+    from pgdoc.relay.targets import LogTarget
 
 __all__ = ["RedisWriter", "part_of"]
 
@@ -37,13 +37,13 @@ _EVERY_INDEX: Final = 3  # of the key of EVERY, see RedisKeys.of_scripts
 class RedisWriter:
     """See `LogWriter`."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LogTarget) -> None:
         target.check_options(OPTIONS)
         self._keys = RedisKeys(target)
         self._connection = RedisConnection(target, self._keys.shown)
         self._most = number_of(target, "max_len", least=1, most=10**12) or 0
         self._age_s = seconds_of(target, "max_age") or 0.0
-        self._wished = size_of(target, "max_message") or _LIMIT
+        self._wished = size_option(target, "max_message") or _LIMIT
         if not _LIMITS[0] <= self._wished <= _LIMITS[1]:
             raise InvalidInput(f"max_message in {target.shown} must be from 1k to 256m")
         self._replicas = number_of(target, "wait_replicas", least=1, most=100) or 0
@@ -171,7 +171,7 @@ class RedisWriter:
         await self._connection.close()
 
 
-def _packed(message: Message) -> bytes:
+def _packed(message: LogMessage) -> bytes:
     """Return the arguments of a message as the protocol has them: `packed` takes three times as long."""
     partition, collection, _, kind, token, body, part, trace = message
     index = b"%d" % (partition + _EVERY_INDEX + 1)
@@ -188,7 +188,7 @@ def _is_of_snapshot(token: str) -> bool:
     return ".s" in token
 
 
-def part_of(raw: bytes | None) -> Part | None:
+def part_of(raw: bytes | None) -> MessagePart | None:
     """Return which part of an event an entry has.
 
     Raises:

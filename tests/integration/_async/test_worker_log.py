@@ -12,7 +12,7 @@ from pgdoc._async.worker_partition import AsyncWorkerPartition
 from pgdoc.relay.finding import LogPosition
 from pgdoc.relay.groups.partition import OwnedPartition
 from pgdoc.relay.inbox import AsyncInbox, EntryBatch
-from pgdoc.relay.log import Entry
+from pgdoc.relay.log import LogEntry
 from pgdoc.runtime.activities import AsyncActivity
 from pgdoc.runtime.primitives import async_call, async_sleep
 from pgdoc.workers import backlog
@@ -199,7 +199,7 @@ async def test_entries_that_arrive_while_a_partition_is_given_up_are_left_for_th
         take = inbox.take
 
         async def take_and_leave(timeout_s: float | None = None) -> bool:
-            inbox.put(EntryBatch([Entry(1, token_of(1), body_of(1), None)], 1, owned))
+            inbox.put(EntryBatch([LogEntry(1, token_of(1), body_of(1), None)], 1, owned))
             has_some = await take(timeout_s)
             owned.leave()
             return has_some
@@ -218,7 +218,7 @@ async def test_a_partition_is_not_settled_while_events_are_on_their_way_to_handl
     inbox = AsyncInbox(10, 1 << 20)
     async with opened(shared_dsn, schema) as store:
         owned, each = partition_of(store, recorder(), inbox)
-        inbox.put(EntryBatch([Entry(1, token_of(1), body_of(1), None)], 1, owned))
+        inbox.put(EntryBatch([LogEntry(1, token_of(1), body_of(1), None)], 1, owned))
         assert len(await each.next_batch(1.0)) == 1
         assert not owned.is_settled
 

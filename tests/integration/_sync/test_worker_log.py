@@ -13,7 +13,7 @@ from pgdoc._sync.worker_partition import WorkerPartition
 from pgdoc.relay.finding import LogPosition
 from pgdoc.relay.groups.partition import OwnedPartition
 from pgdoc.relay.inbox import Inbox, EntryBatch
-from pgdoc.relay.log import Entry
+from pgdoc.relay.log import LogEntry
 from pgdoc.runtime.activities import Activity
 from pgdoc.runtime.primitives import call, sleep
 from pgdoc.workers import backlog
@@ -196,7 +196,7 @@ def test_entries_that_arrive_while_a_partition_is_given_up_are_left_for_the_next
         take = inbox.take
 
         def take_and_leave(timeout_s: float | None = None) -> bool:
-            inbox.put(EntryBatch([Entry(1, token_of(1), body_of(1), None)], 1, owned))
+            inbox.put(EntryBatch([LogEntry(1, token_of(1), body_of(1), None)], 1, owned))
             has_some = take(timeout_s)
             owned.leave()
             return has_some
@@ -213,7 +213,7 @@ def test_a_partition_is_not_settled_while_events_are_on_their_way_to_handlers(sh
     inbox = Inbox(10, 1 << 20)
     with opened(shared_dsn, schema) as store:
         owned, each = partition_of(store, recorder(), inbox)
-        inbox.put(EntryBatch([Entry(1, token_of(1), body_of(1), None)], 1, owned))
+        inbox.put(EntryBatch([LogEntry(1, token_of(1), body_of(1), None)], 1, owned))
         assert len(each.next_batch(1.0)) == 1
         assert not owned.is_settled
 

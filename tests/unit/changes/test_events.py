@@ -12,8 +12,9 @@ import pytest
 from pgdoc.changes import events
 from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.diff import UpdateDescription
-from pgdoc.changes.events import EventType, check_images
+from pgdoc.changes.events import EventType
 from pgdoc.changes.registry import Registry
+from pgdoc.changes.whole_changes import check_images
 from pgdoc.decoding.records import Span
 from pgdoc.decoding.wal2json import Wal2Json
 from pgdoc.errors import ReplicaIdentityChanged, UnreadableDocument

@@ -18,6 +18,7 @@ from pgdoc.changes import events
 from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.registry import Registry
 from pgdoc.changes.table_rows import TableRows, image_of_row, rows_of_table
+from pgdoc.changes.whole_changes import check_images
 from pgdoc.decoding.frames import PAYLOAD
 from pgdoc.decoding.pgoutput import PgOutput
 from pgdoc.decoding.records import LOST, Images, RowChange
@@ -168,7 +169,7 @@ def test_a_row_without_its_before_image_is_incomplete(plugin: str, kind: str) ->
 
     (change,) = RowWritten(SHAPE, kind, ROW, old).changes(plugin, row, identity="id")
     with pytest.raises(ReplicaIdentityChanged):
-        events.check_images(change)
+        check_images(change)
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)

@@ -10,7 +10,7 @@ from pgdoc import ChangeEvent
 from pgdoc.errors import LogUnreachable
 from pgdoc.model.tokens import SnapshotProgress, token_at
 from pgdoc.relay.log import LogEnd
-from pgdoc.relay.messages import Message, Part
+from pgdoc.relay.messages import LogMessage, MessagePart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,9 +50,9 @@ def event(number: int, size: int = 10) -> ChangeEvent:
     )
 
 
-def message(number: int, part: Part | None = None) -> Message:
+def message(number: int, part: MessagePart | None = None) -> LogMessage:
     """Return a small message of an event."""
-    return Message(0, "orders", f"o-{number}", "insert", str(token(number)), b"{}", part)
+    return LogMessage(0, "orders", f"o-{number}", "insert", str(token(number)), b"{}", part)
 
 
 class ModelLog:
@@ -67,7 +67,7 @@ class ModelLog:
         self.forgotten = 0  # of the first entries
         self.identity = "the log"
 
-    def append(self, found: Message, expected: int) -> bool:
+    def append(self, found: LogMessage, expected: int) -> bool:
         """Append the message if the log ends at this sequence; return whether it did."""
         if expected != self.entries:
             return False

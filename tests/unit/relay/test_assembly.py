@@ -6,12 +6,12 @@ import pytest
 
 from pgdoc.errors import LogRefused
 from pgdoc.relay.assembly import Assembly, InsideEvent
-from pgdoc.relay.log import Entry
-from pgdoc.relay.messages import Part
+from pgdoc.relay.log import LogEntry
+from pgdoc.relay.messages import MessagePart
 
 
-def entry(sequence: int, token: str, body: bytes, part: tuple[int, int] | None = None) -> Entry:
-    return Entry(sequence, token, body, None if part is None else Part(*part))
+def entry(sequence: int, token: str, body: bytes, part: tuple[int, int] | None = None) -> LogEntry:
+    return LogEntry(sequence, token, body, None if part is None else MessagePart(*part))
 
 
 WHOLE = entry(1, "a", b"one")
@@ -42,14 +42,14 @@ def test_an_event_whose_beginning_is_forgotten_is_left_out() -> None:
 @pytest.mark.parametrize(
     "again", [[entry(4, "b", b"12", (1, 2)), entry(5, "b", b"3", (2, 2))], [entry(4, "b", b"123")]]
 )
-def test_an_event_that_begins_again_replaces_its_first_parts(again: list[Entry]) -> None:
+def test_an_event_that_begins_again_replaces_its_first_parts(again: list[LogEntry]) -> None:
     assembly = Assembly("the log")
     found = assembly.add([FIRST, SECOND, *again])
     assert [each.body for each in found] == [b"123"]
 
 
 @pytest.mark.parametrize("wrong", [THIRD, entry(3, "c", b"2", (2, 3)), entry(3, "b", b"2", (2, 4))])
-def test_a_part_that_does_not_follow_is_refused(wrong: Entry) -> None:
+def test_a_part_that_does_not_follow_is_refused(wrong: LogEntry) -> None:
     assembly = Assembly("the log")
     assembly.add([WHOLE, FIRST])
     with pytest.raises(LogRefused, match="not complete"):

@@ -8,13 +8,13 @@ from pgdoc.errors import LogGap
 from pgdoc.model.tokens import SnapshotProgress
 from pgdoc.relay.beginning import Beginning, StoredEnd, find_beginning
 from pgdoc.relay.log import LogEnd
-from pgdoc.relay.messages import Part
+from pgdoc.relay.messages import MessagePart
 from tests.unit.relay.relayed import token
 
 INSIDE = [SnapshotProgress(("orders",), f"o-{n}", "digest", n) for n in range(5)]
 
 
-def end(sequence: int, number: int | None, *, part: Part | None = None, identity: str = "log") -> LogEnd:
+def end(sequence: int, number: int | None, *, part: MessagePart | None = None, identity: str = "log") -> LogEnd:
     return LogEnd(sequence, None if number is None else str(token(number)), part, identity)
 
 
@@ -30,8 +30,10 @@ def test_an_empty_log_that_nothing_was_stored_of_gets_everything() -> None:
 def test_events_up_to_the_last_of_the_log_are_left_out() -> None:
     assert begin(end(9, 5)) == Beginning(token(5))
     assert begin(end(9, 5), StoredEnd(7, "log")) == Beginning(token(5), is_certain=True)
-    assert begin(end(9, 5, part=Part(2, 4)), StoredEnd(7, "log")) == Beginning(token(5), Part(2, 4), is_certain=True)
-    assert begin(end(9, 5, part=Part(4, 4)), StoredEnd(7, "log")) == Beginning(token(5), is_certain=True)
+    assert begin(end(9, 5, part=MessagePart(2, 4)), StoredEnd(7, "log")) == Beginning(
+        token(5), MessagePart(2, 4), is_certain=True
+    )
+    assert begin(end(9, 5, part=MessagePart(4, 4)), StoredEnd(7, "log")) == Beginning(token(5), is_certain=True)
 
 
 def test_a_log_that_ends_before_the_consumer_is_filled_unless_it_had_everything() -> None:
@@ -62,11 +64,11 @@ def test_a_log_that_lacks_nobody_knows_what_is_refused(found: LogEnd, stored: St
 
 def test_an_event_of_a_snapshot_begins_again_at_its_first_part() -> None:
     last, before = str(token(3, progress=INSIDE[2])), str(token(3, progress=INSIDE[1]))
-    found = LogEnd(9, last, Part(2, 5), "log", before)
+    found = LogEnd(9, last, MessagePart(2, 5), "log", before)
     assert begin(found, StoredEnd(7, "log")).skip_to == token(3, progress=INSIDE[1])
     assert begin(found, StoredEnd(7, "log")).part is None
-    assert begin(LogEnd(2, last, Part(2, 5), "log")) == Beginning()
-    assert begin(LogEnd(9, last, Part(5, 5), "log", before)).skip_to == token(3, progress=INSIDE[2])
+    assert begin(LogEnd(2, last, MessagePart(2, 5), "log")) == Beginning()
+    assert begin(LogEnd(9, last, MessagePart(5, 5), "log", before)).skip_to == token(3, progress=INSIDE[2])
 
 
 def test_a_position_of_another_timeline_is_the_same_position() -> None:

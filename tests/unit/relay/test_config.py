@@ -9,14 +9,14 @@ import pytest
 
 from pgdoc.errors import InvalidInput, LogRefused
 from pgdoc.relay.config import LogConfig, selection_digest
-from pgdoc.relay.durations import number_of, seconds_of, size_of
-from pgdoc.relay.targets import Target
+from pgdoc.relay.durations import number_of, seconds_of, size_option
+from pgdoc.relay.targets import LogTarget
 
 CONFIG = LogConfig(system_id=1, database_oid=2, selection="s", format="pgdoc", partitions=4, consumer="a")
 
 
 def test_a_url_has_servers_a_name_a_user_and_options() -> None:
-    target = Target.parse("tls://me:p%40ss@one:4223,[::1]:4224,two/ORDERS?replicas=3&max_age=7d")
+    target = LogTarget.parse("tls://me:p%40ss@one:4223,[::1]:4224,two/ORDERS?replicas=3&max_age=7d")
     assert target.servers == (("one", 4223), ("::1", 4224), ("two", None))
     assert (target.name, target.user, target.password) == ("ORDERS", "me", "p@ss")
     assert (target.engine, target.is_secure) == ("nats", True)
@@ -28,15 +28,15 @@ def test_a_url_has_servers_a_name_a_user_and_options() -> None:
 @pytest.mark.parametrize("url", ["", "ORDERS", "ftp://host/x", "nats:///x", "nats://host:port/x", "nats://host/x?y", 3])
 def test_what_is_no_url_of_a_log_is_refused(url: Any) -> None:
     with pytest.raises(InvalidInput, match="nats://host/STREAM"):
-        Target.parse(url)
+        LogTarget.parse(url)
 
 
 def test_durations_sizes_and_numbers_are_read() -> None:
-    target = Target.parse("nats://h/S?a=500ms&b=2m&c=1.5h&d=512k&e=20GB&f=3&g=x")
+    target = LogTarget.parse("nats://h/S?a=500ms&b=2m&c=1.5h&d=512k&e=20GB&f=3&g=x")
     assert [seconds_of(target, name) for name in "abcz"] == [0.5, 120.0, 5400.0, None]
-    assert [size_of(target, name) for name in "defz"] == [512 << 10, 20 << 30, 3, None]
+    assert [size_option(target, name) for name in "defz"] == [512 << 10, 20 << 30, 3, None]
     assert [number_of(target, name, least=1, most=5) for name in "fz"] == [3, None]
-    for read in (seconds_of, size_of):
+    for read in (seconds_of, size_option):
         with pytest.raises(InvalidInput, match="g=x"):
             read(target, "g")
     with pytest.raises(InvalidInput, match="from 4 to 5"):

@@ -12,9 +12,9 @@ import sys
 sys.modules[{module!r}] = None
 import pgdoc
 from pgdoc.relay.engines import open_writer
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 try:
-    open_writer(Target.parse({url!r}))
+    open_writer(LogTarget.parse({url!r}))
 except pgdoc.MissingExtra as exc:
     print(exc)
 """

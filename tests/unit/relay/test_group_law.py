@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from pgdoc.relay.finding import LogPosition
 from pgdoc.relay.groups.lease import PartitionLease
 from pgdoc.relay.groups.membership import GroupMembership
-from pgdoc.relay.log import Record
+from pgdoc.relay.log import GroupRecord
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -37,7 +37,7 @@ class World:
         self.now = 100.0
         self.dice = random.Random(0)
         self.longest_pause_s = 0.0
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, GroupRecord] = {}
         self.revision = 0
         self.members: list[Member] = []
 
@@ -68,7 +68,7 @@ class ModelRecords:
     async def close(self) -> None:
         """Do nothing."""
 
-    async def read(self, prefix: str) -> dict[str, Record]:
+    async def read(self, prefix: str) -> dict[str, GroupRecord]:
         found = {}
         for key in [key for key in self._world.records if key.startswith(prefix)]:
             await self._world.wait()  # they are read one after the other
@@ -80,16 +80,17 @@ class ModelRecords:
     async def write(self, key: str, value: bytes, revision: int) -> int | None:
         world = self._world
         await world.wait()
-        before = world.records.get(key, Record(b"", 0))
+        before = world.records.get(key, GroupRecord(b"", 0))
         written = None
         if before.revision == revision:
             if ".p." in key and before.revision:
                 assert (
-                    PartitionLease.parse(Record(value, 0), key).position >= PartitionLease.parse(before, key).position
+                    PartitionLease.parse(GroupRecord(value, 0), key).position
+                    >= PartitionLease.parse(before, key).position
                 )
             world.revision += 1
             written = world.revision
-            world.records[key] = Record(value, written)
+            world.records[key] = GroupRecord(value, written)
         await world.wait()
         return written
 

@@ -9,8 +9,8 @@ import pytest
 
 from pgdoc.errors import LogRefused
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.groups.lease import Lease
-from pgdoc.relay.log import Record
+from pgdoc.relay.groups.lease import PartitionLease
+from pgdoc.relay.log import GroupRecord
 
 WRITTEN = LogConfig(
     system_id=5, database_oid=6, selection="all", format="pgdoc", partitions=8, limit=1000, begun_at="0/100.5.1.6"
@@ -56,11 +56,11 @@ LEASE = {"owner": "a", "epoch": 1, "sequence": 2, "token": "t", "identity": "i"}
     [{"epoch": "x"}, {"epoch": None}, {"epoch": 1 << 63}, {"owner": 5}, {"sequence": -1}, {"sequence": True}],
 )
 def test_a_lease_that_no_member_writes_is_refused(values: dict[str, Any]) -> None:
-    assert Lease.parse(Record(json.dumps(LEASE).encode(), 1), "p.0").epoch == 1
+    assert PartitionLease.parse(GroupRecord(json.dumps(LEASE).encode(), 1), "p.0").epoch == 1
     with pytest.raises(LogRefused, match=r"p\.0 of the group is damaged"):
-        Lease.parse(Record(json.dumps(LEASE | values).encode(), 1), "p.0")
+        PartitionLease.parse(GroupRecord(json.dumps(LEASE | values).encode(), 1), "p.0")
 
 
 def test_a_lease_of_many_levels_is_refused() -> None:
     with pytest.raises(LogRefused, match="is damaged"):
-        Lease.parse(Record(b"[" * 100_000, 1), "p.0")
+        PartitionLease.parse(GroupRecord(b"[" * 100_000, 1), "p.0")

@@ -14,7 +14,7 @@ from pgdoc.relay import outbound
 from pgdoc.relay.beginning import Beginning
 from pgdoc.relay.flights import Flight, Flights
 from pgdoc.relay.log import LogEnd
-from pgdoc.relay.messages import Part, after_parts, parts_of
+from pgdoc.relay.messages import MessagePart, after_parts, parts_of
 from pgdoc.relay.outbound import Outbound
 from pgdoc.relay.partitions import EVERY, encoded, partition_of
 from tests.unit.relay.relayed import event, message, token
@@ -29,11 +29,11 @@ def test_parts_are_the_body_and_none_is_too_long(body: bytes, limit: int) -> Non
     assert b"".join(part.body for part in parts) == body
     assert all(len(part.body) <= limit for part in parts)
     if len(parts) > 1:
-        assert [part.part for part in parts] == [Part(number, len(parts)) for number in range(1, len(parts) + 1)]
+        assert [part.part for part in parts] == [MessagePart(number, len(parts)) for number in range(1, len(parts) + 1)]
     for number in range(1, len(parts)):
-        assert after_parts(parts, Part(number, len(parts))) == parts[number:]
-    assert after_parts(parts, None) == after_parts(parts, Part(len(parts), len(parts))) == []
-    assert after_parts(parts, Part(1, len(parts) + 1)) == parts  # cut in another way: from its first part again
+        assert after_parts(parts, MessagePart(number, len(parts))) == parts[number:]
+    assert after_parts(parts, None) == after_parts(parts, MessagePart(len(parts), len(parts))) == []
+    assert after_parts(parts, MessagePart(1, len(parts) + 1)) == parts  # cut in another way: from its first part again
 
 
 @given(st.text())
@@ -73,7 +73,7 @@ def test_events_that_the_log_has_are_left_out() -> None:
     assert windows(events, Beginning(token(3))) == [(2, "o-5")]
     assert windows(events, Beginning(token(5))) == [(0, "o-5")]
     assert windows(events, Beginning(skip_count=4)) == [(1, "o-5")]
-    assert windows([event(1, 2000), event(2)], Beginning(token(1), Part(1, 3)), limit=1000) == [(3, "o-2")]
+    assert windows([event(1, 2000), event(2)], Beginning(token(1), MessagePart(1, 3)), limit=1000) == [(3, "o-2")]
 
 
 def test_what_comes_before_an_unreadable_event_is_sent() -> None:
@@ -100,7 +100,7 @@ def test_flights_know_what_a_log_lacks_of_them() -> None:
     assert flights.has_within(LogEnd(13, str(token(3)), None, ""))
     assert flights.has_within(LogEnd(13, None, None, ""))
     assert not flights.has_within(LogEnd(13, str(token(4)), None, ""))
-    assert not flights.has_within(LogEnd(13, str(token(3)), Part(1, 2), ""))
+    assert not flights.has_within(LogEnd(13, str(token(3)), MessagePart(1, 2), ""))
     assert not flights.has_within(LogEnd(9, str(token(4)), None, ""))
     assert not flights.has_within(LogEnd(17, str(token(4)), None, ""))
     flights.land()

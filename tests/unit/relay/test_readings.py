@@ -12,12 +12,12 @@ from pgdoc.relay.inbox import Inbox
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.relay.remote_options import RemoteOptions
 from pgdoc.relay.single_reading import SingleReading
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TARGET = Target.parse("nats://127.0.0.1:1/S")
+TARGET = LogTarget.parse("nats://127.0.0.1:1/S")
 OPTIONS = RemoteOptions.checked(
     (), where=None, resume_after=None, start="now", buffer_size=10, buffer_bytes=1000, decimals=False
 )

@@ -12,22 +12,22 @@ from pgdoc.relay.delivery import RemoteDelivery
 from pgdoc.relay.finding import LogPosition
 from pgdoc.relay.groups.delivery import GroupDelivery
 from pgdoc.relay.groups.partition import OwnedPartition
-from pgdoc.relay.inbox import EntryBatch, Inbox, Source
-from pgdoc.relay.log import Entry
+from pgdoc.relay.inbox import EntryBatch, EntrySource, Inbox
+from pgdoc.relay.log import LogEntry
 from tests.made_logs import body_of, token_of
 
 if TYPE_CHECKING:
     from pgdoc import ChangeEvent
 
 
-def entries(count: int, damaged: int | None = None) -> list[Entry]:
+def entries(count: int, damaged: int | None = None) -> list[LogEntry]:
     return [
-        Entry(number, token_of(number), b"{" if number == damaged else body_of(number), None)
+        LogEntry(number, token_of(number), b"{" if number == damaged else body_of(number), None)
         for number in range(1, count + 1)
     ]
 
 
-def with_batch(made: list[Entry], source: Source) -> Inbox:
+def with_batch(made: list[LogEntry], source: EntrySource) -> Inbox:
     inbox = Inbox(1000, 1 << 20)
     inbox.put(EntryBatch(made, 0, source))
     assert inbox.take(0)
@@ -51,7 +51,7 @@ def numbers(events: list[ChangeEvent]) -> list[int]:
 @pytest.mark.parametrize("in_group", [False, True])
 @pytest.mark.parametrize("damaged", [2, 3, 7, 10])
 def test_events_before_one_that_can_not_be_read_are_returned_first(damaged: int, *, in_group: bool) -> None:
-    inbox = with_batch(entries(10, damaged), partition() if in_group else Source())
+    inbox = with_batch(entries(10, damaged), partition() if in_group else EntrySource())
     delivery = of_group(inbox) if in_group else RemoteDelivery(inbox, None, None)
     found: list[ChangeEvent] = []
     while len(found) < damaged - 1:
@@ -66,7 +66,7 @@ def test_a_batch_that_is_interrupted_is_neither_lost_nor_acknowledged(monkeypatc
     delivery = of_group(with_batch(entries(5), source))
     make = delivery._event_of
 
-    def interrupted(entry: Entry) -> ChangeEvent | None:
+    def interrupted(entry: LogEntry) -> ChangeEvent | None:
         if entry.sequence == 3:
             raise KeyboardInterrupt
         return make(entry)

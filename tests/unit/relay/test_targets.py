@@ -7,7 +7,7 @@ import traceback
 import pytest
 
 from pgdoc.errors import InvalidInput
-from pgdoc.relay.targets import Target
+from pgdoc.relay.targets import LogTarget
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ from pgdoc.relay.targets import Target
 )
 def test_a_url_that_can_not_be_read_shows_no_secret(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        Target.parse(url)
+        LogTarget.parse(url)
     assert "s3c" not in "".join(traceback.format_exception(caught.value)).replace(url, "")
     assert "12" not in str(caught.value)
 
 
 def test_a_url_names_servers_credentials_and_options() -> None:
-    target = Target.parse("nats://joe:p%40%2F@[::1]:4223,b,10.0.0.1:1/ORDERS?creds=/home/a@b/x.creds&replicas=3")
+    target = LogTarget.parse("nats://joe:p%40%2F@[::1]:4223,b,10.0.0.1:1/ORDERS?creds=/home/a@b/x.creds&replicas=3")
     assert target.servers == (("::1", 4223), ("b", None), ("10.0.0.1", 1))
     assert (target.user, target.password, target.name) == ("joe", "p@/", "ORDERS")
     assert target.options == {"creds": "/home/a@b/x.creds", "replicas": "3"}
@@ -42,4 +42,4 @@ def test_a_url_names_servers_credentials_and_options() -> None:
 
 def test_an_option_may_not_be_given_twice() -> None:
     with pytest.raises(InvalidInput, match="'replicas' twice"):
-        Target.parse("nats://host/ORDERS?replicas=1&replicas=3")
+        LogTarget.parse("nats://host/ORDERS?replicas=1&replicas=3")
