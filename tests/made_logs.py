@@ -62,7 +62,11 @@ def truncate_message(number: int, collection: str = "orders") -> LogMessage:
 
 
 async def write(
-    url: str, messages: Iterable[LogMessage], *, format: str = "pgdoc", begun_at: str = "0/100.5.1.6"
+    url: str,
+    messages: Iterable[LogMessage],
+    *,
+    format: str = "pgdoc",  # noqa: A002 (the name in the contract)
+    begun_at: str = "0/100.5.1.6",
 ) -> None:
     """Append messages to a log, as a relay does."""
     writer = open_writer(LogTarget.parse(url))
