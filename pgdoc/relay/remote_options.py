@@ -23,6 +23,7 @@ __all__ = ["LEASE_S", "RemoteOptions", "check_group"]
 
 LEASE_S: Final = 10.0
 _LEAST_LEASE_S: Final = 0.5
+_LONGEST_LEASE_S: Final = 86_400.0
 _LONGEST_GROUP: Final = 100
 _STARTS = ("now", "beginning")
 
@@ -101,8 +102,13 @@ def check_group(group: str | None, lease_s: float) -> None:
     Raises:
         InvalidInput: it is not valid.
     """
-    if group is not None and (not isinstance(group, str) or not 0 < len(group) <= _LONGEST_GROUP):
-        raise InvalidInput(f"group must be a text of 1 to {_LONGEST_GROUP} characters, got {short_repr(group)}")
+    is_name = isinstance(group, str) and 0 < len(group) <= _LONGEST_GROUP and group.isprintable()
+    if group is not None and not is_name:
+        raise InvalidInput(
+            f"group must be a text of 1 to {_LONGEST_GROUP} printable characters, got {short_repr(group)}"
+        )
     is_number = isinstance(lease_s, int | float) and not isinstance(lease_s, bool)
-    if not is_number or not lease_s >= _LEAST_LEASE_S:
-        raise InvalidInput(f"lease must be at least {_LEAST_LEASE_S:g} s, got {short_repr(lease_s)}")
+    if not is_number or not _LEAST_LEASE_S <= lease_s <= _LONGEST_LEASE_S:
+        raise InvalidInput(
+            f"lease must be from {_LEAST_LEASE_S:g} to {_LONGEST_LEASE_S:,.0f} s, got {short_repr(lease_s)}"
+        )

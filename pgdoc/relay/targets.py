@@ -31,7 +31,6 @@ class LogTarget:
 
     Attributes:
         engine: `nats`, `redis`, `kafka` or `webhook`.
-        url: as given, with its secrets.
         shown: the URL without user, password and options, for messages.
         servers: `(host, port)` of each server; the port is `None` for the usual one.
         name: the path of the URL.
@@ -40,7 +39,6 @@ class LogTarget:
     """
 
     engine: str
-    url: str = field(repr=False)
     shown: str
     servers: tuple[tuple[str, int | None], ...]
     name: str
@@ -74,7 +72,6 @@ class LogTarget:
         servers = tuple(_server(each, shown) for each in hosts.split(","))
         return cls(
             engine=ENGINES[parts.scheme],
-            url=url,
             shown=shown,
             servers=servers,
             name=unquote(parts.path.strip("/")),

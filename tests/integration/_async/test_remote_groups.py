@@ -281,10 +281,12 @@ async def test_what_checkpoints_have_committed_stands_in_the_records_of_the_grou
 
 async def test_what_a_group_lacks_is_refused(nats_server: NatsServer) -> None:
     url = f"{nats_server.url}/{fresh_stream()}"
-    with pytest.raises(InvalidInput, match="group must be"):
-        AsyncRemoteStream(url, group="")
-    with pytest.raises(InvalidInput, match="lease must be"):
-        AsyncRemoteStream(url, group="g", lease=0.1)
+    for name in ("", "a\x00b", "a\ud800"):  # PostgreSQL could not store the others
+        with pytest.raises(InvalidInput, match="group must be"):
+            AsyncRemoteStream(url, group=name)
+    for seconds in (0.1, float("inf"), float("nan")):
+        with pytest.raises(InvalidInput, match="lease must be"):
+            AsyncRemoteStream(url, group="g", lease=seconds)
     await async_call(fill, url, range(1))
     async with member(url) as stream:
         event = await stream.next(timeout=20)
