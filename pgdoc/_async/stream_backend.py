@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc._async.table import AsyncTable
+from pgdoc.changes.router import ANY_TABLE
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
@@ -166,7 +167,10 @@ class AsyncStreamBackend:
             raise PublicationIncomplete(f'the publication "pgdoc" {fault}')
 
     async def _publish_messages(self) -> None:
-        """Make sure that pgoutput sends messages, as `_publish` does for collections."""
+        """Make sure that pgoutput sends messages, as `_publish` does for collections.
+
+        Also while wal2json is used, if pgoutput may take its place later, which would leave them out without a word.
+        """
         ((is_published,),) = await self.fetch("messages_published")
         if is_published or self.hub.source.plugin == "wal2json":
             return
@@ -174,7 +178,8 @@ class AsyncStreamBackend:
         try:
             await self.fetch("publish_messages")
         except PgdocError as exc:
-            if await self._plugin() == "pgoutput":
+            ((other,),) = await self.fetch("publication_fault", self.hub.source.schema, [ANY_TABLE])
+            if other is None or await self._plugin() == "pgoutput":
                 raise PublicationIncomplete(f'the publication "pgdoc" {fault} ({exc})') from exc
 
     async def _plugin(self) -> str:

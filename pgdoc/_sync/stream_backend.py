@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc._sync.table import Table
+from pgdoc.changes.router import ANY_TABLE
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
@@ -167,7 +168,10 @@ class StreamBackend:
             raise PublicationIncomplete(f'the publication "pgdoc" {fault}')
 
     def _publish_messages(self) -> None:
-        """Make sure that pgoutput sends messages, as `_publish` does for collections."""
+        """Make sure that pgoutput sends messages, as `_publish` does for collections.
+
+        Also while wal2json is used, if pgoutput may take its place later, which would leave them out without a word.
+        """
         ((is_published,),) = self.fetch("messages_published")
         if is_published or self.hub.source.plugin == "wal2json":
             return
@@ -175,7 +179,8 @@ class StreamBackend:
         try:
             self.fetch("publish_messages")
         except PgdocError as exc:
-            if self._plugin() == "pgoutput":
+            ((other,),) = self.fetch("publication_fault", self.hub.source.schema, [ANY_TABLE])
+            if other is None or self._plugin() == "pgoutput":
                 raise PublicationIncomplete(f'the publication "pgdoc" {fault} ({exc})') from exc
 
     def _plugin(self) -> str:

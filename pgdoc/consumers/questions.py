@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc.changes.life import Existence
+    from pgdoc.changes.router import Selection
     from pgdoc.model.positions import RawPosition
     from pgdoc.replication.source import Source
 
@@ -43,10 +44,10 @@ class Questions:
         """Return the LSN since which wal2json surely names these tables; `names` as in `Selection.names`."""
         return int(self._one("exact_since", self._source.schema, names)[0])
 
-    def needs_pgoutput(self, names: list[str] | None, read_from: int) -> bool:
+    def needs_pgoutput(self, selection: Selection, read_from: int) -> bool:
         """Return whether wal2json loses values of these tables, and pgoutput sends all that is wanted from there on."""
-        wanted = self._source.schema, names
-        return bool(self._one("needs_pgoutput", *wanted, *wanted, str(Lsn(read_from)), *wanted)[0])
+        wanted, at = (self._source.schema, selection.names), str(Lsn(read_from))
+        return bool(self._one("needs_pgoutput", *wanted, *wanted, at, *wanted, bool(selection.topics), at)[0])
 
     def existence(self, position: RawPosition, names: frozenset[str] | None) -> Existence | None:
         """Return which of these collections exist at `position`; `None` for all of a schema."""

@@ -141,7 +141,7 @@ class SlotReading:
             cluster=self._cluster,
             purpose=ownership.purpose,
         )
-        if session.has_wrong_plugin and ownership.needs_pgoutput(self._selection.names, at):
+        if session.has_wrong_plugin and ownership.needs_pgoutput(self._selection, at):
             session.reader.close()  # a table was changed since the takeover chose
             raise TableAdded("wal2json loses values of a table", needs_pgoutput=True)
         return self._hearing(session)

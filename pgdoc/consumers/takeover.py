@@ -108,7 +108,7 @@ class Takeover:
         self._source = source
         self._ownership = ownership
         self._cluster = cluster
-        self._names, self._has_topics = selection.names, bool(selection.topics)
+        self._selection = selection
         self._recreate = recreate
         self._snapshot = snapshot
 
@@ -186,7 +186,7 @@ class Takeover:
     def _change_plugin(self, slot: ConsumerSlot, read_from: int) -> bool:
         """Have pgoutput read a slot of which wal2json would lose values, if it can; return whether it does now."""
         ownership = self._ownership
-        if self._source.plugin != "auto" or not ownership.needs_pgoutput(self._names, read_from):
+        if self._source.plugin != "auto" or not ownership.needs_pgoutput(self._selection, read_from):
             return False
         with ownership.unhurried():
             change_plugin(
@@ -230,10 +230,11 @@ class Takeover:
                 return StartPoint(position, position.commit_lsn)
             self._flag(slot)
             read_from = max(position.commit_lsn, slot.confirmed)
+            has_topics = bool(self._selection.topics)
             if slot.plugin == "pgoutput" or self._change_plugin(slot, read_from):
-                check_published(read_from, ownership.published_since(has_topics=self._has_topics), self._source.schema)
+                check_published(read_from, ownership.published_since(has_topics=has_topics), self._source.schema)
             else:
-                check_exact(read_from, ownership.exact_since(self._names), self._source.schema)
+                check_exact(read_from, ownership.exact_since(self._selection.names), self._source.schema)
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
                 raise self._lost(fault, exc, slot) from exc

@@ -256,6 +256,9 @@ SELECT pgdoc.publication_fault(%s, %s) IS NULL AND pgdoc.published_since(%s, %s)
   SELECT FROM pgdoc.registry r, jsonb_array_elements(r.columns) AS c
   WHERE r.kind = 'table' AND pgdoc.is_wanted(%s, %s, r.schema_name, r.name, true)
     AND c ->> 'form' = 'number' AND c ->> 'type' ~ '^(numeric|real|double precision)')
+  AND (NOT %s::boolean OR pgdoc.published_since('', '{pgdoc.messages}') <= %s::pg_lsn AND EXISTS (
+    SELECT FROM pg_publication_rel m JOIN pg_publication p ON p.oid = m.prpubid
+    WHERE p.pubname = 'pgdoc'::name AND m.prrelid = 'pgdoc.messages'::regclass::oid))
 
 -- name: existed
 SELECT name, is_there, was_there FROM pgdoc.existed(%s, %s, %s::pg_lsn, %s::pg_lsn)

@@ -95,6 +95,27 @@ def test_a_publication_that_gets_the_table_again_costs_only_streams_on_topics_th
             store.drop_consumer(consumer)
 
 
+@pytest.mark.usefixtures("both_plugins")
+def test_a_change_of_the_plugin_leaves_out_no_event(dsn: str, sql: psycopg.Connection) -> None:
+    """The publication has every table but that of messages when wal2json would lose values of a new one."""
+    with Store(dsn) as store, store.watch("*", topics=["*"], tables=True, consumer="c") as stream:
+        sql.execute("ALTER PUBLICATION pgdoc DROP TABLE pgdoc.messages")
+        sql.execute("CREATE TABLE docs.measures (id int PRIMARY KEY, value numeric)")
+        store.add_table("docs.measures")
+        store.publish("a", 1)
+        sql.execute("INSERT INTO docs.measures VALUES (1, 1.5)")
+        found = take(stream, 3)
+    assert [(event.event_type, event.payload) for event in found] == [
+        ("create", None),
+        ("message", 1),
+        ("insert", None),
+    ]
+    with Store(dsn) as store:
+        store.drop_consumer("c")
+    with role(dsn) as other, Store(other) as stranger, pytest.raises(PublicationIncomplete, match="publish_messages"):
+        stranger.watch(topics=["a"])  # a stream can't tell when the hub changes to pgoutput
+
+
 def test_a_publication_of_all_tables_stops_no_upgrade(dsn: str, sql: psycopg.Connection) -> None:
     downgrade(dsn, "0012")
     sql.execute("DROP PUBLICATION pgdoc")
