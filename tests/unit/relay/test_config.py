@@ -12,7 +12,7 @@ from pgdoc.relay.config import LogConfig, selection_digest
 from pgdoc.relay.durations import number_of, seconds_of, size_option
 from pgdoc.relay.targets import LogTarget
 
-CONFIG = LogConfig(system_id=1, database_oid=2, selection="s", format="pgdoc", partitions=4, consumer="a")
+CONFIG = LogConfig(system_id=1, database_oid=2, selection="s", format="pgdoc", partitions=4, limit=1000, consumer="a")
 
 
 def test_a_url_has_servers_a_name_a_user_and_options() -> None:
@@ -25,10 +25,15 @@ def test_a_url_has_servers_a_name_a_user_and_options() -> None:
     assert "me" not in target.shown
 
 
-@pytest.mark.parametrize("url", ["", "ORDERS", "ftp://host/x", "nats:///x", "nats://host:port/x", "nats://host/x?y", 3])
+@pytest.mark.parametrize("url", ["", "ORDERS", "ftp://host/x", "nats:///x", "nats://host:port/x", 3])
 def test_what_is_no_url_of_a_log_is_refused(url: Any) -> None:
     with pytest.raises(InvalidInput, match="nats://host/STREAM"):
         LogTarget.parse(url)
+
+
+def test_an_option_without_a_value_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="option"):
+        LogTarget.parse("nats://host/x?y")
 
 
 def test_durations_sizes_and_numbers_are_read() -> None:
