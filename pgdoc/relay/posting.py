@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import threading
 import time
@@ -198,9 +199,24 @@ class _Backend(httpcore.SyncBackend):
         self._deadline = deadline
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, *args: Any, **kwargs: Any) -> _Stream:
-        """Connect to a server."""
-        timeout = self._deadline.left(timeout)
-        return _Stream(super().connect_tcp(host, port, timeout, *args, **kwargs), self._deadline)
+        """Connect to the first address of a server that answers; a socket would give each the whole time."""
+        failure: Exception = httpcore.ConnectError("the name has no address")
+        for address in _addresses_of(host, port):
+            try:
+                stream = super().connect_tcp(address, port, self._deadline.left(timeout), *args, **kwargs)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
+                failure = exc
+            else:
+                return _Stream(stream, self._deadline)
+        raise failure
+
+
+def _addresses_of(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise httpcore.ConnectError(str(exc)) from exc
+    return [str(address[0]) for *_, address in found]
 
 
 class _Stream(httpcore.NetworkStream):
