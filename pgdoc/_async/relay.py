@@ -167,6 +167,7 @@ class AsyncRelay:
     async def _run(self, thread: LoopThread) -> None:
         delay_s = FIRST_DELAY_S
         await self._check_log(thread)
+        is_new = await self._has_no_consumer()
         while not self._stops():
             session = AsyncRelaySession(
                 self.store,
@@ -185,12 +186,14 @@ class AsyncRelay:
             except (PgdocError, psycopg.Error) as exc:
                 error = exc if isinstance(exc, PgdocError) else map_error(exc, f'consumer "{self._options.consumer}"')
                 if not _can_try_again(error, has_begun=session.has_begun):
+                    if is_new and isinstance(error, LogRefused) and not session.has_begun:
+                        await self._drop_consumer()
                     raise error from exc
                 self._note(error)
             else:
                 return
             if session.has_begun:
-                delay_s = FIRST_DELAY_S
+                delay_s, is_new = FIRST_DELAY_S, False
             await self._pause(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
@@ -204,6 +207,20 @@ class AsyncRelay:
             if isinstance(exc, LogRefused):
                 raise
             logger.debug("the log was not checked: %s", exc)  # a session waits for what is away
+
+    async def _has_no_consumer(self) -> bool:
+        """Whether the consumer does not exist yet, as far as that can be found out."""
+        try:
+            return all(each.name != self._options.consumer for each in await self.store.consumers())
+        except (PgdocError, psycopg.Error):
+            return False  # a session meets the error, too, or waits
+
+    async def _drop_consumer(self) -> None:
+        """Drop the consumer that this relay has created for a log that refuses it: it would keep WAL for nobody."""
+        try:
+            await self.store.drop_consumer(self._options.consumer)
+        except (PgdocError, psycopg.Error) as exc:
+            logger.warning('consumer "%s" was created, and could not be dropped: %s', self._options.consumer, exc)
 
     def _stops(self) -> bool:
         return self._stop_count > 0

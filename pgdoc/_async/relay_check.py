@@ -9,7 +9,7 @@ from pgdoc._async.worker_check import AsyncWorkerCheck
 from pgdoc._async.worker_consumer import AsyncWorkerConsumer
 from pgdoc.errors import LogRefused, PgdocError
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.engines import open_log_reader
+from pgdoc.relay.engines import READABLE, open_log_reader
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.runtime.primitives import async_wait
 from pgdoc.sql import statement
@@ -61,6 +61,8 @@ def _of_relay(finding: WorkerFinding) -> WorkerFinding:
 
 
 async def _log_finding(store: AsyncStore, options: RelayOptions, log: LogTarget) -> WorkerFinding:
+    if log.engine not in READABLE:
+        return warned("relay-log-unread", f"{log.shown} was not looked at: pgdoc does not read logs of its engine")
     thread = LoopThread("pgdoc-check")
     try:
         entries = await check_log_of(store, options, log, thread)
@@ -83,6 +85,11 @@ async def check_log_of(store: AsyncStore, options: RelayOptions, log: LogTarget,
     reader = open_log_reader(log)
     try:
         info = await async_wait(thread.submit(reader.open()))
+        if info.first <= info.last and await async_wait(thread.submit(reader.token_at(info.last))) is None:
+            raise LogRefused(
+                f"{log.shown} has a message that no relay wrote, at sequence {info.last}: nobody else may write there",
+                reason="foreign",
+            )
     except LogRefused as exc:
         if exc.reason == "missing":
             return None

@@ -51,6 +51,7 @@ def relay_command(  # noqa: PLR0913 (its options)
     where: Annotated[
         Any, typer.Option(metavar="JSON", parser=read_filter, help="Relay only events that match this filter.")
     ] = None,
+    create: Annotated[bool, typer.Option("--create", help="Create the collections that do not exist.")] = False,
     snapshot: Annotated[
         bool, typer.Option("--snapshot", help="Begin a new consumer with the documents that exist.")
     ] = False,
@@ -139,7 +140,7 @@ def relay_command(  # noqa: PLR0913 (its options)
     options = {"where": where, "tables": tables, "topics": topics, "snapshot": snapshot, "format": format}
     options |= {name: value for name, value in (of_webhook if is_webhook else of_log).items() if value is not None}
     log_to_stderr(log_level or ("warning" if check else None), log_format)
-    with open_store("relay", dsn, schema) as store:
+    with open_store("relay", dsn, schema, auto_create=create) as store:
         relay = _relay(store, consumer, to, names, options, is_webhook=is_webhook)
         if check:
             print_checks(relay.check(), json=json)

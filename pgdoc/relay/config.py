@@ -113,10 +113,12 @@ class LogConfig:
         """
         for name, finding in _SAME.items():
             if getattr(self, name) != getattr(found, name):
+                is_other = name in ("system_id", "database_oid")
+                cure = "another log" if is_other else "the options it began with, or another log"
                 raise LogRefused(
                     f"{log} {finding} ({name}: {getattr(found, name)} there, {getattr(self, name)} here): give the "
-                    "relay the options it began with, or another log",
-                    reason="other_relay" if name in ("system_id", "database_oid") else "config",
+                    f"relay {cure}",
+                    reason="other_relay" if is_other else "config",
                 )
 
         if found.has_snapshot and found.consumer != self.consumer:

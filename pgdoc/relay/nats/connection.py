@@ -79,7 +79,8 @@ def map_nats_errors(subject: str) -> Iterator[None]:
     except (nats.errors.Error, OSError, TimeoutError) as exc:
         if any(each in str(exc).lower() for each in _UNKNOWN_USER):
             raise LogRefused(f"{subject}: the server refuses the credentials ({exc})", reason="credentials") from exc
-        raise LogUnreachable(f"{subject}: {type(exc).__name__}: {exc}") from exc
+        found = str(exc) or "no answer in time"
+        raise LogUnreachable(f"{subject}: {found}: check that the server runs, and that the URL names it") from exc
 
 
 def _disabled(subject: str) -> LogRefused:

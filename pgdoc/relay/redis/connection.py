@@ -61,7 +61,8 @@ def redis_errors(subject: str) -> Iterator[None]:
     except redis.exceptions.RedisError as exc:
         raise _mapped(subject, exc) from exc
     except (OSError, TimeoutError, EOFError) as exc:
-        raise LogUnreachable(f"{subject}: {str(exc) or 'no answer in time'} ({type(exc).__name__})") from exc
+        found = str(exc) or "no answer in time"
+        raise LogUnreachable(f"{subject}: {found}: check that the server runs, and that the URL names it") from exc
 
 
 def _mapped(subject: str, error: redis.exceptions.RedisError) -> Exception:
