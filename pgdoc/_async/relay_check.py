@@ -85,17 +85,19 @@ async def check_log_of(store: AsyncStore, options: RelayOptions, log: LogTarget,
     reader = open_log_reader(log)
     try:
         info = await async_wait(thread.submit(reader.open()))
-        if info.first <= info.last and await async_wait(thread.submit(reader.token_at(info.last))) is None:
-            raise LogRefused(
-                f"{log.shown} has a message that no relay wrote, at sequence {info.last}: nobody else may write there",
-                reason="foreign",
-            )
+        is_empty = info.first > info.last
+        last = "" if is_empty else await async_wait(thread.submit(reader.token_at(info.last)))
     except LogRefused as exc:
         if exc.reason == "missing":
             return None
         raise
     finally:
         await async_wait(thread.submit(reader.close()))
+    if last is None:
+        raise LogRefused(
+            f"{log.shown} has a message that no relay wrote, at sequence {info.last}: nobody else may write there",
+            reason="foreign",
+        )
     ((system_id, database_oid),) = await store._connections.fetch(statement("relays", "ids").encode(), [])  # noqa: SLF001
     wanted = LogConfig(
         system_id=system_id % (1 << 64),  # it is unsigned

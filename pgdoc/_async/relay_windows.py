@@ -216,8 +216,10 @@ class AsyncWindows:
 
     async def _opened_again(self, error: LogError) -> LogEnd:
         figures = self._figures
-        level = logging.DEBUG if figures.error == str(error) else logging.WARNING  # one warning for each reason
-        logger.log(level, "%s is interrupted: %s", self._log, error)
+        if figures.error == str(error):  # one warning for each reason
+            logger.debug("%s is still interrupted: %s", self._log, error)
+        else:
+            logger.warning("%s is interrupted: %s", self._log, error)
         while True:
             figures.interruptions += 1
             figures.error = str(error)

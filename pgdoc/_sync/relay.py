@@ -168,6 +168,7 @@ class Relay:
     def _run(self, thread: LoopThread) -> None:
         delay_s = FIRST_DELAY_S
         self._check_log(thread)
+        is_new = self._has_no_consumer()
         while not self._stops():
             session = RelaySession(
                 self.store,
@@ -186,12 +187,14 @@ class Relay:
             except (PgdocError, psycopg.Error) as exc:
                 error = exc if isinstance(exc, PgdocError) else map_error(exc, f'consumer "{self._options.consumer}"')
                 if not _can_try_again(error, has_begun=session.has_begun):
+                    if is_new and isinstance(error, LogRefused) and not session.has_begun:
+                        self._drop_consumer()
                     raise error from exc
                 self._note(error)
             else:
                 return
             if session.has_begun:
-                delay_s = FIRST_DELAY_S
+                delay_s, is_new = FIRST_DELAY_S, False
             self._pause(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
@@ -205,6 +208,20 @@ class Relay:
             if isinstance(exc, LogRefused):
                 raise
             logger.debug("the log was not checked: %s", exc)  # a session waits for what is away
+
+    def _has_no_consumer(self) -> bool:
+        """Whether the consumer does not exist yet, as far as that can be found out."""
+        try:
+            return all(each.name != self._options.consumer for each in self.store.consumers())
+        except (PgdocError, psycopg.Error):
+            return False  # a session meets the error, too, or waits
+
+    def _drop_consumer(self) -> None:
+        """Drop the consumer that this relay has created for a log that refuses it: it would keep WAL for nobody."""
+        try:
+            self.store.drop_consumer(self._options.consumer)
+        except (PgdocError, psycopg.Error) as exc:
+            logger.warning('consumer "%s" was created, and could not be dropped: %s', self._options.consumer, exc)
 
     def _stops(self) -> bool:
         return self._stop_count > 0

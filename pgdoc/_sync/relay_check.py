@@ -10,7 +10,7 @@ from pgdoc._sync.worker_check import WorkerCheck
 from pgdoc._sync.worker_consumer import WorkerConsumer
 from pgdoc.errors import LogRefused, PgdocError
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.engines import open_log_reader
+from pgdoc.relay.engines import READABLE, open_log_reader
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.runtime.primitives import wait
 from pgdoc.sql import statement
@@ -62,6 +62,8 @@ def _of_relay(finding: WorkerFinding) -> WorkerFinding:
 
 
 def _log_finding(store: Store, options: RelayOptions, log: LogTarget) -> WorkerFinding:
+    if log.engine not in READABLE:
+        return warned("relay-log-unread", f"{log.shown} was not looked at: pgdoc does not read logs of its engine")
     thread = LoopThread("pgdoc-check")
     try:
         entries = check_log_of(store, options, log, thread)
@@ -84,12 +86,19 @@ def check_log_of(store: Store, options: RelayOptions, log: LogTarget, thread: Lo
     reader = open_log_reader(log)
     try:
         info = wait(thread.submit(reader.open()))
+        is_empty = info.first > info.last
+        last = "" if is_empty else wait(thread.submit(reader.token_at(info.last)))
     except LogRefused as exc:
         if exc.reason == "missing":
             return None
         raise
     finally:
         wait(thread.submit(reader.close()))
+    if last is None:
+        raise LogRefused(
+            f"{log.shown} has a message that no relay wrote, at sequence {info.last}: nobody else may write there",
+            reason="foreign",
+        )
     ((system_id, database_oid),) = store._connections.fetch(statement("relays", "ids").encode(), [])  # noqa: SLF001
     wanted = LogConfig(
         system_id=system_id % (1 << 64),  # it is unsigned

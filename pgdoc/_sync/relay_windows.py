@@ -84,6 +84,7 @@ class Windows:
         self._writer, self._thread, self._figures = writer, thread, figures
         self._log, self._stops = log, stops
         self._stopped_at: float | None = None
+        self._delay_s = FIRST_DELAY_S  # before the log is opened again; grows until it takes an entry
         self._config: LogConfig | None = None
         self._identity = ""
         self._flights: Flights[Future[int]] = Flights(0)
@@ -140,8 +141,15 @@ class Windows:
             flight = flights.land()
             figures.sequence, figures.token = sequence, flight.window[-1].token
             figures.stored += len(flight.window)
-            figures.state, figures.error = "relaying", None
+            self._note_progress()
             self._note(flight.mark, sequence)
+
+    def _note_progress(self) -> None:
+        """Note that the log takes entries."""
+        figures, self._delay_s = self._figures, FIRST_DELAY_S
+        if figures.error is not None:
+            logger.info("%s takes entries again", self._log)
+        figures.state, figures.error = "relaying", None
 
     def check(self, sequence: int) -> None:
         """Make sure that the log still has what it has acknowledged, up to this entry.
@@ -181,7 +189,7 @@ class Windows:
         left = flights.rest(end)
         figures.stored, figures.sequence = figures.sent - sum(len(window) for window, _ in left), end.sequence
         if not left:
-            figures.state, figures.error = "relaying", None
+            self._note_progress()
         for window, mark in left:
             self._launch(window, mark)
 
@@ -203,18 +211,22 @@ class Windows:
             flight = flights.land()
             self._note(flight.mark, flights.acknowledged)
         flights.acknowledged = figures.sequence = end.sequence
-        figures.stored, figures.state, figures.error = figures.sent, "relaying", None
+        figures.stored = figures.sent
+        self._note_progress()
         self.outbound.skip_to(token, end.part)
 
     def _opened_again(self, error: LogError) -> LogEnd:
-        figures, delay_s = self._figures, FIRST_DELAY_S
-        logger.warning("%s is interrupted: %s", self._log, error)
+        figures = self._figures
+        if figures.error == str(error):  # one warning for each reason
+            logger.debug("%s is still interrupted: %s", self._log, error)
+        else:
+            logger.warning("%s is interrupted: %s", self._log, error)
         while True:
             figures.interruptions += 1
             figures.error = str(error)
             figures.state = "log_full" if isinstance(error, LogFull) else "waiting_for_log"
-            self._pause(delay_s)
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+            self._pause(self._delay_s)
+            self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
             assert self._config is not None  # noqa: S101 (opened before)
             try:
                 return self._ask(self._writer.open(self._config))

@@ -201,6 +201,7 @@ def watch_command(  # noqa: PLR0913 (its options)
         str | None,
         typer.Option(
             metavar="URL",
+            envvar="PGDOC_FROM_RELAY",
             help="Read the log that `pgdoc relay` writes, such as nats://host/ORDERS, instead of the server. "
             "`--from beginning` begins with its oldest event.",
         ),

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import LogRefused, LogUnreachable
 from pgdoc.relay.config import LogConfig
 from pgdoc.relay.durations import number_of, seconds_of, size_option
+from pgdoc.relay.kafka.calls import KafkaCalls
 from pgdoc.relay.kafka.connection import KafkaClients, kafka_errors, mapped_error
 from pgdoc.relay.kafka.position import CONFIG_KEY, POSITION_KEY, KafkaPosition, read_position
 from pgdoc.relay.log import LogEnd
@@ -49,7 +49,7 @@ class KafkaWriter:
         self.limit = 0
         self._sequence = 0  # after all that was sent
         # Used in the thread alone.
-        self._executor: ThreadPoolExecutor | None = None
+        self._calls: KafkaCalls | None = None
         self._producer: Producer | None = None
         self._position = KafkaPosition()
         self._partitions = 0
@@ -63,9 +63,9 @@ class KafkaWriter:
 
     def _run(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
         """Run a call in the thread; calls run in their order."""
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="pgdoc-kafka")
-        return asyncio.get_running_loop().run_in_executor(self._executor, call)
+        if self._calls is None:
+            self._calls = KafkaCalls()
+        return asyncio.wrap_future(self._calls.submit(call))
 
     def _open(self, config: LogConfig) -> KafkaPosition:
         clients = self._clients
@@ -192,7 +192,7 @@ class KafkaWriter:
 
     async def close(self) -> None:
         """See `LogWriter`."""
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.submit(self._end_producer)
-            executor.shutdown(wait=False)
+        calls, self._calls = self._calls, None
+        if calls is not None:
+            calls.submit(self._end_producer)
+            calls.end()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisReader"]
 
-_LEAST: Final = 8  # entries that one read asks of a stream
+_LEAST: Final = 1  # before their size is known
 _AT_ONCE_BYTES: Final = 16 << 20
 _POLL_S: Final = 0.05
 
