@@ -90,3 +90,24 @@ async def all_of(stream: AsyncRemoteStream, number: int) -> list[ChangeEvent]:
         events = [event for _ in range(number) if (event := await stream.next(timeout=20)) is not None]
         assert await stream.next(timeout=0.3) is None
         return events
+
+
+async def test_a_relay_whose_log_refuses_it_when_it_opens_drops_the_consumer_that_it_has_created(
+    shared_dsn: str, schema: str, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, new, old = f"{nats_server.url}/{fresh_stream()}", fresh_name(), fresh_name()
+    async with opened(shared_dsn, schema) as store:
+        await store.create_consumer(old, "orders")
+        for consumer in (new, old):
+            relay = AsyncRelay(store, consumer, url, "orders")
+            monkeypatch.setattr(relay._writer, "open", refuse)
+            with pytest.raises(LogRefused, match="no right"):
+                await relay.run()
+        names = {each.name for each in await store.consumers()}
+        assert new not in names
+        assert old in names
+
+
+def refuse(_config: object) -> None:
+    """Raise what an engine may answer."""
+    raise LogRefused("no right", reason="rights")
