@@ -10,21 +10,22 @@ from pgdoc.errors import LogRefused, PgdocError
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.relay.assembly import Assembly, InsideEvent
 from pgdoc.relay.finding import LogPosition, find_first_of, locate, order_of
+from pgdoc.relay.formats import FORMATS
 from pgdoc.relay.inbox import EntryBatch, EntrySource
 from pgdoc.relay.log import LogEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from pgdoc.model.positions import Lsn
     from pgdoc.relay.inbox import AsyncInbox, Inbox
     from pgdoc.relay.log import LogInfo, LogReader
 
-__all__ = ["FORMATS", "LogFeed"]
+__all__ = ["LogFeed"]
 
 logger = logging.getLogger("pgdoc.remote")
 
-FORMATS: Final = ("pgdoc",)
+_READABLE: Final = ("pgdoc", "cloudevents")
 """The formats that events can be read from."""
 
 _AT_ONCE: Final = 1000
@@ -55,6 +56,7 @@ class LogFeed:
         self._reader, self._inbox, self._log = reader, inbox, log
         self._collections, self._partitions = collections, partitions
         self._source = source or EntrySource()
+        self._decode: Callable[[bytes], bytes | None] | None = None  # of the log's format, if that is not pgdoc's
         self._assembly = Assembly(log)
         self._skip_to: ResumeToken | None = None  # events up to it are left out
         self._last = self.begun_at = LogPosition(0, "", "")  # the last whole event that was put, or passed over
@@ -91,12 +93,13 @@ class LogFeed:
 
     async def _look(self) -> LogInfo:
         info = await self._reader.open()
-        if info.config.format not in FORMATS:
+        if info.config.format not in _READABLE:
             raise LogRefused(
-                f"{self._log} has the format {info.config.format}, which has no token of each event: read it with "
-                "another program, or relay with format='pgdoc'",
+                f"{self._log} has the format {info.config.format}, which lacks parts of an event: read it with another "
+                "program, or relay with format='pgdoc' or 'cloudevents'",
                 reason="format",
             )
+        self._decode = None if info.config.format == "pgdoc" else FORMATS[info.config.format].decode
         self.partitions, self.source = info.config.partitions, info.config.source
         return info
 
@@ -196,7 +199,24 @@ class LogFeed:
             self._put([LogEntry(position, token, b"", None)])
 
     def _put(self, entries: list[LogEntry]) -> None:
+        if self._decode is not None:
+            entries = [self._in_pgdoc_s_format(entry) for entry in entries]
         self._inbox.put(EntryBatch(entries, sum([len(entry.body) for entry in entries]), self._source))
+
+    def _in_pgdoc_s_format(self, entry: LogEntry) -> LogEntry:
+        """Return an entry with the event as `to_json` has it.
+
+        Raises:
+            LogRefused: it is no event of the log's format.
+        """
+        body = self._decode(entry.body) if self._decode is not None and entry.body else entry.body
+        if body is None:
+            raise LogRefused(
+                f"{self._log} has an entry that no relay wrote, at sequence {entry.sequence}: nobody else may write "
+                "there",
+                reason="foreign",
+            )
+        return entry._replace(body=body)
 
     async def _wait_for_room(self) -> None:
         loop = asyncio.get_running_loop()

@@ -111,3 +111,19 @@ async def test_a_relay_whose_log_refuses_it_when_it_opens_drops_the_consumer_tha
 def refuse(_config: object) -> None:
     """Raise what an engine may answer."""
     raise LogRefused("no right", reason="rights")
+
+
+async def test_a_stream_reads_the_events_of_a_log_that_has_cloudevents(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    async with opened(shared_dsn, schema) as store, store.watch("orders") as stream:
+        relay = AsyncRelay(store, fresh_name(), url, "orders", format="cloudevents")
+        async with relaying(relay):
+            await until(lambda: relay.status().state == "relaying")
+            await store["orders"].insert("o-1", {"total": 12.50})
+            await store["orders"].delete("o-1")
+            await until(lambda: relay.status().stored == 2)
+        wanted = [event for _ in range(2) if (event := await stream.next(timeout=20)) is not None]
+        found = await all_of(AsyncRemoteStream(url, start="beginning"), 2)
+        assert [event.to_json() for event in found] == [event.to_json() for event in wanted]

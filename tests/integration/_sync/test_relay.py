@@ -110,3 +110,19 @@ def test_a_relay_whose_log_refuses_it_when_it_opens_drops_the_consumer_that_it_h
 def refuse(_config: object) -> None:
     """Raise what an engine may answer."""
     raise LogRefused("no right", reason="rights")
+
+
+def test_a_stream_reads_the_events_of_a_log_that_has_cloudevents(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    with opened(shared_dsn, schema) as store, store.watch("orders") as stream:
+        relay = Relay(store, fresh_name(), url, "orders", format="cloudevents")
+        with relaying(relay):
+            until(lambda: relay.status().state == "relaying")
+            store["orders"].insert("o-1", {"total": 12.50})
+            store["orders"].delete("o-1")
+            until(lambda: relay.status().stored == 2)
+        wanted = [event for _ in range(2) if (event := stream.next(timeout=20)) is not None]
+        found = all_of(RemoteStream(url, start="beginning"), 2)
+        assert [event.to_json() for event in found] == [event.to_json() for event in wanted]
