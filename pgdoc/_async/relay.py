@@ -55,7 +55,7 @@ class AsyncRelay:
         tables: without names, all watched tables as well.
         topics: also the events that applications publish under these topics, as for `store.watch`.
         snapshot: begin a new consumer with the documents that exist.
-        format: of the messages: `pgdoc`, which `RemoteStream` reads, `cloudevents` or `debezium`.
+        format: of the messages: `pgdoc` or `cloudevents`, which `RemoteStream` reads, or `debezium`.
         partitions: into how many partitions the documents are divided, for groups of readers. A log keeps the number it
             began with.
         on_lost: what to do when the log lacks events that PostgreSQL no longer keeps, for example because it was put

@@ -59,7 +59,7 @@ def relay_command(  # noqa: PLR0913 (its options)
         str,
         typer.Option(
             metavar="NAME",
-            help="Of the messages: pgdoc, which RemoteStream reads, cloudevents or debezium; for a webhook also "
+            help="Of the messages: pgdoc or cloudevents, which RemoteStream reads, or debezium; for a webhook also "
             "cloudevents-binary.",
         ),
     ] = "pgdoc",
