@@ -95,7 +95,8 @@ async def check_log_of(store: AsyncStore, options: RelayOptions, log: LogTarget,
         await async_wait(thread.submit(reader.close()))
     if last is None:
         raise LogRefused(
-            f"{log.shown} has a message that no relay wrote, at sequence {info.last}: nobody else may write there",
+            f"{log.shown} has a message that no relay wrote, at sequence {info.last}: nobody else may publish there; "
+            "delete it, or name another",
             reason="foreign",
         )
     ((system_id, database_oid),) = await store._connections.fetch(statement("relays", "ids").encode(), [])  # noqa: SLF001

@@ -228,11 +228,13 @@ def test_relays_with_consumers_of_their_own_compete_for_one_log(
         test.write(500)
         other = fresh_name()
         test.store.create_consumer(other, "orders")
-        with test.run(consumer=other) as second, test.run() as first:
-            for _ in range(20):
-                test.write(100)
-            test.wait()
-            until(lambda: second.status().sequence == first.status().sequence)
+        with test.run() as first:
+            test.wait()  # the log begins with the consumer that has more
+            with test.run(consumer=other) as second:
+                for _ in range(20):
+                    test.write(100)
+                test.wait()
+                until(lambda: second.status().sequence == first.status().sequence)
         assert isinstance(second, Relay)
         test.check()
 
