@@ -38,10 +38,14 @@ class RelayDay:
     Args:
         engine: is running.
         events: how many are written in sum.
+        pause_s: the writer waits for up to that long after each transaction.
     """
 
-    def __init__(self, dsn: str, engine: NatsServer | NatsCluster, dice: random.Random, events: int) -> None:
+    def __init__(
+        self, dsn: str, engine: NatsServer | NatsCluster, dice: random.Random, events: int, *, pause_s: float = 0
+    ) -> None:
         self._dsn, self._engine, self._dice, self._events = dsn, engine, dice, events
+        self._pause_s = pause_s
         self._proxies: list[Proxy] = []
         self._relays: list[RelayProcess] = []
         self.ended: list[int] = []
@@ -117,6 +121,7 @@ class RelayDay:
                         """UPDATE docs.orders SET data = data || '{"text": "changed"}' WHERE id = ANY(%s)""", [names]
                     )
             left, number = left - count, number + inserts
+            over.wait(self._dice.uniform(0, self._pause_s))
 
     def _lacks(self, account: Account) -> bool:
         return len(account.events) < self._events or self._stored() < self._events

@@ -95,7 +95,7 @@ def test_a_publication_that_gets_the_table_again_costs_only_streams_on_topics_th
             store.drop_consumer(consumer)
 
 
-@pytest.mark.usefixtures("both_plugins")
+@pytest.mark.usefixtures("both_plugins", "any_plugin")
 def test_a_change_of_the_plugin_leaves_out_no_event(dsn: str, sql: psycopg.Connection) -> None:
     """The publication has every table but that of messages when wal2json would lose values of a new one."""
     with Store(dsn) as store, store.watch("*", topics=["*"], tables=True, consumer="c") as stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,14 @@ import pytest
 
 from pgdoc import Relay
 from pgdoc.errors import LogGap
+from pgdoc.relay.nats.connection import NatsConnection
+from pgdoc.relay.nats.stream import NatsStream
+from pgdoc.relay.targets import LogTarget
 from tests.engines import log_of
 from tests.integration._sync.relays import fresh_stream, until
 from tests.integration._sync.workers import fresh_name
 from tests.integration.relay_tests import edit, in_state, in_stream, purge, relayed
+from tests.logs import CONFIG
 from tests.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -237,6 +242,20 @@ def test_relays_with_consumers_of_their_own_compete_for_one_log(
                 until(lambda: second.status().sequence == first.status().sequence)
         assert isinstance(second, Relay)
         test.check()
+
+
+async def test_relays_with_consumers_of_their_own_may_create_the_log_at_once(nats_server: NatsServer) -> None:
+    """The configurations of the two tell them apart, so that the server refuses the second."""
+    target = LogTarget.parse(f"{nats_server.url}/{fresh_stream()}")
+    connection = NatsConnection(target)
+    await connection.open()
+    try:
+        stream = NatsStream(target, connection)
+        first = replace(CONFIG, consumer="first", limit=1000)
+        for config in (first, replace(first, consumer="second")):
+            assert stream.config_of(await stream.create(config)) == first
+    finally:
+        await connection.close()
 
 
 def test_a_consumer_that_was_dropped_goes_on_from_history(

@@ -30,6 +30,8 @@ HEADER_ROOM: Final = 16 << 10
 """How much of the server's max_payload is left for headers, which count."""
 
 _CONFIG_KEY: Final = "pgdoc-log"
+_EXISTS: Final = 10058
+"""A stream of that name exists, with another configuration."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _DUPLICATE_WINDOW_S: Final = 0.1  # the least: message ids fence snapshots, and the server keeps them for that long
 
@@ -87,7 +89,7 @@ class NatsStream:
                 return None
 
     async def create(self, config: LogConfig) -> StreamInfo:
-        """Create the stream."""
+        """Create the stream, or return the one that another relay has created meanwhile."""
         target = self._target
         wanted = StreamConfig(
             name=self.name,
@@ -101,8 +103,14 @@ class NatsStream:
             metadata={_CONFIG_KEY: config.text},
             description="written by pgdoc relay; nobody else may write",
         )
+        jetstream = self._connection.jetstream
         with self._connection.asking(self.shown):
-            return await self._connection.jetstream.add_stream(wanted)
+            try:
+                return await jetstream.add_stream(wanted)
+            except nats.js.errors.APIError as exc:
+                if exc.err_code != _EXISTS:
+                    raise
+                return await jetstream.stream_info(self.name)  # the relay of another consumer came first
 
     @property
     def _is_bounded(self) -> bool:

@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 
 
 def test_three_relays_into_one_log_lose_and_repeat_nothing(dsn: str, private_nats: NatsServer) -> None:
-    assert RelayDay(dsn, private_nats, random.Random(20), 20_000).run(150) > 1
+    assert RelayDay(dsn, private_nats, random.Random(20), 20_000, pause_s=0.8).run(150) > 1
