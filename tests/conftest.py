@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 from hypothesis import settings
@@ -40,6 +41,10 @@ LONGEST = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So starts what a script runs in the background, and the commands that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("pgdoc", deadline=None, print_blob=True)  # no deadline: a slow machine is not a failure
 settings.load_profile("pgdoc")

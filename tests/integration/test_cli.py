@@ -29,14 +29,12 @@ COMMAND = [sys.executable, "-m", "pgdoc"]
 @contextmanager
 def watching(dsn: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run `pgdoc watch` during the block; yield it once its stream is open."""
-    kept = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit an ignored SIGINT
     with subprocess.Popen(
         [*COMMAND, "watch", "--dsn", dsn, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        signal.signal(signal.SIGINT, kept)
         try:
             assert process.stderr is not None
             assert process.stderr.readline().startswith("watching")
@@ -336,14 +334,12 @@ def test_an_id_that_a_file_has_twice_is_not_reported_as_stored(dsn, tmp_path):
 
 
 def test_a_load_that_is_interrupted_leaves_no_collection(dsn):
-    kept = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit an ignored SIGINT
     with subprocess.Popen(
         [*COMMAND, "load", "-", "orders", "--dsn", dsn],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        signal.signal(signal.SIGINT, kept)
         assert process.stdin is not None
         process.stdin.write(b'{"text": "%s"}\n' % (b"x" * 1000) * 1000)  # more than a block, so COPY has begun
         process.stdin.flush()
