@@ -110,7 +110,7 @@ class SnapshotReader:
 
     def _retry_after(self, error: Exception) -> None:
         """Raise an error that a retry can't repair."""
-        if not isinstance(error, PgdocError) or not error.resumable:
+        if not isinstance(error, PgdocError) or not (error.resumable or error.retryable):
             raise error
         logger.info("reading the snapshot again in %s s: %s", _RETRY_S, error)
         self._documents = max(1, self._documents // 10)  # they may have been too large

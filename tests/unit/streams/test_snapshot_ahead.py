@@ -17,7 +17,7 @@ from pgdoc.changes.change import Change
 from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot
 from pgdoc.decoding.records import Images, RowChange
-from pgdoc.errors import ServerUnreachable, StreamClosed, UnsupportedServer
+from pgdoc.errors import SerializationFailure, ServerUnreachable, StreamClosed, UnsupportedServer
 from pgdoc.model.tokens import SnapshotProgress
 from pgdoc.runtime.deadline import is_closing
 from pgdoc.streams.batch import BATCH
@@ -158,6 +158,19 @@ def test_a_part_that_could_not_be_read_ahead_is_read_when_it_is_needed() -> None
     assert brief(stream.next_batch(2)) == ["snapshot k0", "snapshot k1"]
     with pytest.raises(UnsupportedServer):
         stream.next(timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("fault", [ServerUnreachable("away"), SerializationFailure("another transaction came between")])
+def test_a_part_is_read_again_after_what_passes(fault: Exception) -> None:
+    faults = [fault]
+
+    def read(after: str) -> None:
+        if after == "k3" and faults:
+            raise faults.pop()
+
+    stream = stream_over(Table(read))
+    assert brief([stream.next(timeout=PATIENCE_S) for _ in IDS]) == [f"snapshot {key}" for key in IDS]
+    assert not faults
 
 
 def test_a_loop_over_a_snapshot_lets_other_tasks_run() -> None:
