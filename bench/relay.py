@@ -9,7 +9,8 @@ relay       `Relay` into a stream of the engine, until the engine has acknowledg
 by hand     the same messages, made before, written to a socket in the same windows: what the engine can be at best
 
 Rates count from the opening to the last event: by the first, the buffer of a stream is full already.
-The CPU is that of each process for an event, in microseconds.
+The CPU is that of each process for an event, in microseconds. At the end: what PostgreSQL spends while ten processes
+read the log of one relay, beside what it spends while nobody does.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ SELECT 'o-' || n, bench.document(n, {size}) FROM generate_series({first}, {last}
 """
 A_TRANSACTION = 1000
 WINDOW, IN_FLIGHT = 500, 4
+READERS = 10
 LIMIT_S = 300.0
 LOOK_S = 0.05
 MOMENTS, MOMENT_PAUSE_S = 500, 0.005
@@ -83,6 +85,8 @@ def main() -> int:
                 runs = measure(site, f"{url}/S{size}?replicas={arguments.replicas}", pids, (size, events, rounds))
             report(runs, size, events)
         with bench.site() as site:
+            report_readers(site, f"{url}/READERS?replicas={arguments.replicas}", pids, events)
+        with bench.site() as site:
             report_latency(
                 site, f"{url}/LATENCY?replicas={arguments.replicas}", MOMENTS // 10 if arguments.quick else MOMENTS
             )
@@ -112,11 +116,7 @@ def measure(site: Site, url: str, pids: list[int], sizes: tuple[int, int, int]) 
         store = site.stores["wal2json"]
         for peer in PEERS[:2]:
             store.create_consumer(f"{peer}_{turn}", "orders")
-        with site.connect("-c synchronous_commit=off") as connection:
-            for first in range(number, number + events, A_TRANSACTION):
-                last = min(first + A_TRANSACTION, number + events) - 1
-                connection.execute(FILL.format(size=size, first=first, last=last).encode())
-            connection.execute("CHECKPOINT")
+        fill(site, size, number, events)
         number += events
         name, _, options = url.partition("?")
         for peer in PEERS:
@@ -125,6 +125,14 @@ def measure(site: Site, url: str, pids: list[int], sizes: tuple[int, int, int]) 
         for peer in PEERS[:2]:
             store.drop_consumer(f"{peer}_{turn}")
     return runs
+
+
+def fill(site: Site, size: int, first: int, events: int) -> None:
+    with site.connect("-c synchronous_commit=off") as connection:
+        for number in range(first, first + events, A_TRANSACTION):
+            last = min(number + A_TRANSACTION, first + events) - 1
+            connection.execute(FILL.format(size=size, first=number, last=last).encode())
+        connection.execute("CHECKPOINT")
 
 
 def run_peer(peer: str, setting: Setting, pids: list[int]) -> Run:
@@ -224,6 +232,23 @@ def report(runs: dict[str, list[Run]], size: int, events: int) -> None:
             f"{peer:10}{rate:12,.0f}{rate / reference:11.2f}"
             + "".join(f"{us:{w}.1f}" for us, w in zip(used, (10, 11, 9, 8), strict=True))
         )
+
+
+def report_readers(site: Site, url: str, pids: list[int], events: int) -> None:
+    """Print what PostgreSQL spends on an event while nobody reads the relay's log, and while ten processes do."""
+    from bench.relay_reading import reading  # noqa: PLC0415 (needs nats-py)
+
+    store = site.stores["wal2json"]
+    name, _, options = url.partition("?")
+    for turn, readers in enumerate((0, READERS)):
+        store.create_consumer(f"relay_{turn}", "orders")
+        fill(site, 200, turn * events, events)
+        setting = Setting(site.conninfo, f"relay_{turn}", f"{name}_{turn}?{options}", events)
+        with reading(f"{name}_{turn}", events, readers):
+            run = run_peer("relay", setting, pids)
+        used = sum(spent for role, spent in run.cpu.items() if role.startswith("server: ")) * 1e6 / events
+        print(f"{readers} processes read the log: PostgreSQL takes {used:.1f} us of CPU for an event")
+        store.drop_consumer(f"relay_{turn}")
 
 
 def report_latency(site: Site, url: str, moments: int) -> None:

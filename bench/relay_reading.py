@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from pgdoc.relay.engines import open_log_reader
 from pgdoc.relay.targets import LogTarget
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from multiprocessing.synchronize import Event
 
 BATCH = 500
@@ -97,6 +99,38 @@ def _member(url: str, group: str, count: int, go: Event, total: Any, results: An
             found = len(stream.next_batch(BATCH, timeout=0.1))
             with total.get_lock():
                 total.value += found
+
+
+@contextlib.contextmanager
+def reading(url: str, count: int, readers: int) -> Iterator[None]:
+    """Read a log, which may not exist yet, in so many processes; the block is entered when they have begun.
+
+    Raises:
+        RuntimeError: one has not read `count` events within a minute after the block.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    begun = spawn.Queue()
+    processes = [spawn.Process(target=_read, args=(url, count, begun), daemon=True) for _ in range(readers)]
+    for process in processes:
+        process.start()
+    for _ in processes:
+        begun.get(timeout=60)
+    yield
+    for process in processes:
+        process.join(60)
+        if process.exitcode != 0:
+            raise RuntimeError(f"a reader has ended with {process.exitcode}")
+
+
+def _read(url: str, count: int, begun: Any) -> None:
+    begun.put(None)
+    while True:
+        try:
+            sync_rate(url, count)
+        except pgdoc.LogRefused:  # the relay has not created it
+            time.sleep(0.01)
+        else:
+            return
 
 
 def latency_ms(stream: pgdoc.RemoteStream, events: int) -> list[float]:

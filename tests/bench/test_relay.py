@@ -18,6 +18,7 @@ def test_a_quick_run_shows_each_peer(monkeypatch: pytest.MonkeyPatch, capsys: py
     printed = capsys.readouterr().out
     lines = [line.split() for line in printed.splitlines() if line.startswith(("stream ", "relay ", "by hand "))]
     rates = {line[0]: float(line[-6].replace(",", "")) for line in lines}
+    assert "\n10 processes read the log: PostgreSQL takes " in printed
     assert set(rates) == {"stream", "relay", "by"}
     assert all(rate > 0 for rate in rates.values())
     assert "commit to a consumer of the stream" in printed
