@@ -14,7 +14,7 @@ on the machine makes both longer. What was reached needs a quiet machine. The lo
   events whose fields have what the contract says, and nothing else (`bench.reading_by_contract`). It filters nothing,
   reconnects to nothing, has no snapshots, and nothing ends.
 
-CPU times are the least of the rounds, in microseconds for a change; what was reached is the median of the rounds.
+A CPU time is that of the cheapest round, in microseconds for a change; a ratio that was reached is the median of all.
 """
 
 from __future__ import annotations

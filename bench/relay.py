@@ -59,7 +59,7 @@ class Run(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a peer needs: where to read and write, as whom, and how much."""
+    """What a peer needs: the server that it reads, its consumer, the log that it writes, and how many events."""
 
     conninfo: str
     consumer: str

@@ -65,7 +65,7 @@ class AsyncWindows:
         stops: whether the relay is to stop.
 
     Attributes:
-        landed: what was acknowledged and is not yet confirmed to the consumer, in order.
+        landed: the windows that the engine has acknowledged, before the relay confirms them to the consumer; in order.
         outbound: makes the messages.
     """
 

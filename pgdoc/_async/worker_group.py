@@ -193,7 +193,7 @@ class AsyncWorkerGroup:
                 each.stop(time.monotonic() + self._shutdown_s)
 
     def _let_go(self, each: AsyncWorkerPartition, activity: AsyncActivity) -> None:
-        """Give up a partition that has ended; whoever takes it begins after what is processed.
+        """Give up a partition that has ended: its next owner begins after the last processed event.
 
         Raises:
             BaseException: what ended it, if that is no reason to go on with the others.

@@ -194,7 +194,7 @@ class WorkerGroup:
                 each.stop(time.monotonic() + self._shutdown_s)
 
     def _let_go(self, each: WorkerPartition, activity: Activity) -> None:
-        """Give up a partition that has ended; whoever takes it begins after what is processed.
+        """Give up a partition that has ended: its next owner begins after the last processed event.
 
         Raises:
             BaseException: what ended it, if that is no reason to go on with the others.

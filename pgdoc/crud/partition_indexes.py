@@ -26,7 +26,7 @@ class JoinedBuild(NamedTuple):
     Attributes:
         relation: the name of the index of the collection.
         builds: the names of the indexes of the partitions, with what builds each.
-        joining: what makes them one, in one transaction.
+        joining: the statements that make the partitions' indexes parts of that of the collection, in one transaction.
     """
 
     relation: str
