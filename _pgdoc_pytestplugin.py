@@ -6,6 +6,7 @@ takes much longer, and imports pgdoc when a test first asks for one of the fixtu
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -29,6 +30,10 @@ _NEEDS_ASYNCIO = (
     '        return "asyncio"\n\n'
     "in conftest.py"
 )
+_NO_SERVER = (
+    "there is no PostgreSQL for this test: {}. The environment variable PGDOC_TEST_DSN names the server; without it, "
+    "the tests start one of their own"
+)
 _RUN_BY_BOTH = (
     "async_store belongs to one event loop, and both pytest-asyncio and anyio run this test: "
     "set asyncio_mode = strict, or mark the test for one of them"
@@ -44,9 +49,14 @@ def pgdoc_prepare() -> Callable[[str], object] | None:
 @pytest.fixture(scope="session")
 def pgdoc_server(pgdoc_prepare: Callable[[str], object] | None) -> Iterator[PgdocServer]:
     """A PostgreSQL server for tests: that of PGDOC_TEST_DSN, or a private one, which ends with the run."""
-    from pgdoc.testing import open_server  # noqa: PLC0415 (see above)
+    from pgdoc import PgdocError  # noqa: PLC0415 (see above)
+    from pgdoc.testing import open_server  # noqa: PLC0415
 
-    with open_server(pgdoc_prepare) as server:
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(open_server(pgdoc_prepare))
+        except PgdocError as exc:
+            pytest.fail(_NO_SERVER.format(exc), pytrace=False)
         yield server
 
 

@@ -29,8 +29,8 @@ class collected(Generic[S]):  # noqa: N801 (a context manager, called like a fun
             place_order(store, "o-1")
         assert [event.event_type for event in events] == ["insert"]
 
-    The list is complete after the block, which publishes an event and reads up to it. So an empty list means that
-    nothing was written.
+    The list is complete after the block, which publishes an event of the topic `pgdoc.testing.end` and reads up to it.
+    So an empty list means that nothing was written.
 
     Args:
         store: the store to watch.

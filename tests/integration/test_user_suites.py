@@ -268,7 +268,7 @@ async def test_on_trio(async_store):
     assert "async_store needs asyncio, and anyio runs this test on trio" in outcome.printed
 
 
-def test_a_store_of_the_user_takes_the_place_of_the_plugins(suite: UserSuite) -> None:
+def test_a_store_of_the_user_takes_the_place_of_the_plugins_which_needs_a_server(suite: UserSuite) -> None:
     suite.write("conftest.py", "import pytest\n\n@pytest.fixture\ndef store():\n    return 'of conftest'\n")
     suite.write("test_conftest.py", "def test_it(store):\n    assert store == 'of conftest'\n")
     suite.write(
@@ -285,7 +285,10 @@ def test_a_store_of_the_user_takes_the_place_of_the_plugins(suite: UserSuite) ->
             assert "pgdoc" not in sys.modules
         """,
     )
-    check(suite.run(variables={"PGDOC_TEST_DSN": "host=/nowhere"}), passed=2)
+    suite.write("test_plugin.py", "def test_it(pgdoc_conninfo):\n    pass\n")
+    outcome = suite.run(variables={"PGDOC_TEST_DSN": "host=/nowhere"})
+    check(outcome, passed=2, error=1)
+    assert "\nthere is no PostgreSQL for this test: no connection to the server:" in outcome.printed
 
 
 def test_what_prepare_creates_is_in_each_database(suite: UserSuite) -> None:
