@@ -69,7 +69,7 @@ def check_nothing_is_left(admin: psycopg.Connection) -> None:
         return not left
 
     try:
-        eventually(is_clean)
+        eventually(is_clean, timeout=30)
     except AssertionError:
         assert left == []
 
