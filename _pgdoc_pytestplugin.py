@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _LoopScope = Literal["function", "class", "module", "package", "session"]
 _LOOP_SCOPES: tuple[_LoopScope, ...] = ("function", "class", "module", "package", "session")  # of pytest-asyncio
+_TEST_LOOP_SCOPE = "asyncio_default_test_loop_scope"
+_FOR_PYTEST_ASYNCIO = "pgdoc-asyncio"
+_TOO_OLD = "async_store needs pytest-asyncio 0.26 or newer: run pip install --upgrade pytest-asyncio"
 _NEEDS_ASYNCIO = (
     "async_store needs asyncio, and anyio runs this test on {}: run the tests on asyncio only, with\n\n"
     "    @pytest.fixture\n"
@@ -95,6 +98,8 @@ def _async_fixture_of(request: pytest.FixtureRequest) -> str:
     if request.node.get_closest_marker("asyncio") and _has_pytest_asyncio(request.config):
         if is_of_anyio:
             pytest.fail(_RUN_BY_BOTH, pytrace=False)
+        if not request.config.pluginmanager.has_plugin(_FOR_PYTEST_ASYNCIO):
+            pytest.fail(_TOO_OLD, pytrace=False)
         return f"_pgdoc_async_store_of_{_loop_scope_of(request)}"
     if is_of_anyio:
         backend = request.getfixturevalue("anyio_backend")
@@ -108,11 +113,7 @@ def _async_fixture_of(request: pytest.FixtureRequest) -> str:
 def _loop_scope_of(request: pytest.FixtureRequest) -> str:
     """Return the scope of the event loop in which pytest-asyncio runs the test."""
     marker = request.node.get_closest_marker("asyncio")
-    return str(
-        marker.kwargs.get("loop_scope")
-        or marker.kwargs.get("scope")
-        or request.config.getini("asyncio_default_test_loop_scope")
-    )
+    return str(marker.kwargs.get("loop_scope") or marker.kwargs.get("scope") or request.config.getini(_TEST_LOOP_SCOPE))
 
 
 async def _open_async_store(pgdoc_conninfo: str, pgdoc_store_args: dict[str, Any]) -> AsyncIterator[AsyncStore]:
@@ -135,8 +136,9 @@ def _pgdoc_async_store_of_test(
     from pgdoc import AsyncStore  # noqa: PLC0415 (see above)
 
     store = AsyncStore(pgdoc_conninfo, **pgdoc_store_args)
-    if inspect.iscoroutinefunction(request.node.obj):
-        request.node.obj = _closing(store, request.node.obj)
+    test = getattr(request.node, "obj", None)
+    if inspect.iscoroutinefunction(test):
+        request.node.obj = _closing(store, test)
     yield store
     try:
         asyncio.run(store.close())
@@ -160,7 +162,10 @@ def _closing(store: AsyncStore, test: Callable[..., Awaitable[None]]) -> Callabl
 def pytest_configure(config: pytest.Config) -> None:
     """Define the fixtures for pytest-asyncio, if it is active."""
     if _has_pytest_asyncio(config):
-        config.pluginmanager.register(_fixtures_of_pytest_asyncio(), "pgdoc-asyncio")
+        # An old one must not keep tests from running that need nothing of pgdoc.
+        with contextlib.suppress(TypeError, ValueError):
+            config.getini(_TEST_LOOP_SCOPE)
+            config.pluginmanager.register(_fixtures_of_pytest_asyncio(), _FOR_PYTEST_ASYNCIO)
 
 
 def _has_pytest_asyncio(config: pytest.Config) -> bool:
@@ -172,7 +177,7 @@ def _fixtures_of_pytest_asyncio() -> ModuleType:
     """Return a plugin with a fixture for each scope that the event loop of a test can have."""
     import pytest_asyncio  # noqa: PLC0415 (optional)
 
-    plugin = ModuleType("_pgdoc_pytestplugin_asyncio")
+    plugin = ModuleType(_FOR_PYTEST_ASYNCIO)
     for scope in _LOOP_SCOPES:
 
         async def open_store(pgdoc_conninfo: str, pgdoc_store_args: dict[str, Any]) -> AsyncIterator[AsyncStore]:
