@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 import _pgdoc_pytestplugin as plugin
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class OldConfig:
