@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Databases"]
 
+_EMPTY: Final = "template0"  # nobody can be connected to it, which would keep it from being copied
 _ATTEMPTS: Final = 5  # to drop a database; a session that began in between may have created a slot
 
 _MAY_CREATE: Final = b"""
@@ -62,7 +63,7 @@ class Databases:
         self.prefix = f"pgdoc_test_{self._run}_"
         self._conninfo = conninfo
         self._prepare = prepare
-        # In memory, copying files takes half the time of writing all to the WAL; on a disk it waits for checkpoints.
+        # In memory, copying files is faster than writing all to the WAL; on a disk it waits for checkpoints.
         self._strategy = sql.SQL(" STRATEGY file_copy" if copies_files else "")
         self._numbers = itertools.count(1)
         self._session: psycopg.Connection[Any] | None = None
@@ -84,7 +85,7 @@ class Databases:
     @contextmanager
     def database(self, *, catalog: bool) -> Iterator[str]:
         """Create a database, and drop it at the end of the block."""
-        source = self._make_template() if catalog else "template1"
+        source = self._make_template() if catalog else _EMPTY
         name = f"{self.prefix}{next(self._numbers)}"
         self._create(name, source)
         try:
@@ -97,15 +98,19 @@ class Databases:
             self._drop(name)
 
     def drop_leftovers(self) -> None:
-        """Drop the databases of this role that runs left behind because they were killed."""
+        """Drop the databases of this role that runs left behind because they were killed.
+
+        Runs that begin at the same time may meet each other here, so an error leaves a database to a later run.
+        """
         for (name,) in self._execute(_LEFTOVERS):
-            self._drop(name)
+            with suppress(psycopg.Error):
+                self._drop(name)
 
     def _make_template(self) -> str:
         """Return the template; the first call creates it."""
         if self._template is None:
             name = f"{self.prefix}template"
-            self._create(name, "template1")
+            self._create(name, _EMPTY)
             try:
                 migrate(self._conninfo_for(name))
                 if self._prepare is not None:

@@ -29,15 +29,15 @@ def files(language: str) -> dict[str, str]:
     return {name[1]: code for name, code in found if name is not None}
 
 
-def test_the_tests_of_the_page_pass(server: Server, tmp_path: Path) -> None:
+def test_the_tests_of_the_page_pass_in_three_workers_that_share_a_server(server: Server, tmp_path: Path) -> None:
     suite = UserSuite(tmp_path, server.conninfo)
     python = files("python")
     assert {"shop.py", "conftest.py"} < python.keys()
     for name, code in python.items():
         suite.write(name, code)
     tests = "".join(python.values()).count("def test_")
-    plugins = ("asyncio", "anyio")
-    outcome = suite.run("-o", "asyncio_default_fixture_loop_scope=function", plugins=plugins)
+    plugins = ("asyncio", "anyio", "xdist")
+    outcome = suite.run("-n", "3", "-o", "asyncio_default_fixture_loop_scope=function", plugins=plugins)
     assert outcome.counts == {"passed": tests}, outcome.printed
 
 

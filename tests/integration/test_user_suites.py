@@ -18,7 +18,7 @@ from psycopg import sql
 import _pgdoc_pytestplugin
 import pgdoc
 from pgdoc.errors import DatabaseError
-from pgdoc.testing import eventually, open_server
+from pgdoc.testing import collected, eventually, open_server
 from tests.fixtures.fix_server import _connect_admin
 from tests.user_suites import ROOT, Outcome, UserSuite
 
@@ -290,58 +290,23 @@ def test_a_store_of_the_user_takes_the_place_of_the_plugins_which_needs_a_server
     assert "\nthere is no PostgreSQL for this test: no connection to the server:" in outcome.printed
 
 
-def test_what_prepare_creates_is_in_each_database(suite: UserSuite) -> None:
-    suite.write(
-        "conftest.py",
-        """
-        import psycopg, pgdoc, pytest
+def test_what_prepare_creates_is_in_each_database(given: None) -> None:
+    def prepare(conninfo: str) -> None:
+        with psycopg.connect(conninfo) as connection:
+            connection.execute("CREATE TABLE public.customers (id int PRIMARY KEY)")
+        with pgdoc.Store(conninfo) as store:
+            store.add_table("public.customers")
+            store["orders"].create_index("status")
 
-        @pytest.fixture(scope="session")
-        def pgdoc_prepare():
-            def prepare(conninfo):
-                with pgdoc.Store(conninfo) as store:
-                    store["orders"].create_index("status")
+    with open_server(prepare) as server:
+        for _ in range(2):
+            with server.database() as conninfo, pgdoc.Store(conninfo) as store:
+                assert len(store["orders"].indexes()) == 1
+                with collected(store, "orders", "public.customers") as events:
+                    store["orders"].insert("o-1", {"status": "new"})
                     with psycopg.connect(conninfo) as connection:
-                        connection.execute("CREATE TABLE public.customers (id int PRIMARY KEY)")
-                    store.add_table("public.customers")
-            return prepare
-        """,
-    )
-    suite.write(
-        "test_shop.py",
-        """
-        import psycopg, pytest
-
-        @pytest.mark.parametrize("number", range(2))
-        def test_it(store, pgdoc_conninfo, number):
-            assert len(store["orders"].indexes()) == 1
-            stream = store.watch("orders", "public.customers")
-            store["orders"].insert("o-1", {"status": number})
-            with psycopg.connect(pgdoc_conninfo) as connection:
-                connection.execute("INSERT INTO public.customers VALUES (1)")
-            assert stream.next(timeout=20).document_id == "o-1"
-            assert stream.next(timeout=20).collection == "public.customers"
-        """,
-    )
-    check(suite.run(), passed=2)
-
-
-def test_workers_of_xdist_share_a_server_that_is_given(suite: UserSuite) -> None:
-    suite.write(
-        "test_shop.py",
-        """
-        import pathlib
-        import pytest
-
-        @pytest.mark.parametrize("number", range(6))
-        def test_writes(store, number, worker_id):
-            store["orders"].insert("o-1", {})
-            assert store["orders"].count() == 1
-            pathlib.Path(worker_id).touch()
-        """,
-    )
-    check(suite.run("-n", "3", plugins=("xdist",)), passed=6)
-    assert len(list(suite.folder.glob("gw*"))) == 3
+                        connection.execute("INSERT INTO public.customers VALUES (1)")
+                assert [event.collection for event in events] == ["orders", "public.customers"]
 
 
 def test_each_worker_of_xdist_has_a_private_server_that_ends_with_it(private_suite: UserSuite) -> None:
