@@ -131,9 +131,10 @@ def _pgdoc_async_store_of_test(
     request: pytest.FixtureRequest, pgdoc_conninfo: str, pgdoc_store_args: dict[str, Any]
 ) -> Iterator[AsyncStore]:
     """A store for a test that runs an event loop itself, or that an unknown plugin runs in one."""
-    import asyncio  # noqa: PLC0415 (takes as long as all of this module)
+    import asyncio  # noqa: PLC0415 (see above)
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
-    from pgdoc import AsyncStore  # noqa: PLC0415 (see above)
+    from pgdoc import AsyncStore  # noqa: PLC0415
 
     store = AsyncStore(pgdoc_conninfo, **pgdoc_store_args)
     test = getattr(request.node, "obj", None)
@@ -141,7 +142,8 @@ def _pgdoc_async_store_of_test(
         request.node.obj = _closing(store, test)
     yield store
     try:
-        asyncio.run(store.close())
+        with ThreadPoolExecutor(1) as thread:  # browsers' sync drivers have a loop in the thread of the test
+            thread.submit(asyncio.run, store.close()).result()
     except RuntimeError as exc:
         if "loop is closed" not in str(exc):  # its connections end with the database; its streams have ended
             raise

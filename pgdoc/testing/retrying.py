@@ -22,7 +22,8 @@ _LONGEST_PAUSE_S: Final = 0.1
 def eventually(check: Callable[[], T], timeout: float = TIMEOUT_S) -> T:
     """Call `check` until it holds: until it raises nothing and does not return `False`.
 
-    It is called at least twice, at first every few milliseconds.
+    It is called at least twice, at first every few milliseconds. The pauses block the thread, so in a coroutine use
+    `async_eventually`.
 
     Args:
         check: a function with assertions, or a lambda with a condition.
@@ -33,12 +34,9 @@ def eventually(check: Callable[[], T], timeout: float = TIMEOUT_S) -> T:
 
     Raises:
         AssertionError: `check` still returned `False`.
-        RuntimeError: an event loop runs in this thread, which the call would block: use `async_eventually`.
         Exception: the last one that `check` raised; a note says for how long it was retried.
     """
-    if _has_running_loop():
-        raise RuntimeError("eventually() would block the event loop: use await async_eventually(...)")
-    attempts = _Attempts(check, timeout)
+    attempts = _Attempts(check, timeout, blocks=True)
     while True:
         try:
             result = check()
@@ -70,7 +68,7 @@ async def async_eventually(
 
     Other tasks run in between. The timeout does not cancel a call that waits.
     """
-    attempts = _Attempts(check, timeout)
+    attempts = _Attempts(check, timeout, blocks=False)
     while True:
         try:
             found = check()
@@ -91,9 +89,10 @@ class _Attempts:
         pause_s: how long to wait before the next attempt.
     """
 
-    def __init__(self, check: Callable[[], Any], timeout_s: float) -> None:
+    def __init__(self, check: Callable[[], Any], timeout_s: float, *, blocks: bool) -> None:
         self._check = check
         self._timeout_s = timeout_s
+        self._blocks = blocks
         self._begun_at = time.monotonic()
         self._count = 0
         self.pause_s = _FIRST_PAUSE_S / 2
@@ -106,8 +105,13 @@ class _Attempts:
             self.pause_s = max(0.0, min(self.pause_s * 2, _LONGEST_PAUSE_S, left_s))
             return
         if error is None:
-            raise AssertionError(f"{_title(self._check)} returned False for {self._figures}")
-        error.add_note(f"eventually() retried {_title(self._check)} for {self._figures}")
+            error = AssertionError(f"{_title(self._check)} returned False for {self._figures}")
+        else:
+            error.add_note(f"eventually() retried {_title(self._check)} for {self._figures}")
+        if self._blocks and _has_running_loop():  # not refused: browsers' sync drivers have a loop in the test's thread
+            error.add_note(
+                "It blocked the event loop of this thread meanwhile: in a coroutine, await async_eventually()"
+            )
         raise error
 
     @property

@@ -74,9 +74,15 @@ def test_an_interrupt_and_a_skip_end_it_at_once():
         eventually(lambda: pytest.skip("no"))
 
 
-async def test_eventually_refuses_to_block_an_event_loop():
-    with pytest.raises(RuntimeError, match=r"await async_eventually"):
-        eventually(Failing(True))
+async def test_eventually_says_so_if_it_has_blocked_an_event_loop():
+    with pytest.raises(AssertionError) as caught:
+        eventually(Failing(False), timeout=0.02)
+    assert caught.value.__notes__ == [
+        "It blocked the event loop of this thread meanwhile: in a coroutine, await async_eventually()"
+    ]
+    with pytest.raises(AssertionError) as caught:
+        await async_eventually(Failing(False), timeout=0.02)
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_eventually_refuses_a_coroutine_function():
