@@ -33,6 +33,7 @@ LONGEST = [
     "test_fanout.py",
     "test_consumer_and_server.py",
     "test_authority.py",
+    "test_user_suites.py",
     "test_ends.py",
     "test_search_path.py",
 ]
