@@ -38,6 +38,7 @@ PROGRAMS = {
     "pg_restore",
     "pg_upgrade",
     "pgbench",
+    "procrastinate",
     "psql",
     "redis-server",
     "sudo",

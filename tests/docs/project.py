@@ -1,0 +1,35 @@
+"""The blocks of a page that are files of a project: those whose first line is a comment with a path."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from tests.docs.pages import ROOT, Block, blocks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FILE = re.compile(r"# ([\w/]+\.py)\n")
+
+
+def file_of(block: Block) -> str | None:
+    """Return the path of the file that a block is, or is a part of."""
+    found = _FILE.match(block.code)
+    return found and found[1]
+
+
+def write_files(page: str, folder: Path) -> None:
+    """Write the files of a page; further blocks with the same path, and of a file that exists, are appended."""
+    for block in blocks(page):
+        if path := file_of(block):
+            file = folder / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a") as opened:
+                opened.write(f"\n\n{block.code}")
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """Return the environment of a process that imports the files in a folder, this clone of pgdoc, and its tests."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), **variables}

@@ -1,0 +1,89 @@
+"""The program of docs/how-to/procrastinate.md enqueues each job exactly once, wherever it is killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import procrastinate
+import psycopg
+import pytest
+
+import pgdoc
+from tests.docs.project import environment, write_files
+from tests.examples.dying import STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PAGE = "docs/how-to/procrastinate.md"
+LIMIT_S = 60
+DYING_WORKER = """
+import sys
+from tests.examples.dying import Death, await_death
+await_death(Death(sys.argv[1], int(sys.argv[2])))
+import app
+app.worker.run()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_files(PAGE, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def store(dsn: str) -> Iterator[pgdoc.Store]:
+    """A store on a database with procrastinate's tables and the consumer of the page."""
+    app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector(conninfo=dsn))
+    with app.open():
+        app.schema_manager.apply_schema()
+    with pgdoc.Store(dsn) as store:
+        store.create_consumer("receipts", "orders")
+        yield store
+        store.drop_consumer("receipts")
+
+
+def jobs(dsn: str) -> list[tuple[str, str]]:
+    with psycopg.connect(dsn) as connection:
+        query = "SELECT args ->> 'order', status::text FROM procrastinate_jobs ORDER BY id"
+        return connection.execute(query).fetchall()
+
+
+def test_a_worker_that_is_killed_at_every_step_enqueues_each_job_once(
+    store: pgdoc.Store, dsn: str, folder: Path
+) -> None:
+    orders = [f"o-{number}" for number in range(24)]
+    store["orders"].insert_many((order, {"total": 1}) for order in orders)
+    variables = environment(folder, PGDOC_DSN=dsn)
+    for step in STEPS:
+        command = [sys.executable, "-c", DYING_WORKER, step, "2"]  # batches have two events, see `dying`
+        assert subprocess.run(command, env=variables, check=False, timeout=LIMIT_S).returncode == -9
+    found = [order for order, _ in jobs(dsn)]
+    assert 0 < len(found) < len(orders)  # otherwise nobody was killed on the way
+    assert found == orders[: len(found)]
+    finish(store, dsn, variables)
+    assert [order for order, _ in jobs(dsn)] == orders
+
+
+def finish(store: pgdoc.Store, dsn: str, variables: dict[str, str]) -> None:
+    """Run the command of the page until it has enqueued everything, and end it with SIGTERM."""
+    with subprocess.Popen([sys.executable, "-m", "pgdoc", "worker", "app:worker"], env=variables) as process:
+        try:
+            store.wait_for("receipts", timeout=LIMIT_S)
+            process.terminate()
+            assert process.wait(LIMIT_S) == 0
+        finally:
+            process.kill()
+
+
+def test_procrastinates_own_worker_runs_the_jobs(store: pgdoc.Store, dsn: str, folder: Path) -> None:
+    store["orders"].insert("o-1", {"total": 20})
+    variables = environment(folder, PGDOC_DSN=dsn)
+    finish(store, dsn, variables)
+    command = [sys.executable, "-m", "procrastinate", "--app=app.jobs", "worker", "--one-shot"]
+    subprocess.run(command, env=variables, check=True, timeout=LIMIT_S)
+    assert jobs(dsn) == [("o-1", "succeeded")]
