@@ -11,7 +11,7 @@ from tests.docs.pages import ROOT, Block, blocks
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROJECTS = {"docs/how-to/celery.md"}
+PROJECTS = {"docs/how-to/celery.md", "docs/how-to/django.md"}
 """Pages whose files import each other: a test of the same name runs them as programs."""
 
 _FILE = re.compile(r"# ([\w/]+\.py)\n")

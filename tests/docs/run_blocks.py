@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from typing import Any
+
+import django
 
 from tests.docs.pages import blocks
 from tests.docs.project import file_of
@@ -23,4 +26,6 @@ def run(page: str) -> None:
 
 
 if __name__ == "__main__":
+    if "DJANGO_SETTINGS_MODULE" in os.environ:  # `manage.py shell` does the same
+        django.setup()
     run(sys.argv[1])
