@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.redis_server import RedisServer
 
 PAGE = "docs/how-to/celery.md"
-LIMIT_S = 60
+LIMIT_S = 120
 SENDER = ("-m", "pgdoc", "worker", "events:worker")
 CELERY = ("-m", "celery", "-A", "tasks", "worker", "--loglevel=error", "--without-mingle", "--without-gossip")
 DYING_SENDER = """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE = "docs/how-to/django.md"
-LIMIT_S = 60
+LIMIT_S = 120
 DYING_COMMAND = """
 import sys
 import django

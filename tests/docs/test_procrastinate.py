@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE = "docs/how-to/procrastinate.md"
-LIMIT_S = 60
+LIMIT_S = 120
 DYING_WORKER = """
 import sys
 from tests.examples.dying import Death, await_death
