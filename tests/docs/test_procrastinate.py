@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import pgdoc
-from tests.docs.project import environment, write_files
+from tests.docs.project import LIMIT_S, environment, finish_worker, kill_worker, write_files
 from tests.examples.dying import STEPS
 
 if TYPE_CHECKING:
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE = "docs/how-to/procrastinate.md"
-LIMIT_S = 120
-DYING_WORKER = """
-import sys
-from tests.examples.dying import Death, await_death
-await_death(Death(sys.argv[1], int(sys.argv[2])))
-import app
-app.worker.run()
-"""
 
 
 @pytest.fixture
@@ -60,30 +52,18 @@ def test_a_worker_that_is_killed_at_every_step_enqueues_each_job_once(
     store["orders"].insert_many((order, {"total": 1}) for order in orders)
     variables = environment(folder, PGDOC_DSN=dsn)
     for step in STEPS:
-        command = [sys.executable, "-c", DYING_WORKER, step, "2"]  # batches have two events, see `dying`
-        assert subprocess.run(command, env=variables, check=False, timeout=LIMIT_S).returncode == -9
+        kill_worker(step, 2, variables)  # batches have two events, see `dying`
     found = [order for order, _ in jobs(dsn)]
     assert 0 < len(found) < len(orders)  # otherwise nobody was killed on the way
     assert found == orders[: len(found)]
-    finish(store, dsn, variables)
+    finish_worker(store, "receipts", variables)
     assert [order for order, _ in jobs(dsn)] == orders
-
-
-def finish(store: pgdoc.Store, dsn: str, variables: dict[str, str]) -> None:
-    """Run the command of the page until it has enqueued everything, and end it with SIGTERM."""
-    with subprocess.Popen([sys.executable, "-m", "pgdoc", "worker", "app:worker"], env=variables) as process:
-        try:
-            store.wait_for("receipts", timeout=LIMIT_S)
-            process.terminate()
-            assert process.wait(LIMIT_S) == 0
-        finally:
-            process.kill()
 
 
 def test_procrastinates_own_worker_runs_the_jobs(store: pgdoc.Store, dsn: str, folder: Path) -> None:
     store["orders"].insert("o-1", {"total": 20})
     variables = environment(folder, PGDOC_DSN=dsn)
-    finish(store, dsn, variables)
+    finish_worker(store, "receipts", variables)
     command = [sys.executable, "-m", "procrastinate", "--app=app.jobs", "worker", "--one-shot"]
     subprocess.run(command, env=variables, check=True, timeout=LIMIT_S)
     assert jobs(dsn) == [("o-1", "succeeded")]
