@@ -38,7 +38,7 @@ class Project:
 
     def __init__(self, folder: Path, dsn: str) -> None:
         self.folder, self.dsn = folder, dsn
-        self.variables = environment(folder, DJANGO_SETTINGS_MODULE="config.settings", PYTHONWARNINGS="error")
+        self.variables = environment(folder, DJANGO_SETTINGS_MODULE="config.settings")
 
     def make(self) -> None:
         self.run("-m", "django", "startproject", "config", ".", DJANGO_SETTINGS_MODULE="")
