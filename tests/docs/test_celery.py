@@ -106,14 +106,14 @@ def test_killed_senders_and_tasks_repeat_tasks_and_no_effect(
 ) -> None:
     orders = sorted(f"o-{number}" for number in range(20))
     store["orders"].insert_many((order, {"total": 1}) for order in orders)
-    for sent in (1, 2, 5):
+    for sent in (1, 3):
         command = [sys.executable, "-c", DYING_SENDER, str(sent)]
         assert subprocess.run(command, env=variables, check=False, timeout=LIMIT_S).returncode == -signal.SIGKILL
     with (folder / "tasks.py").open("a") as tasks:
         tasks.write(DYING_TASKS)
     with running(SENDER, variables, folder):
         store.wait_for("bookings", timeout=LIMIT_S)
-    sent = len(orders) + 4  # three senders were killed, and a process of Celery after its commit
+    sent = len(orders) + 3  # two senders were killed, and a process of Celery after its commit
     with running((*CELERY, "--concurrency=2"), variables, folder) as process:
         wait_until(lambda: store["bookings"].count() >= len(orders) and sum(runs(store)) >= sent, process)
     assert (folder / "before").exists()
