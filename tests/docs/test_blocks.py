@@ -23,6 +23,7 @@ from typer.main import get_command
 
 from pgdoc.cli.app import app
 from tests.docs.pages import NOT_RUN, PAGES, ROOT, Block, blocks, expected_output
+from tests.docs.project import PROJECTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ LANGUAGES = {"python", "sql", "console", "json", "text"}
 PAGE_TIMEOUT_S = 120
 PROGRAMS = {
     "cat",
+    "celery",
     "export",
     "jq",
     "pg_ctl",
@@ -38,6 +40,7 @@ PROGRAMS = {
     "pg_restore",
     "pg_upgrade",
     "pgbench",
+    "procrastinate",
     "psql",
     "redis-server",
     "sudo",
@@ -59,7 +62,7 @@ def runnable(page: str, *languages: str) -> list[Block]:
     return [block for block in blocks(page) if block.language in languages and block.key not in NOT_RUN]
 
 
-PAGES_WITH_CODE = [page for page in PAGES if runnable(page, "python", "sql")]
+PAGES_WITH_CODE = [page for page in PAGES if runnable(page, "python", "sql") and page not in PROJECTS]
 
 
 @pytest.mark.parametrize("page", PAGES)
