@@ -58,6 +58,6 @@ def fault_of(exc: Exception) -> Fault | None:
     found = _PLACE.fullmatch(str(exc))
     if found is None:
         return Fault("", str(exc))
-    path = re.sub(r"\[(\d+|\.\.\.)\]", r".\1", found["path"] or "").replace("...", "*").lstrip(".")
+    path = re.sub(r"\[(\d+)\]", r".\1", found["path"] or "").replace("[...]", ".*").lstrip(".")
     field = _FIELD.fullmatch(found["reason"])
     return Fault(".".join(filter(None, (path, field and field["name"]))), found["reason"])
