@@ -281,7 +281,7 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document[Any]:
     is_typed = decode.__class__ is ModelReader
     if REST in image:
         # The cache would keep the class of a model alive.
-        origin = Origin(table, other_columns, decode, is_typed=True) if is_typed else _origin_of(table, decode)
+        origin = Origin(table, other_columns, decode, kind=TypedDocument) if is_typed else _origin_of(table, decode)
         return document_of_image(image["id"], image["data"], image[REST], origin)
     if is_table_name(table):
         columns = columns_text_of(image, table)
@@ -304,7 +304,9 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     new, old = event._images  # noqa: SLF001
     if new["data"] == old["data"]:  # equal texts need no decoding
         return UpdateDescription({}, [], [], {})
-    return describe_update(plain_data(before), plain_data(after))
+    if after.__class__ is TypedDocument:
+        return describe_update(plain_data(before), plain_data(after))
+    return describe_update(before.data, after.data)
 
 
 def _timestamp(event: ChangeEvent) -> datetime:

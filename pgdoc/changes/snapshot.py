@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.decoding.records import CollectionChange
 from pgdoc.errors import HistoryLost, InvalidResumeToken
-from pgdoc.model.documents import Origin
+from pgdoc.model.documents import Document, Origin, TypedDocument
 from pgdoc.model.json_codec import decode
 from pgdoc.model.stored_rows import columns_of_stored
 from pgdoc.model.table_names import is_table_name
@@ -252,8 +252,8 @@ class Snapshot:
             delivered=before.delivered + len(keys),
         )
         decode_text = place.decode_text or chunk.decode_text
-        is_typed = isinstance(decode_text, ModelReader)
-        origin = Origin(chunk.collection, columns_of_stored, decode_text, is_typed)
+        kind = TypedDocument if isinstance(decode_text, ModelReader) else Document
+        origin = Origin(chunk.collection, columns_of_stored, decode_text, kind)
         part = DuePart(chunk.collection, chunk.read_at, place, len(keys), before, after, chunk.shape, origin)
         due = DueChunk(part, keys, [chunk.documents[key] for key in keys])
         # Nothing but plain assignments from here on: see the module.

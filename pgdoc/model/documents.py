@@ -34,21 +34,6 @@ EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """What PostgreSQL's binary times count microseconds from."""
 
 
-class Origin(NamedTuple):
-    """What the documents of a stream share if they are of one collection.
-
-    Attributes:
-        columns: reads the columns other than id and data from an image of a row, or from the rest of one.
-        decode_text: decodes the data.
-        is_typed: whether `decode_text` is the reader of a model.
-    """
-
-    collection: str
-    columns: Callable[[Any, str], Mapping[str, Any]]
-    decode_text: JsonDecoder = decode
-    is_typed: bool = False
-
-
 def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = None) -> Any:
     """Decode JSON text that the server returned, which is `None` if it can't print the value."""
     if text is None:
@@ -204,10 +189,12 @@ class Document(Generic[M_co]):
         return state
 
     def __getitem__(self, key: str) -> Any:
-        return plain_data(self)[key]
+        data: Any = self.data
+        return data[key] if data.__class__ is dict else plain_data(self)[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in plain_data(self)
+        data: Any = self.data
+        return key in (data if data.__class__ is dict else plain_data(self))
 
     # Without this, Python takes a class with `__getitem__` for a sequence, and fails with KeyError: 0.
     __iter__ = None
@@ -217,7 +204,8 @@ class Document(Generic[M_co]):
 
         The value is JSON, also in a typed collection, and the field has the name that is stored.
         """
-        return plain_data(self).get(key, default)
+        data: Any = self.data
+        return (data if data.__class__ is dict else plain_data(self)).get(key, default)
 
     def __repr__(self) -> str:
         model = getattr(_decoder_of(self.__dict__), "name", None) if self.__class__ is TypedDocument else None
@@ -234,12 +222,27 @@ def _shown(document: Document[Any], name: str) -> str:
         return "<unreadable>"
 
 
+class Origin(NamedTuple):
+    """What the documents of a stream share if they are of one collection.
+
+    Attributes:
+        columns: reads the columns other than id and data from an image of a row, or from the rest of one.
+        decode_text: decodes the data.
+        kind: the class of the documents.
+    """
+
+    collection: str
+    columns: Callable[[Any, str], Mapping[str, Any]]
+    decode_text: JsonDecoder = decode
+    kind: type[Document[Any]] = Document
+
+
 _set_state = Document.__dict__["__dict__"].__set__
 
 
 def document_of_image(document_id: str, data_text: bytes | str | None, rest: Any, origin: Origin) -> Document[Any]:
     """Make a document from an image of its row; `rest` is what `origin` reads the other columns from."""
-    document: Document[Any] = object.__new__(TypedDocument if origin.is_typed else Document)
+    document: Document[Any] = object.__new__(origin.kind)
     # Half the time of changing the dict that Python makes. A dict of up to five keys, which the decoded data makes of
     # these four, takes half the time of a larger one.
     _set_state(document, {"id": document_id, "_data": data_text, "_rest": rest, "_origin": origin})
@@ -284,6 +287,16 @@ class TypedDocument(Document[M_co]):
     Its data is read as the model. All else works on the stored text, which stays: it needs no valid data, and keeps the
     digits of numbers and the fields that the model does not know.
     """
+
+    def __getitem__(self, key: str) -> Any:
+        return plain_data(self)[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in plain_data(self)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a stored field, or the default if there is none."""
+        return plain_data(self).get(key, default)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Document):
@@ -362,5 +375,5 @@ def to_be_decoded_by(decode_text: JsonDecoder, document: Document[Any]) -> Docum
     if origin is None:
         copy.__dict__["_decode"] = decode_text
     else:
-        copy.__dict__["_origin"] = origin._replace(decode_text=decode_text, is_typed=False)
+        copy.__dict__["_origin"] = origin._replace(decode_text=decode_text, kind=Document)
     return copy
