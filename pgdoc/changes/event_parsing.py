@@ -96,6 +96,8 @@ def state_of_json(
         "_json": raw,
         "_texts": texts,
     }
+    if isinstance(decode_text, ModelReader) and is_table_name(state["collection"]):
+        decode_text = decode_text.untyped  # a row has no model
     if decode_text is not None:
         state["_decode"] = decode_text
     return state

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, overloa
 from pgdoc.errors import InvalidModel, UnreadableDocument
 from pgdoc.model.json_codec import decode, encode
 from pgdoc.model.type_variables import M_co
+from pgdoc.model.typed.reader import ModelReader
 from pgdoc.model.values import is_json_type
 
 if TYPE_CHECKING:
@@ -190,7 +191,10 @@ class Document(Generic[M_co]):
 
     def __getitem__(self, key: str) -> Any:
         data: Any = self.data
-        return data[key] if data.__class__ is dict else plain_data(self)[key]
+        try:
+            return data[key]
+        except TypeError:  # the document was made with a model
+            return plain_data(self)[key]
 
     def __contains__(self, key: object) -> bool:
         data: Any = self.data
@@ -364,16 +368,17 @@ def data_text(document: Document[Any]) -> bytes | str:
 
 
 def to_be_decoded_by(decode_text: JsonDecoder, document: Document[Any]) -> Document[Any]:
-    """Return a copy whose data is decoded by another function, unless it was accessed; without a model."""
-    is_typed = document.__class__ is TypedDocument
-    copy: Document[Any] = object.__new__(Document if is_typed else document.__class__)
+    """Return a copy whose data is decoded by another function, unless it was accessed; or by the reader of a model."""
+    usual = Document if document.__class__ is TypedDocument else document.__class__
+    kind: type[Document[Any]] = TypedDocument if isinstance(decode_text, ModelReader) else usual
+    copy = object.__new__(kind)
     copy.__dict__.update(document.__dict__)
-    if is_typed:
+    if kind is not document.__class__:
         copy.__dict__["_data"] = _stored_text(copy.__dict__)
         copy.__dict__.pop("data", None)
     origin: Origin | None = copy.__dict__.get("_origin")
     if origin is None:
         copy.__dict__["_decode"] = decode_text
     else:
-        copy.__dict__["_origin"] = origin._replace(decode_text=decode_text, kind=Document)
+        copy.__dict__["_origin"] = origin._replace(decode_text=decode_text, kind=kind)
     return copy

@@ -46,13 +46,15 @@ class ModelReader(Generic[M]):
         name: its name in messages.
         classes: instances of these are stored as they are.
         plain: decodes JSON values.
+        untyped: the decoder that the store has without the model; `None` for the usual one.
     """
 
-    __slots__ = ("__weakref__", "_decode", "_fault_of", "classes", "model", "name", "plain")
+    __slots__ = ("__weakref__", "_decode", "_fault_of", "classes", "model", "name", "plain", "untyped")
 
-    def __init__(self, model: Any, plain: JsonDecoder) -> None:
+    def __init__(self, model: Any, untyped: JsonDecoder | None = None) -> None:
         kind = kind_of(model)
-        self.model, self.plain, self.classes = model, plain, kind.classes
+        self.model, self.classes = model, kind.classes
+        self.untyped, self.plain = untyped, untyped or usual_decode
         self.name = name_of(model)
         library = _import(kind.library, self.name)
         try:
@@ -68,7 +70,7 @@ class ModelReader(Generic[M]):
         return self.plain(text)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return reader_of, (self.model, self.plain)
+        return reader_of, (self.model, self.untyped)
 
     def __copy__(self) -> Self:
         return self
@@ -96,21 +98,20 @@ class ModelReader(Generic[M]):
             ) from exc
 
 
-def reader_of(model: TypeForm[N], plain: JsonDecoder | None = None) -> ModelReader[N]:
-    """Return the reader of a model, the same one while it is in use; `plain` decodes JSON values.
+def reader_of(model: TypeForm[N], untyped: JsonDecoder | None = None) -> ModelReader[N]:
+    """Return the reader of a model, the same one while it is in use; `untyped` is the decoder of the store, if any.
 
     Raises:
         InvalidInput: it is not a model, or its library can't read it.
         MissingExtra: the library that reads it is not installed.
     """
-    plain = plain or usual_decode
     try:
-        key = (_parts_of(model), plain)
+        key = (_parts_of(model), untyped)
         reader = _readers.get(key)
     except TypeError:  # the metadata of an `Annotated` need not be hashable
-        return ModelReader(model, plain)
+        return ModelReader(model, untyped)
     if reader is None:
-        reader = _readers.setdefault(key, ModelReader(model, plain))
+        reader = _readers.setdefault(key, ModelReader(model, untyped))
     return cast("ModelReader[N]", reader)
 
 

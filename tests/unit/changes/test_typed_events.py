@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from struct import pack
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from pgdoc import ChangeEvent
+from pgdoc import ChangeEvent, Document
 from pgdoc.changes import events
 from pgdoc.changes.event_filter import parse_where
 from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import PgSnapshot, Place, Snapshot, SnapshotChunk
+from pgdoc.changes.typed_event import with_model
 from pgdoc.errors import InvalidInput, InvalidModel
+from pgdoc.model.table_row import TableRow
 from pgdoc.model.typed.reader import reader_of
 from tests.unit.changes.test_events import NEXT, ROW, change
 from tests.unit.changes.test_snapshot_event import IDS, NOW, POSITION, START, event_of
@@ -158,3 +161,25 @@ def test_json_in_another_layout_has_a_model() -> None:
     found = ChangeEvent.from_json(text, model=Numbers).full_document
     assert found is not None
     assert found.data.n == Decimal("1.1")
+
+
+@pytest.mark.parametrize("is_accessed", [False, True])
+@pytest.mark.parametrize("make", [*MAKERS, lambda _: ChangeEvent.from_json(event("update", None).to_json())])
+def test_an_event_can_get_a_model_later(make: Any, is_accessed: bool) -> None:
+    plain = make(None)
+    if is_accessed:
+        assert all(image is None or image.data for image in (plain.full_document, plain.full_document_before_change))
+    found = with_model(plain, TYPED)
+    read_all(found)
+    assert found.to_json() == make(None).to_json() or is_accessed
+    assert found.to_dict() == plain.to_dict()
+    assert type(plain.full_document or plain.full_document_before_change) is Document
+    assert with_model(plain, None) is plain
+
+
+def test_the_rows_of_a_table_have_no_model() -> None:
+    text = event("insert", None).to_json().replace(b'"orders"', b'"public.orders"')
+    text = re.sub(rb',"version":[^}]*(?=})', b"", text)
+    for found in (ChangeEvent.from_json(text, model=Other), with_model(ChangeEvent.from_json(text), reader_of(Other))):
+        assert isinstance(found.full_document, TableRow)
+        assert found.full_document.data == {"n": 1.1, "big": BIG}

@@ -17,7 +17,7 @@ import pytest
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from pgdoc.errors import InvalidInput, InvalidModel, MissingExtra, UnreadableDocument
-from pgdoc.model.json_codec import decode, decode_decimals
+from pgdoc.model.json_codec import decode_decimals
 from pgdoc.model.typed.reader import reader_of
 from tests.unit.model.typed.models import Order, PydanticLine, PydanticOrder, StructLine, StructOrder
 
@@ -277,7 +277,6 @@ def test_a_model_that_its_library_can_not_read_is_refused_at_once(model: Any, re
 def test_a_reader_is_shared_while_it_is_in_use() -> None:
     reader = reader_of(StructOrder)
     assert reader_of(StructOrder) is reader
-    assert reader_of(StructOrder, decode) is reader
     assert reader_of(StructOrder, decode_decimals) is not reader
     assert reader_of(Paid | Refunded) is not reader_of(Refunded | Paid)
 
