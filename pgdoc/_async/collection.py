@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from pgdoc._async.indexes import AsyncIndexes
 from pgdoc._async.limits import AsyncLimits
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
-    from pgdoc.model.values import DocumentData
+    from pgdoc.model.values import DocumentData, ObjectData
 
 __all__ = ["AsyncCollection"]
 
@@ -44,7 +44,7 @@ class AsyncCollection(AsyncValidation[M], AsyncWrites[M], AsyncUpserts[M], Async
     `ServerUnreachable`, or one of the classes that it lists.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what its collection is)
         self,
         session: AsyncSession,
         schema: str,
@@ -52,13 +52,14 @@ class AsyncCollection(AsyncValidation[M], AsyncWrites[M], AsyncUpserts[M], Async
         *,
         auto_create: bool,
         streams: AsyncStreamBackend | None = None,
+        model: Any = None,
     ) -> None:
         self._name = check_name(name, "collection")
         self._streams = streams
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
-        self._table: AsyncTable[M] = AsyncTable(session, schema, name, auto_create=auto_create)
+        self._table: AsyncTable[M] = AsyncTable(session, schema, name, auto_create=auto_create, model=model)
 
     @property
     def name(self) -> str:
@@ -91,7 +92,7 @@ class AsyncCollection(AsyncValidation[M], AsyncWrites[M], AsyncUpserts[M], Async
                 f"{self._table.subject} can't be watched inside a transaction: call watch() on the store's collection"
             )
         options = StreamOptions.checked(
-            codec=self._session.codec,
+            codec=self._table.form.codec,
             where=where,
             snapshot=snapshot,
             resume_after=resume_after,
@@ -106,7 +107,13 @@ class AsyncCollection(AsyncValidation[M], AsyncWrites[M], AsyncUpserts[M], Async
             AsyncChangeStream[M](self._streams, Selection(frozenset({self._name}), options.where), options)
         )
 
-    async def insert(self, id: DocumentId, data: M | DocumentData) -> Document[M]:  # noqa: A002 (the name in the contract)
+    @overload
+    async def insert(self: AsyncCollection, id: DocumentId, data: DocumentData) -> Document: ...
+
+    @overload
+    async def insert(self, id: DocumentId, data: M | ObjectData) -> Document[M]: ...
+
+    async def insert(self, id: DocumentId, data: M | DocumentData) -> Document[Any]:  # noqa: A002 (the name in the contract)
         """Store a new document.
 
         Args:
@@ -135,6 +142,19 @@ class AsyncCollection(AsyncValidation[M], AsyncWrites[M], AsyncUpserts[M], Async
                 raise duplicate(self._table.subject, key)
         raise outrun(self._table.subject, key)
 
+    @overload
+    async def insert_many(
+        self: AsyncCollection,
+        pairs: Iterable[tuple[DocumentId, DocumentData]],
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> int: ...
+
+    @overload
+    async def insert_many(
+        self, pairs: Iterable[tuple[DocumentId, M | ObjectData]], *, progress: Callable[[int], object] | None = None
+    ) -> int: ...
+
     async def insert_many(
         self, pairs: Iterable[tuple[DocumentId, M | DocumentData]], *, progress: Callable[[int], object] | None = None
     ) -> int:
@@ -153,7 +173,7 @@ class AsyncCollection(AsyncValidation[M], AsyncWrites[M], AsyncUpserts[M], Async
             DocumentTooLarge: a document is larger than the collection's limit.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
-        rows = CopyRows(pairs, progress, self._table.encoder)
+        rows = CopyRows(pairs, progress, self._table.form.encoded)
         await self._table.copy(rows)
         return rows.count
 

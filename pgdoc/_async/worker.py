@@ -13,6 +13,7 @@ from pgdoc._async.worker_group import AsyncWorkerGroup
 from pgdoc._async.worker_log_check import check_log
 from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
+from pgdoc.model.typed.reader import reader_of
 from pgdoc.relay.remote_options import check_start
 from pgdoc.relay.targets import LogTarget
 from pgdoc.runtime.activities import AsyncActivity, Caution, async_catch_signals
@@ -97,6 +98,7 @@ class AsyncWorker:
         retries: int | None = 5,
         on_dead: str = "continue",
         name: str | None = None,
+        model: Any = None,
     ) -> Callable[[HandlerT], HandlerT]:
         """Decorate a handler, which is called with events of these collections, tables and topics.
 
@@ -127,6 +129,8 @@ class AsyncWorker:
                 them, or `park` them behind it, in order.
             name: of the handler, by default that of the function. Its position and its dead letters are stored under
                 the name, so a handler that gets another name begins where the consumer stands.
+            model: what the data of the documents is read as, as for `store.collection`. Data that is not valid raises
+                `InvalidModel` where the handler reads it.
 
         Raises:
             TypeError: the function is not a handler: of the wrong kind, or with other parameters.
@@ -134,14 +138,18 @@ class AsyncWorker:
                 not have its consumer for itself.
             InvalidFilter: `where` is not a filter.
             InvalidName: a name is invalid.
+            InvalidInput: `model` is not a model, or its library can't read it.
+            MissingExtra: the library that reads the model is not installed.
         """
 
         def register(function: HandlerT) -> HandlerT:
             async_check_handler(function)
+            codec = self.store._connections.codec  # noqa: SLF001 (one package)
             registration = Registration.checked(
                 function,
                 names,
-                encoder=self.store._connections.codec.encoder,  # noqa: SLF001 (one package)
+                encoder=codec.encoder,
+                reader=None if model is None else reader_of(model, codec.decode),
                 consumer=consumer,
                 where=where,
                 tables=tables,

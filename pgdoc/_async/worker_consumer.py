@@ -11,6 +11,7 @@ import psycopg
 from pgdoc._async.checkpoint import checkpoint
 from pgdoc._async.lane import AsyncLane
 from pgdoc._async.lane_rows import AsyncLaneRows, mark_after
+from pgdoc.changes.typed_event import with_model
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
 from pgdoc.model.tokens import Mark
@@ -253,7 +254,7 @@ class AsyncWorkerConsumer:
                 if lane not in self._detached and (self.is_sole or lane.registration.wants(event)):
                     if not lane.backlog.has_room and not await self._wait_for_room(lane, activity):
                         continue
-                    lane.backlog.put(event)
+                    lane.backlog.put(with_model(event, lane.registration.reader))
         self._read = mark_after(events[-1])
         for lane, _ in self._lanes:
             if lane.backlog.waiting:

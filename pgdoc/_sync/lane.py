@@ -369,7 +369,7 @@ class Lane:
             return
 
         def act() -> None:
-            event = letter.read(self._store._connections.codec.decode)  # noqa: SLF001 (one package)
+            event = letter.read(self.registration.reader or self._store._connections.codec.decode)  # noqa: SLF001 (one package)
             if not self.registration.takes_tx:
                 self._call([event])
             is_removed = False

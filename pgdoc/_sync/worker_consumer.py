@@ -12,6 +12,7 @@ import psycopg
 from pgdoc._sync.checkpoint import checkpoint
 from pgdoc._sync.lane import Lane
 from pgdoc._sync.lane_rows import LaneRows, mark_after
+from pgdoc.changes.typed_event import with_model
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed, StreamClosed
 from pgdoc.model.tokens import Mark
@@ -254,7 +255,7 @@ class WorkerConsumer:
                 if lane not in self._detached and (self.is_sole or lane.registration.wants(event)):
                     if not lane.backlog.has_room and not self._wait_for_room(lane, activity):
                         continue
-                    lane.backlog.put(event)
+                    lane.backlog.put(with_model(event, lane.registration.reader))
         self._read = mark_after(events[-1])
         for lane, _ in self._lanes:
             if lane.backlog.waiting:

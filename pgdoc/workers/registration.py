@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.router import Selection
+    from pgdoc.model.typed.reader import ModelReader
     from pgdoc.model.values import Encoder
 
 __all__ = ["Registration", "async_check_handler", "check_handler", "check_result", "wanted_by"]
@@ -40,6 +41,7 @@ class Registration:
         retries: how often an event is tried again; `None` for ever.
         takes_tx: whether its effect and its position commit together.
         takes_one: whether it is called with one event, not with a list.
+        reader: that of the model of the documents, if they have one.
     """
 
     function: Callable[..., Any]
@@ -56,6 +58,7 @@ class Registration:
     on_dead: str
     takes_tx: bool
     takes_one: bool
+    reader: ModelReader[Any] | None = None
 
     @classmethod
     def checked(  # noqa: PLR0913 (the options of `on`)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import string
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,42 @@ async def test_a_poisonous_event_becomes_a_dead_letter_and_the_others_are_handle
         assert letter.event.full_document.data == {"n": 33}
         ((status),) = worker.status()
         assert (status.handled, status.dead, status.state) == (59, 1, "closed")
+
+
+@dataclass
+class Numbered:
+    n: int
+
+
+async def test_a_handler_gets_models_and_what_is_not_valid_becomes_a_dead_letter(shared_dsn: str, schema: str) -> None:
+    async with opened(shared_dsn, schema) as store:
+        worker, name, found = AsyncWorker(store), fresh_name(), list[Numbered]()
+
+        @worker.on("orders", consumer=name, snapshot=True, retries=0, model=Numbered)
+        async def handle(event: ChangeEvent[Numbered]) -> None:
+            assert event.full_document is not None
+            found.append(event.full_document.data)
+
+        await store["orders"].insert("a", {"n": 1})
+        await worker.declare()
+        await store["orders"].insert_many([("b", {"n": "2"}), ("c", {"n": 3})])
+        async with running(worker):
+
+            async def has_failed() -> bool:
+                return bool(await store.dead_letters(consumer=name, state="dead")) and len(found) == 2
+
+            await until(has_failed)
+            (letter,) = await store.dead_letters(consumer=name)
+            assert letter.error is not None
+            assert letter.error.startswith("pgdoc.InvalidModel: document 'b' of collection")
+            await store["orders"].update("b", {"$set": {"n": 4}})
+
+            async def all_are_handled() -> bool:
+                return len(found) == 3
+
+            await until(all_are_handled)
+        assert found == [Numbered(1), Numbered(3), Numbered(4)]
+        assert await store.drop_dead_letters(consumer=name) == 1
 
 
 async def test_later_events_wait_behind_a_dead_letter_until_it_is_retried(shared_dsn: str, schema: str) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import random
 import string
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,42 @@ def test_a_poisonous_event_becomes_a_dead_letter_and_the_others_are_handled(shar
         assert letter.event.full_document.data == {"n": 33}
         ((status),) = worker.status()
         assert (status.handled, status.dead, status.state) == (59, 1, "closed")
+
+
+@dataclass
+class Numbered:
+    n: int
+
+
+def test_a_handler_gets_models_and_what_is_not_valid_becomes_a_dead_letter(shared_dsn: str, schema: str) -> None:
+    with opened(shared_dsn, schema) as store:
+        worker, name, found = Worker(store), fresh_name(), list[Numbered]()
+
+        @worker.on("orders", consumer=name, snapshot=True, retries=0, model=Numbered)
+        def handle(event: ChangeEvent[Numbered]) -> None:
+            assert event.full_document is not None
+            found.append(event.full_document.data)
+
+        store["orders"].insert("a", {"n": 1})
+        worker.declare()
+        store["orders"].insert_many([("b", {"n": "2"}), ("c", {"n": 3})])
+        with running(worker):
+
+            def has_failed() -> bool:
+                return bool(store.dead_letters(consumer=name, state="dead")) and len(found) == 2
+
+            until(has_failed)
+            (letter,) = store.dead_letters(consumer=name)
+            assert letter.error is not None
+            assert letter.error.startswith("pgdoc.InvalidModel: document 'b' of collection")
+            store["orders"].update("b", {"$set": {"n": 4}})
+
+            def all_are_handled() -> bool:
+                return len(found) == 3
+
+            until(all_are_handled)
+        assert found == [Numbered(1), Numbered(3), Numbered(4)]
+        assert store.drop_dead_letters(consumer=name) == 1
 
 
 def test_later_events_wait_behind_a_dead_letter_until_it_is_retried(shared_dsn: str, schema: str) -> None:
