@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": {"model"},
     "query": {"model"},
     "changes": {"model", "decoding", "query"},
+    "live": {"model", "query", "changes"},
     "database": {"model", "runtime", "sql"},
     "crud": {"model", "query", "database", "sql"},
     "replication": {"model", "runtime", "decoding", "changes", "database", "sql"},
@@ -47,7 +48,7 @@ ALLOWED["telemetry"] = {"model", "runtime", "changes", "database", "sql", "strea
 ALLOWED["cli"] = {"__init__", "model", "changes", "database", "sql", "server", "telemetry", "upgrades"}
 ALLOWED["__main__"] = {"cli"}
 
-PURE = ("decoding", "changes", "query")
+PURE = ("decoding", "changes", "query", "live")
 IMPURE = {
     "asyncio",
     "concurrent",
