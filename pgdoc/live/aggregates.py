@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from pgdoc.errors import InvalidDocument
 from pgdoc.live.changes import LiveChangeKind
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from pgdoc.live.images import RowImage
     from pgdoc.query.filters.nodes import Node, Path
 
-__all__ = ["Aggregate", "AggregateKind", "Groups", "LiveAggregateChange", "Totals"]
+__all__ = [
+    "Aggregate",
+    "AggregateKind",
+    "GroupValues",
+    "Groups",
+    "LiveAggregateChange",
+    "Totals",
+    "changes_between",
+    "with_changes",
+]
 
 V = TypeVar("V")
 
@@ -81,6 +90,10 @@ class Totals(NamedTuple):
     total: Decimal | None
 
 
+GroupValues: TypeAlias = Mapping[str, tuple[Any, Any]]
+"""Each group and its value, by a key that only equal groups share."""
+
+
 class Groups(Mapping[Any, V]):
     """The values of all groups, in the order of the groups.
 
@@ -90,14 +103,15 @@ class Groups(Mapping[Any, V]):
 
     __slots__ = ("_values",)
 
-    def __init__(self, values: Mapping[str, tuple[Any, V]]) -> None:
+    def __init__(self, values: GroupValues) -> None:
         self._values = {key: values[key] for key in sorted(values)}
 
     def __getitem__(self, group: Any) -> V:
         try:
-            return self._values[_key_of(decode_comparable(encode_value(group, "")))][1]
+            value: V = self._values[_key_of(decode_comparable(encode_value(group, "")))][1]
         except (InvalidDocument, KeyError):
             raise KeyError(group) from None
+        return value
 
     def __iter__(self) -> Iterator[Any]:
         return (group for group, _ in self._values.values())
@@ -179,8 +193,8 @@ class Aggregate:
         return not self._is_certain
 
     @property
-    def values(self) -> dict[str, tuple[Any, Any]]:
-        """Each group and its value as the last commit showed them, by key."""
+    def values(self) -> GroupValues:
+        """The values as the last commit showed them."""
         return dict(self._shown)
 
     def load(self, rows: Iterable[Totals], *, is_all: bool) -> None:  # noqa: ARG002 (of the protocol)
@@ -289,3 +303,31 @@ def _number_of(value: Any) -> Decimal | None:
         return None
     is_in_range = value.adjusted() < _MOST_DIGITS and value.as_tuple().exponent >= -_MOST_DECIMALS
     return value if is_in_range else None
+
+
+def changes_between(before: GroupValues, after: GroupValues) -> list[LiveAggregateChange[Any]]:
+    """Return the changes, without events, from some values to others, in the order of the groups."""
+    changes: list[LiveAggregateChange[Any]] = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if new is None and old is not None:
+            changes.append(LiveAggregateChange(LiveChangeKind.REMOVED, *old, None, None))
+        elif new is not None and old is None:
+            changes.append(LiveAggregateChange(LiveChangeKind.ADDED, new[0], None, new[1], None))
+        elif new is not None and old is not None and old[1] != new[1]:
+            changes.append(LiveAggregateChange(LiveChangeKind.MODIFIED, *old, new[1], None))
+    return changes
+
+
+def with_changes(
+    values: GroupValues, changes: Iterable[LiveAggregateChange[Any]], *, has_groups: bool
+) -> dict[str, tuple[Any, Any]]:
+    """Return a copy of the values with the changes applied."""
+    found = dict(values)
+    for change in changes:
+        key = _key_of(change.group) if has_groups else _WHOLE
+        if change.kind is LiveChangeKind.REMOVED:
+            del found[key]
+        else:
+            found[key] = (change.group, change.value)
+    return found

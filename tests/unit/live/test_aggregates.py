@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgdoc.live.aggregates import Aggregate, AggregateKind, Groups, LiveAggregateChange, Totals
+from pgdoc.live.aggregates import (
+    Aggregate,
+    AggregateKind,
+    Groups,
+    LiveAggregateChange,
+    Totals,
+    changes_between,
+    with_changes,
+)
 from pgdoc.live.images import RowImage
 from pgdoc.model.documents import Document
 from pgdoc.model.json_codec import encode
@@ -92,8 +101,11 @@ def test_after_each_commit_the_values_are_those_of_all_documents(
             collection.clear()
             aggregate.clear(EVENT)
         elif name == "commit":
-            for change in aggregate.commit():
+            former, changes = aggregate.values, aggregate.commit()
+            for change in changes:
                 follow(shown, change)
+            assert with_changes(former, changes, has_groups=by is not None) == aggregate.values
+            assert changes_between(former, aggregate.values) == [replace(each, event=None) for each in changes]
             assert {group: comparable(kind, each) for group, each in shown.items()} == expected(kind, by, collection)
         else:
             before = collection.pop(name, None)
@@ -128,7 +140,7 @@ def test_groups_are_found_by_any_value_that_is_stored_as_them_and_sorted():
     values: list[Any] = [True, "x", 1, 1.0, [1], {"k": 1}, None]
     aggregate.load(aggregate.totals_of(image("a", {"on": True, "by": each}) for each in values), is_all=True)
     aggregate.commit()
-    groups = Groups(aggregate.values)
+    groups: Groups[int] = Groups(aggregate.values)
     assert list(groups) == [None, 1, "x", {"k": 1}, [1], True]
     assert (groups[True], groups[Decimal("1.00")], groups[(1,)], groups[{"k": 1.0}]) == (1, 2, 1, 1)
     assert repr(groups).startswith("Groups({None: 1, 1: 2, 'x': 1, ")
@@ -140,7 +152,7 @@ def test_groups_are_found_by_any_value_that_is_stored_as_them_and_sorted():
 
 
 def test_groups_equal_a_mapping_with_the_same_values():
-    groups = Groups({"3x": ("x", 1), "1": (None, 2)})
+    groups: Groups[int] = Groups({"3x": ("x", 1), "1": (None, 2)})
     assert groups == {"x": 1, None: 2}
     assert groups != {"x": 1}
     assert groups != {"x": 1, None: 3}
