@@ -45,17 +45,18 @@ class AsyncLiveReader:
 
     Attributes:
         name: that of the collection or table.
+        subject: what messages call it.
     """
 
     def __init__(self, backend: AsyncStreamBackend, session: AsyncSession, name: str) -> None:
         self._backend, self.name = backend, name
         schema = backend.hub.source.schema
-        self._subject = titled(name, schema)
+        self.subject = titled(name, schema)
         self._table = None if is_table_name(name) else AsyncTable(session, schema, name, auto_create=True)
         self._decode = session.codec.decode
 
     async def documents(self, search: Search, passes: Callable[[RowImage], bool]) -> LiveRows | None:
-        """Return the documents that a search finds; of a table, all rows that pass. `None` if there is no such table."""
+        """Return the documents that a search finds, or all rows of a table that pass; `None` if it does not exist."""
         with deadline_scope(_READ_LIMIT_S):
             if self._table is None:
                 return await self._rows_of_table(passes)
@@ -91,7 +92,7 @@ class AsyncLiveReader:
             return None
         hides_rows, text, end = rows[0][:3]
         if hides_rows:
-            raise hidden_documents(self._subject)
+            raise hidden_documents(self.subject)
         return [row[3:] for row in rows[1:]], PgSnapshot.parse(text), end
 
     async def _rows_of_table(self, passes: Callable[[RowImage], bool]) -> LiveRows | None:
@@ -117,7 +118,7 @@ class AsyncLiveReader:
                 return
             ((hides_rows, text, end, read_at, names, kinds, document, columns, found, ids, texts),) = rows
             if hides_rows:
-                raise hidden_documents(self._subject)
+                raise hidden_documents(self.subject)
             documents = rows_by_key(ids, texts, is_composite=len(names) > 1)
             last = next(reversed(documents), None) if len(documents) < found or found == _PART_ROWS else None
             order, shape = KeyOrder(kinds), table_shape_of(names, document, columns)
@@ -138,12 +139,14 @@ def _by_transaction(seen: PgSnapshot) -> Callable[[RowEvent], bool]:
     return lambda change: seen.sees(change.xid)
 
 
-def _by_part(parts: list[SnapshotChunk]) -> Callable[[RowEvent], bool]:
-    """Return whether the part that covers a row saw its change; of a truncation, whether the last part saw it."""
+def _by_part(parts: list[SnapshotChunk]) -> Callable[[RowEvent], bool | None]:
+    """Return whether the part that covers a row saw its change, or all parts a truncation."""
 
-    def sees(change: RowEvent) -> bool:
+    def sees(change: RowEvent) -> bool | None:
         image = change.after or change.before
-        part = parts[-1] if image is None else next(each for each in parts if each.covers(image.id))
-        return part.seen.sees(change.xid)
+        if image is not None:
+            return next(each for each in parts if each.covers(image.id)).seen.sees(change.xid)
+        seen = {part.seen.sees(change.xid) for part in parts}
+        return None if len(seen) > 1 else seen.pop()
 
     return sees

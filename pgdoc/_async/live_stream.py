@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pgdoc._async.snapshot_reader import settle
 from pgdoc._async.stream import AsyncChangeStream
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["AsyncLiveStream", "open_live_stream"]
 
 
-class AsyncLiveStream(AsyncChangeStream):
+class AsyncLiveStream(AsyncChangeStream[Any]):
     """A stream whose reader is told where transactions end, and can be woken."""
 
-    async def take(self, timeout_s: float) -> list[ChangeEvent]:
+    async def take(self, timeout_s: float) -> list[ChangeEvent[Any]]:
         """Return the next events; perhaps none, after `timeout_s` seconds or a `nudge`.
 
         Raises:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pgdoc.model.type_variables import M_co
 
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
@@ -24,7 +26,7 @@ class LiveChangeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class LiveChange:
+class LiveChange(Generic[M_co]):
     """One change of the result of a live query.
 
     The changes of a batch are sequential: the indexes of each assume that those before it are applied.
@@ -39,13 +41,13 @@ class LiveChange:
     """
 
     kind: LiveChangeKind
-    document: Document
+    document: Document[M_co]
     old_index: int | None
     new_index: int | None
-    event: ChangeEvent | None
+    event: ChangeEvent[M_co] | None
 
 
-def applied(result: list[T], change: LiveChange, item: T) -> None:
+def applied(result: list[T], change: LiveChange[Any], item: T) -> None:
     """Apply a change to a list that stands for the result; `item` stands for the change's document."""
     if change.old_index is not None:
         del result[change.old_index]

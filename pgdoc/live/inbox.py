@@ -53,12 +53,19 @@ class Inbox(Generic[C]):
         self._wake = wake
         self.batches: deque[LiveBatch[C]] = deque()
         self._count = 0
+        self._has_begun = False
         self.is_behind = False
         self.error: BaseException | None = None
         self.is_over = False
 
+    def begin(self) -> None:
+        """Take all batches from now on: the handle has what is shown."""
+        self._has_begun = True
+
     def put(self, batch: LiveBatch[C]) -> None:
         """Add the next batch."""
+        if not self._has_begun:
+            return
         if not self.is_behind:
             self.batches.append(batch)
             self._count += len(batch.changes)
@@ -77,6 +84,11 @@ class Inbox(Generic[C]):
         self.batches.clear()
         self._count = 0
         self.is_behind = True
+
+    def clear(self) -> None:
+        """Drop all batches: the handle is closed."""
+        self.batches.clear()
+        self._count, self.is_behind = 0, False
 
     def end(self, error: BaseException | None) -> None:
         """Let nothing more come; the handle raises `error` after the batches."""

@@ -48,14 +48,15 @@ class LiveRows(NamedTuple):
         rows: what `LiveState.load` takes.
         is_all: see there.
         sees: whether it saw the transaction of this number.
-        sees_change: the same for the change of a row; parts of a table are read by several statements.
+        sees_change: the same for the change of a row; parts of a table are read by several statements. `None` for a
+            truncation that only some of them saw.
         end_lsn: the end of the WAL after the last statement.
     """
 
     rows: Iterable[Any]
     is_all: bool
     sees: Callable[[int], bool]
-    sees_change: Callable[[RowEvent], bool]
+    sees_change: Callable[[RowEvent], bool | None]
     end_lsn: int
 
 
@@ -80,12 +81,12 @@ class PendingRead:
     Changes that the stream takes meanwhile wait here, since the read may or may not see them.
 
     Attributes:
-        number: of the transactions taken before it began, see `LiveQueries`; all of them must be seen.
+        must_see: the transactions of which the stream had taken changes before it began.
         rows: what was read.
     """
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, must_see: tuple[int, ...]) -> None:
+        self.must_see = must_see
         self.waiting: list[RowEvent] = []
         self.rows: LiveRows | None = None
 
@@ -97,7 +98,8 @@ class SharedQuery(Generic[C]):
         wanted: what it was made of.
         state: the result.
         read: the read that it waits for, if any. Until that is due, what is shown stays at its place.
-        reads_in_vain: how many reads in a row were out of date when they were due.
+        is_stale: whether changes were missed, so that a read must replace everything.
+        not_before: when to read next, by the source's clock.
         inboxes: those of its handles.
         is_touched: whether the next commit may change what is shown.
     """
@@ -106,14 +108,15 @@ class SharedQuery(Generic[C]):
         self.wanted = wanted
         self.state: LiveState[C] = wanted.make_state()
         self.read: PendingRead | None = None
-        self.reads_in_vain = 0
+        self.is_stale = False
+        self.not_before = 0.0
         self.inboxes: dict[Inbox[C], None] = {}
         self.is_touched = False
 
     @property
     def is_current(self) -> bool:
         """Whether what is shown is the result at the last commit."""
-        return self.read is None and not self.state.needs_read
+        return self.read is None and not self.is_stale and not self.state.needs_read
 
     def apply(self, change: RowEvent) -> None:
         """Apply a change, and let it wait for the read, if there is one."""
@@ -128,18 +131,24 @@ class SharedQuery(Generic[C]):
             is_touched = self.state.apply(change.before, change.after, change.event)
         self.is_touched = self.is_touched or is_touched
 
-    def load(self) -> None:
-        """Take the rows of the read, which is due, and the changes that it has not seen."""
-        read = self.read
+    def load(self) -> bool:
+        """Take the rows of the read, which is due, and the changes that it has not seen.
+
+        Returns:
+            Whether that has worked. Else it must be read again.
+        """
+        read, self.read = self.read, None
         if read is None or read.rows is None:
-            return
-        self.read = None
+            return False
+        seen = list(map(read.rows.sees_change, read.waiting))
+        if None in seen:
+            return False
         self.state.load(read.rows.rows, is_all=read.rows.is_all)
-        for change in read.waiting:
-            if not read.rows.sees_change(change):
+        for change, is_seen in zip(read.waiting, seen, strict=True):
+            if not is_seen:
                 self._apply(change)
-        self.is_touched = True
-        self.reads_in_vain = self.reads_in_vain + 1 if self.state.needs_read else 0
+        self.is_touched, self.is_stale = True, False
+        return True
 
     def commit(self, place: LivePlace) -> None:
         """Show the result at this place to all handles."""

@@ -58,6 +58,7 @@ def item_matches(node: Node) -> Matcher:
 
 
 def in_document(path: Path) -> tuple[Callable[[Any], Any], Path]:
+    """Return where a path starts in a document's `(id, data)`, and the rest of the path."""
     return (itemgetter(0), path[1:]) if path[0] == "_id" else (itemgetter(1), path)
 
 
