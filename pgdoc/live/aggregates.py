@@ -206,6 +206,10 @@ class Aggregate:
         self._touched.update(dict.fromkeys(self._groups.keys() | found.keys() | self._shown.keys()))
         self._groups, self._is_certain = found, True
 
+    def counts(self, image: RowImage) -> bool:
+        """Return whether the document matches."""
+        return image.passes(self._match)
+
     def totals_of(self, rows: Iterable[RowImage]) -> list[Totals]:
         """Return the same for documents that were all read, as rows of a watched table are."""
         groups: dict[str, _GroupTotals] = {}
