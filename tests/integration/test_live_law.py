@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pgdoc.live.window import Window
+from pgdoc.live.window import LiveWindow
 from tests import live_law
 from tests.live_law import Asked
 
@@ -27,7 +27,7 @@ QUERIES = st.builds(
 @pytest.fixture
 def few_spare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let windows need reads often, and slow handles fall behind."""
-    monkeypatch.setattr("pgdoc._sync.live.Window", partial(Window, spare=2))
+    monkeypatch.setattr("pgdoc._sync.live.LiveWindow", partial(LiveWindow, spare=2))
     monkeypatch.setattr("pgdoc.live.inbox.MOST_BATCHES", 8)
 
 

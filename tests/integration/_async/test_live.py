@@ -126,13 +126,13 @@ async def test_a_query_on_a_value_is_not_told_of_others(
     shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    apply = pgdoc.live.window.Window.apply  # type: ignore[attr-defined]
+    apply = pgdoc.live.window.LiveWindow.apply  # type: ignore[attr-defined]
 
     def note(window: Any, before: Any, after: Any, event: Any) -> Any:
         told.append((after or before).id)
         return apply(window, before, after, event)
 
-    monkeypatch.setattr("pgdoc.live.window.Window.apply", note)
+    monkeypatch.setattr("pgdoc.live.window.LiveWindow.apply", note)
     async with AsyncStore(shared_dsn, schema=schema) as store:
         orders = store["orders"]
         async with orders.live({"customer": "c-7"}) as query, orders.live({"customer": {"$in": ["c-8"]}}):
