@@ -15,6 +15,7 @@ from pgdoc.live.order import DocumentOrder
 from pgdoc.live.routing import required_value
 from pgdoc.live.shared import LiveWanted
 from pgdoc.live.window import LiveWindow
+from pgdoc.model.table_names import is_table_name
 from pgdoc.model.type_variables import M_co
 from pgdoc.query.filters.match import matcher
 
@@ -32,6 +33,7 @@ __all__ = ["AsyncLiveQuery", "live_query"]
 
 _SMALL: Final = 1_000
 _MOST_PENDING: Final = 500
+_SPARE_OF_TABLE: Final = 10_000
 
 
 class _Result(NamedTuple):
@@ -146,10 +148,12 @@ def live_query(  # noqa: PLR0913
         return await reader.documents(wanted_rows.limited(state.read_limit), lambda image: image.passes(passes))
 
     wanted_rows = search.unprojected()
+    # A read of a table reads all of it, so it should not come often.
+    spare = {"spare": _SPARE_OF_TABLE} if is_table_name(name) else {}
     wanted = LiveWanted(
         key=("documents", repr(node), repr(keys), limit),
         required=required_value(node),
-        make_state=lambda: LiveWindow(node, keys, limit),
+        make_state=lambda: LiveWindow(node, keys, limit, **spare),
         read=read,
     )
     return AsyncLiveQuery[Any](sources, name, wanted, search)

@@ -206,8 +206,8 @@ class LiveSource:
         Neither the end of a transaction nor the place where a read is due wakes the stream, so they are polled for.
         """
         now = time.monotonic()
-        read_at = self.queries.next_read_at
-        idle_s = _IDLE_S if read_at is None or len(self._reads) >= READS else min(_IDLE_S, max(0.0, read_at - now))
+        read_at = self.queries.next_read_at if len(self._reads) < READS else None
+        idle_s = _IDLE_S if read_at is None else min(_IDLE_S, max(0.0, read_at - now))
         if not self.queries.has_open_transaction and self.queries.due_at is None:
             self._waits_since = None
             return idle_s
@@ -239,7 +239,7 @@ class LiveSource:
         outcome: Any
         try:
             if query is None:
-                ((text, _),) = self._backend.fetch("running")
+                ((text, _, _),) = self._backend.fetch("running")
                 outcome = PgSnapshot.parse(text).sees
             else:
                 outcome = query.wanted.read(self._reader, query.state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from pgdoc.live.inbox import Inbox, LiveBatch
+from pgdoc.live.window import LiveWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -148,6 +149,8 @@ class SharedQuery(Generic[C]):
             if not is_seen:
                 self._apply(change)
         self.is_touched, self.is_stale = True, False
+        if self.state.needs_read and isinstance(self.state, LiveWindow):
+            self.state.widen()
         return True
 
     def commit(self, place: LivePlace) -> None:

@@ -22,6 +22,8 @@ __all__ = ["SPARE", "LiveWindow"]
 SPARE: Final = 100
 """How many documents beyond the limit are held, to replace those that leave without reading again."""
 
+_MOST_SPARE: Final = 50_000
+
 _BEFORE_ALL: Final[SortPlace] = ()
 
 _ADDED, _MODIFIED, _REMOVED = LiveChangeKind.ADDED, LiveChangeKind.MODIFIED, LiveChangeKind.REMOVED
@@ -66,6 +68,11 @@ class LiveWindow:
         self._shown: dict[str, _Placed] = {}
         self._shown_places: list[SortPlace] = []
         self._touched: dict[str, ChangeEvent | None] = {}
+
+    def widen(self) -> None:
+        """Hold more documents: those read have been used up before they counted."""
+        if self.limit is not None and self.read_limit is not None and self.read_limit < self.limit + _MOST_SPARE:
+            self.read_limit += self.read_limit - self.limit
 
     @property
     def documents(self) -> list[Document]:
@@ -169,7 +176,10 @@ class LiveWindow:
             del self._places[bisect_left(self._places, former.place)]
         elif document_id not in self._shown:
             return False
-        self._touched[document_id] = event
+        if document_id in self._shown:
+            self._touched[document_id] = event
+        else:
+            self._touched.pop(document_id, None)
         return True
 
     def _forget_beyond(self) -> None:
@@ -182,6 +192,8 @@ class LiveWindow:
             del self._known[document_id]
             if document_id in self._shown:
                 self._touched.setdefault(document_id, None)
+            else:  # a large transaction may touch many that no one has seen
+                self._touched.pop(document_id, None)
         del places[most:]
         self._boundary = places[-1] if places else _BEFORE_ALL
 

@@ -12,6 +12,7 @@ import pytest
 
 import pgdoc
 from pgdoc import AsyncStore, Store
+from pgdoc._sync.stream_backend import StreamBackend
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from tests.fixtures.fix_server import PLUGIN
 
@@ -201,3 +202,27 @@ def test_a_loop_that_ends_leaves_nothing_behind(shared_dsn: str, schema: str) ->
         await store.close()
 
     asyncio.run(run())
+
+
+def test_a_query_does_not_wait_for_a_transaction_that_waits_for_its_client(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    fetch = StreamBackend.fetch
+
+    def note(backend: StreamBackend, name: str, *params: Any, **options: Any) -> Any:
+        looks.append(name)
+        return fetch(backend, name, *params, **options)
+
+    with Store(shared_dsn, schema=schema) as store:
+        with store["others"].live():  # so that the first slot exists
+            pass
+        store["orders"].insert("a", {})
+        with sql.transaction():
+            sql.execute("INSERT INTO orders (id, data) VALUES ('b', '{}')")
+            monkeypatch.setattr(StreamBackend, "fetch", note)
+            query = store["orders"].live()
+            assert looks.count("running") == 1
+            assert [each.id for each in query.documents] == ["a"]
+        assert [each.document.id for each in query.next_batch(PATIENCE_S)] == ["b"]
+        query.close()

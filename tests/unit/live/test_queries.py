@@ -14,7 +14,7 @@ from pgdoc.live.inbox import Inbox, LivePlace
 from pgdoc.live.queries import LiveQueries
 from pgdoc.live.routing import LiveRouter, required_value
 from pgdoc.live.shared import LiveRows, LiveWanted, SharedQuery
-from pgdoc.live.window import Window
+from pgdoc.live.window import LiveWindow
 from pgdoc.model.documents import Document
 from pgdoc.query import parse_filter
 
@@ -64,7 +64,7 @@ def _image(key: str, n: int | None) -> dict[str, Any]:
 
 def followed(source: Source, limit: int | None = None, *, spare: int = 0) -> tuple[SharedQuery[Any], Inbox[Any]]:
     inbox: Inbox[Any] = Inbox(lambda: None)
-    wanted = LiveWanted("key", None, lambda: Window(parse_filter({}), (), limit, spare=spare), None)
+    wanted = LiveWanted("key", None, lambda: LiveWindow(parse_filter({}), (), limit, spare=spare), None)
     return source.queries.join(wanted, inbox), inbox
 
 
@@ -115,7 +115,7 @@ def test_a_read_that_misses_what_was_taken_before_is_repeated() -> None:
 def test_a_read_is_held_against_what_was_taken_when_it_began_although_a_later_one_saw_it() -> None:
     source = Source()
     _, _ = followed(source)
-    source.queries.join(LiveWanted("other", None, lambda: Window(parse_filter({})), None), Inbox(lambda: None))
+    source.queries.join(LiveWanted("other", None, lambda: LiveWindow(parse_filter({})), None), Inbox(lambda: None))
     source.change(1, "a", 1)
     first, second = source.queries.begin_read(0.0), source.queries.begin_read(0.0)
     assert first is not None
