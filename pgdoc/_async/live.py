@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 from pgdoc._async.live_handle import AsyncLiveHandle
@@ -107,10 +106,12 @@ class AsyncLiveQuery(AsyncLiveHandle[LiveChange[M_co]], Generic[M_co]):
 
     def _handed_out(self, changes: list[LiveChange[M_co]]) -> tuple[list[LiveChange[M_co]], _Result]:
         own = [
-            replace(
-                change,
-                document=self._own(change.document),
-                event=None if change.event is None else twin_of(change.event),
+            LiveChange(
+                change.kind,
+                self._own(change.document),
+                change.old_index,
+                change.new_index,
+                None if change.event is None else twin_of(change.event),
             )
             for change in changes
         ]

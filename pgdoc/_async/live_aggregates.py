@@ -96,7 +96,7 @@ class AsyncLiveAggregate(AsyncLiveHandle[LiveAggregateChange[V]], Generic[V]):
         return changes_between(self._values, shown)
 
     def _handed_out(self, changes: list[LiveAggregateChange[V]]) -> tuple[list[LiveAggregateChange[V]], GroupValues]:
-        own = [replace(each, event=None if each.event is None else twin_of(each.event)) for each in changes]
+        own = [each if each.event is None else replace(each, event=twin_of(each.event)) for each in changes]
         return own, with_changes(self._values, changes, has_groups=self._has_groups)
 
 

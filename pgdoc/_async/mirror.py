@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from pgdoc._async.live_reader import AsyncLiveReader
     from pgdoc._async.live_sources import AsyncLiveSources
-    from pgdoc.live.images import RowImage
     from pgdoc.live.shared import LiveRows, SharedQuery
     from pgdoc.live.state import LiveState
+    from pgdoc.model.json_codec import JsonDecoder
     from pgdoc.model.tokens import ResumeToken
 
 __all__ = ["AsyncMirror", "mirror_of"]
@@ -61,7 +61,7 @@ class _AsyncFollower(AsyncLiveHandle["NoReturn"]):
         if self._source is not None:
             self._source.look(ask=True)
 
-    def images(self, state: Mirrored) -> dict[str, RowImage]:
+    def documents(self, state: Mirrored) -> dict[str, Document[Any]]:
         """Return a copy of what the state shows, which belongs to one place in the WAL."""
         source = self._source
         assert source is not None  # noqa: S101 (there is a state)
@@ -108,7 +108,7 @@ class AsyncMirror(Mapping[str, Document[M]], AsyncOpening, Generic[M]):
         await self.close()
 
     def __getitem__(self, document_id: str) -> Document[M]:
-        return self._state.shown[document_id].given
+        return self._state.shown[document_id]
 
     def __contains__(self, document_id: object) -> bool:
         return document_id in self._state.shown
@@ -117,11 +117,11 @@ class AsyncMirror(Mapping[str, Document[M]], AsyncOpening, Generic[M]):
         return len(self._state.shown)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._follower.images(self._state))
+        return iter(self._follower.documents(self._state))
 
     def copy(self) -> dict[str, Document[M]]:
         """Return all documents, as they were at one place in the WAL."""
-        return {document_id: image.given for document_id, image in self._follower.images(self._state).items()}
+        return self._follower.documents(self._state)
 
     def items(self) -> ItemsView[str, Document[M]]:
         """Return the pairs of id and document, as they were at one place in the WAL."""
@@ -213,6 +213,7 @@ def mirror_of(
     sources: AsyncLiveSources | None,
     name: str,
     filter: Mapping[str, Any] | None,  # noqa: A002
+    decode_text: JsonDecoder | None = None,
 ) -> AsyncMirror[Any]:
     """Check the arguments, and return the mirror, which is not open yet."""
     if sources is None:
@@ -225,6 +226,9 @@ def mirror_of(
         return await reader.documents(search, lambda image: image.passes(passes))
 
     wanted: LiveWanted[Any] = LiveWanted(
-        key=("mirror", repr(node)), required=required_value(node), make_state=lambda: Mirrored(node), read=read
+        key=("mirror", repr(node), decode_text),
+        required=required_value(node),
+        make_state=lambda: Mirrored(node, decode_text),
+        read=read,
     )
     return AsyncMirror[Any](sources, name, wanted)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 from pgdoc._sync.live_handle import LiveHandle
@@ -106,10 +105,12 @@ class LiveQuery(LiveHandle[LiveChange[M_co]], Generic[M_co]):
 
     def _handed_out(self, changes: list[LiveChange[M_co]]) -> tuple[list[LiveChange[M_co]], _Result]:
         own = [
-            replace(
-                change,
-                document=self._own(change.document),
-                event=None if change.event is None else twin_of(change.event),
+            LiveChange(
+                change.kind,
+                self._own(change.document),
+                change.old_index,
+                change.new_index,
+                None if change.event is None else twin_of(change.event),
             )
             for change in changes
         ]

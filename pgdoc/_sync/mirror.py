@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from pgdoc._sync.live_reader import LiveReader
     from pgdoc._sync.live_sources import LiveSources
-    from pgdoc.live.images import RowImage
     from pgdoc.live.shared import LiveRows, SharedQuery
     from pgdoc.live.state import LiveState
+    from pgdoc.model.json_codec import JsonDecoder
     from pgdoc.model.tokens import ResumeToken
 
 __all__ = ["Mirror", "mirror_of"]
@@ -62,7 +62,7 @@ class _AsyncFollower(LiveHandle["NoReturn"]):
         if self._source is not None:
             self._source.look(ask=True)
 
-    def images(self, state: Mirrored) -> dict[str, RowImage]:
+    def documents(self, state: Mirrored) -> dict[str, Document[Any]]:
         """Return a copy of what the state shows, which belongs to one place in the WAL."""
         source = self._source
         assert source is not None  # noqa: S101 (there is a state)
@@ -109,7 +109,7 @@ class Mirror(Mapping[str, Document[M]], Opening, Generic[M]):
         self.close()
 
     def __getitem__(self, document_id: str) -> Document[M]:
-        return self._state.shown[document_id].given
+        return self._state.shown[document_id]
 
     def __contains__(self, document_id: object) -> bool:
         return document_id in self._state.shown
@@ -118,11 +118,11 @@ class Mirror(Mapping[str, Document[M]], Opening, Generic[M]):
         return len(self._state.shown)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._follower.images(self._state))
+        return iter(self._follower.documents(self._state))
 
     def copy(self) -> dict[str, Document[M]]:
         """Return all documents, as they were at one place in the WAL."""
-        return {document_id: image.given for document_id, image in self._follower.images(self._state).items()}
+        return self._follower.documents(self._state)
 
     def items(self) -> ItemsView[str, Document[M]]:
         """Return the pairs of id and document, as they were at one place in the WAL."""
@@ -214,6 +214,7 @@ def mirror_of(
     sources: LiveSources | None,
     name: str,
     filter: Mapping[str, Any] | None,  # noqa: A002
+    decode_text: JsonDecoder | None = None,
 ) -> Mirror[Any]:
     """Check the arguments, and return the mirror, which is not open yet."""
     if sources is None:
@@ -226,6 +227,9 @@ def mirror_of(
         return reader.documents(search, lambda image: image.passes(passes))
 
     wanted: LiveWanted[Any] = LiveWanted(
-        key=("mirror", repr(node)), required=required_value(node), make_state=lambda: Mirrored(node), read=read
+        key=("mirror", repr(node), decode_text),
+        required=required_value(node),
+        make_state=lambda: Mirrored(node, decode_text),
+        read=read,
     )
     return Mirror[Any](sources, name, wanted)

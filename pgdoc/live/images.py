@@ -28,13 +28,12 @@ class RowImage:
         id: that of the document.
     """
 
-    __slots__ = ("_given", "_subject", "document", "id")
+    __slots__ = ("_subject", "document", "id")
 
     def __init__(self, document: Document[Any]) -> None:
         self.document = document
         self.id = document.id
         self._subject: Any = _UNREAD
-        self._given: Document[Any] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id!r})"
@@ -65,14 +64,6 @@ class RowImage:
     def release(self) -> None:
         """Forget the decoded data, which takes more memory than its text. It is decoded again where it is needed."""
         self._subject = _UNREAD
-
-    @property
-    def given(self) -> Document[Any]:
-        """A copy for readers that do not change its data: the same each time, so that it is decoded once."""
-        given = self._given
-        if given is None:
-            given = self._given = copy_of(self.document)
-        return given
 
     def passes(self, match: Callable[[Any], bool]) -> bool:
         """Return whether the document matches; `True` if that can't be told, as in a stream's `where`."""

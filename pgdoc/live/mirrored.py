@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from pgdoc.live.images import copy_of
+from pgdoc.model.documents import to_be_decoded_by
 from pgdoc.query.filters.match import matcher
 
 if TYPE_CHECKING:
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
 
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.live.images import RowImage
+    from pgdoc.model.documents import Document
+    from pgdoc.model.json_codec import JsonDecoder
     from pgdoc.query.filters.nodes import Node
 
 __all__ = ["Mirrored"]
@@ -21,19 +25,21 @@ class Mirrored:
 
     Args:
         node: the parsed filter.
+        decode_text: decodes the data for readers; `None` for the decoder that the documents have.
 
     Attributes:
-        shown: the images as of the last commit, by id. Any thread may look one up. Only `commit` changes it, and `load`
-            replaces it, so iterating over it needs the source's lock.
+        shown: the documents as of the last commit, by id, each for all readers. Any thread may look one up. Only
+            `commit` changes it, so iterating over it needs the source's lock.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, decode_text: JsonDecoder | None = None) -> None:
         self._match = matcher(node)
+        self._decode_text = decode_text
         self._is_loaded = False
-        self.shown: dict[str, RowImage] = {}
+        self.shown: dict[str, Document[Any]] = {}
         # What the next commit does: first replace all, then change these; `None` removes.
-        self._replacement: dict[str, RowImage] | None = None
-        self._changed: dict[str, RowImage | None] = {}
+        self._replacement: dict[str, Document[Any]] | None = None
+        self._changed: dict[str, Document[Any] | None] = {}
 
     @property
     def needs_read(self) -> bool:
@@ -45,7 +51,7 @@ class Mirrored:
         found = {}
         for image in rows:
             if image.passes(self._match):
-                found[image.id] = image
+                found[image.id] = self._given(image)
             image.release()
         self._replacement, self._changed, self._is_loaded = found, {}, True
 
@@ -54,7 +60,7 @@ class Mirrored:
         if before is not None and (after is None or after.id != before.id):
             self._changed[before.id] = None
         if after is not None:
-            self._changed[after.id] = after if after.passes(self._match) else None
+            self._changed[after.id] = self._given(after) if after.passes(self._match) else None
         return True
 
     def clear(self, event: ChangeEvent) -> bool:  # noqa: ARG002
@@ -68,10 +74,15 @@ class Mirrored:
             return []
         if self._replacement is not None:
             self.shown, self._replacement = self._replacement, None
-        for document_id, image in self._changed.items():
-            if image is None:
+        for document_id, document in self._changed.items():
+            if document is None:
                 self.shown.pop(document_id, None)
             else:
-                self.shown[document_id] = image
+                self.shown[document_id] = document
         self._changed = {}
         return []
+
+    def _given(self, image: RowImage) -> Document[Any]:
+        """Return the document for readers: its data is decoded once, at the first access."""
+        document = image.document
+        return copy_of(document) if self._decode_text is None else to_be_decoded_by(self._decode_text, document)

@@ -139,9 +139,10 @@ class LiveQueries:
             self._apply(event, change.transaction.xid, is_truncation=change.row.kind == "T")
 
     def _apply(self, event: ChangeEvent[Any], xid: int, *, is_truncation: bool) -> None:
-        queries: Iterable[SharedQuery[Any]] = list(self._queries.values())
-        taken = RowEvent(xid, None, None, event)
-        if not is_truncation:
+        queries: Iterable[SharedQuery[Any]]
+        if is_truncation:
+            taken, queries = RowEvent(xid, None, None, event), list(self._queries.values())
+        else:
             view = twin_of(event)  # reading its fields leaves those of `event` unread
             try:
                 before, after = _image(view.full_document_before_change), _image(view.full_document)

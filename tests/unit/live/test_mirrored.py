@@ -43,11 +43,14 @@ def test_a_mirror_shows_what_matched_at_the_last_commit(drawn: list[tuple[str, i
             collection = {key: each for key, each in (collection | {name: value}).items() if each is not None}
             old, new = (None if each is None else image(name, each) for each in (before, value))
             mirrored.apply(old, new, EVENT)
-        assert {key: each.given["n"] for key, each in mirrored.shown.items()} == shown
+        assert {key: each["n"] for key, each in mirrored.shown.items()} == shown
 
 
-def test_readers_of_a_mirror_share_one_decoded_document():
+def test_the_documents_of_a_mirror_are_its_own_and_decoded_as_it_says():
     shared = image("a", 1)
-    assert shared.given is shared.given
-    assert shared.given.data is shared.given.data
-    assert shared.document is not shared.given
+    plain, exact = Mirrored(parse_filter({})), Mirrored(parse_filter({}), lambda _text: {"n": "decoded"})
+    for mirrored in (plain, exact):
+        mirrored.load([shared], is_all=True)
+        mirrored.commit()
+    assert (plain.shown["a"].data, exact.shown["a"].data) == ({"n": 1}, {"n": "decoded"})
+    assert plain.shown["a"] is not shared.document
