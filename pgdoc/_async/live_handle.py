@@ -43,6 +43,7 @@ class AsyncLiveHandle(AsyncOpening, Generic[C]):
         self._sources, self._name, self._wanted = sources, name, wanted
         self._wakeup = AsyncWakeup()
         self._inbox: Inbox[C] = Inbox(partial(wake, self._wakeup))
+        weakref.finalize(self, self._inbox.abandon)  # for handles that are dropped without close()
         # Set once, when the handle opens.
         self._source: AsyncLiveSource | None = None
         self._query: SharedQuery[C] | None = None
@@ -79,7 +80,6 @@ class AsyncLiveHandle(AsyncOpening, Generic[C]):
         ((inserted, flushed),) = await self._sources.backend.fetch("now")
         source, query = await self._sources.attach(self._name, self._wanted, self._inbox)
         self._query, self._source = query, source
-        self._finalizer = weakref.finalize(self, source.abandon, query, self._inbox)
         try:
             if flushed < inserted:  # the stream gets no further than what is flushed
                 await self._sources.backend.fetch("flush")
@@ -258,7 +258,6 @@ class AsyncLiveHandle(AsyncOpening, Generic[C]):
         source, query = self._source, self._query
         if source is not None and query is not None:
             await source.leave(query, self._inbox)
-            self._finalizer.detach()
 
 
 def _closed() -> StreamClosed:

@@ -44,6 +44,7 @@ class LiveHandle(Opening, Generic[C]):
         self._sources, self._name, self._wanted = sources, name, wanted
         self._wakeup = Wakeup()
         self._inbox: Inbox[C] = Inbox(partial(wake, self._wakeup))
+        weakref.finalize(self, self._inbox.abandon)  # for handles that are dropped without close()
         # Set once, when the handle opens.
         self._source: LiveSource | None = None
         self._query: SharedQuery[C] | None = None
@@ -80,7 +81,6 @@ class LiveHandle(Opening, Generic[C]):
         ((inserted, flushed),) = self._sources.backend.fetch("now")
         source, query = self._sources.attach(self._name, self._wanted, self._inbox)
         self._query, self._source = query, source
-        self._finalizer = weakref.finalize(self, source.abandon, query, self._inbox)
         try:
             if flushed < inserted:  # the stream gets no further than what is flushed
                 self._sources.backend.fetch("flush")
@@ -259,7 +259,6 @@ class LiveHandle(Opening, Generic[C]):
         source, query = self._source, self._query
         if source is not None and query is not None:
             source.leave(query, self._inbox)
-            self._finalizer.detach()
 
 
 def _closed() -> StreamClosed:

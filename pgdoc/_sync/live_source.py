@@ -98,11 +98,13 @@ class LiveSource:
             if self.is_over:
                 return None
             query = self.queries.join(wanted, inbox)
+            inbox.when_abandoned = partial(self._abandoned.append, (query, inbox))
         self._stream.nudge()
         return query
 
     def leave(self, query: SharedQuery[Any], inbox: Inbox[Any]) -> None:
         """Undo `join`; the source ends with its last handle."""
+        inbox.when_abandoned = None
         with self.lock:
             inbox.clear()
             inbox.end(None)
@@ -110,10 +112,6 @@ class LiveSource:
             is_last = not len(self.queries)
         if is_last:
             self.close()
-
-    def abandon(self, query: SharedQuery[Any], inbox: Inbox[Any]) -> None:
-        """Undo `join` soon; takes no lock, because the garbage collector may call it while one is held."""
-        self._abandoned.append((query, inbox))
 
     def look(self, *, ask: bool = False) -> None:
         """Have it look how far the stream has come, and perhaps ask the server how far its WAL goes."""
@@ -187,6 +185,15 @@ class LiveSource:
             place = self._stream.place
             with wake_together(), self.lock:
                 self.queries.come_to(place)
+        if self.queries.failed:
+            self._end_failed()
+
+    def _end_failed(self) -> None:
+        """End the queries that a bug keeps from going on; the others do."""
+        with wake_together(), self.lock:
+            for query, exc in self.queries.failed:
+                self.queries.end(query, internal_error("a live query failed", exc, logger))
+            self.queries.failed.clear()
 
     def _take(self, events: list[ChangeEvent[Any]]) -> None:
         """Take events: those of the collection itself come alone."""

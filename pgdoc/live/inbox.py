@@ -54,6 +54,7 @@ class Inbox(Generic[C]):
         self.batches: deque[LiveBatch[C]] = deque()
         self._count = 0
         self._has_begun = False
+        self.when_abandoned: Callable[[], object] | None = None  # set while a handle follows a query with it
         self.is_behind = False
         self.error: BaseException | None = None
         self.is_over = False
@@ -84,6 +85,12 @@ class Inbox(Generic[C]):
         self.batches.clear()
         self._count = 0
         self.is_behind = True
+
+    def abandon(self) -> None:
+        """Have the handle's query forgotten soon: for the garbage collector, which takes no lock."""
+        when_abandoned = self.when_abandoned
+        if when_abandoned is not None:
+            when_abandoned()
 
     def clear(self) -> None:
         """Drop all batches: the handle is closed."""

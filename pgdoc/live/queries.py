@@ -49,10 +49,12 @@ class LiveQueries:
 
     Attributes:
         place: all changes of the transactions before it are applied, and none of those after it.
+        failed: the queries that a bug keeps from going on, for the source to end.
     """
 
     def __init__(self) -> None:
         self.place = LivePlace(BEFORE_ALL, (0, 0, None))
+        self.failed: list[tuple[SharedQuery[Any], Exception]] = []
         self._queries: dict[Hashable, SharedQuery[Any]] = {}
         self._router: LiveRouter[SharedQuery[Any]] = LiveRouter()
         self._touched: dict[SharedQuery[Any], None] = {}  # since the last commit
@@ -152,7 +154,10 @@ class LiveQueries:
             taken = RowEvent(xid, before, after, event)
             queries = self._router.find(taken.images)
         for query in queries:
-            query.apply(taken)
+            try:
+                query.apply(taken)
+            except Exception as exc:  # noqa: BLE001 (see `failed`)
+                self.failed.append((query, exc))
             if query.is_touched:
                 self._touched[query] = None
         for image in taken.images:
@@ -172,7 +177,12 @@ class LiveQueries:
     def _commit(self, place: LivePlace) -> None:
         self.place = place
         for query in [each for each in self._reading if self._is_due(each)]:
-            if query.load():
+            try:
+                is_loaded = query.load()
+            except Exception as exc:  # noqa: BLE001 (see `failed`)
+                self.failed.append((query, exc))
+                is_loaded = True
+            if is_loaded:
                 del self._reading[query]
                 self._touched[query] = None
             else:
@@ -180,7 +190,10 @@ class LiveQueries:
         touched, self._touched = self._touched, {}
         for query in touched:
             if query.is_current:
-                query.commit(place)
+                try:
+                    query.commit(place)
+                except Exception as exc:  # noqa: BLE001 (see `failed`)
+                    self.failed.append((query, exc))
             elif query.read is None:
                 self._wanting[query] = None
 

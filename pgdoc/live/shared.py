@@ -149,8 +149,9 @@ class SharedQuery(Generic[C]):
             if not is_seen:
                 self._apply(change)
         self.is_touched, self.is_stale = True, False
-        if self.state.needs_read and isinstance(self.state, LiveWindow):
-            self.state.widen()
+        state: Any = self.state
+        if state.needs_read and isinstance(state, LiveWindow):
+            state.widen()
         return True
 
     def commit(self, place: LivePlace) -> None:

@@ -255,3 +255,20 @@ def test_the_router_finds_each_query_that_a_change_can_concern() -> None:
     for name in filters:
         router.remove(name, required[name])
     assert found('{"a": 1}') == set()
+
+
+def test_a_query_that_fails_is_named_and_the_others_go_on() -> None:
+    source = Source()
+    query, inbox = followed(source)
+    other = LiveWanted("broken", None, lambda: LiveWindow(parse_filter({})), None)
+    broken = source.queries.join(other, Inbox(lambda: None))
+    state: Any = broken.state
+    state.apply = lambda *_: 1 / 0
+    for _ in range(2):
+        assert source.read(50, set(), {})
+    source.come_to(50)
+    inbox.begin()
+    source.change(1, "a", 1)
+    source.come_to(101)
+    assert [(each, type(exc)) for each, exc in source.queries.failed] == [(broken, ZeroDivisionError)]
+    assert (shown(query), len(inbox.batches)) == ([("a", 1)], 1)
