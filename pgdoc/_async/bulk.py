@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import psycopg
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from typing_extensions import TypeForm
+
     from pgdoc._async.transaction_session import AsyncSavepoint, AsyncTransactionSession
+    from pgdoc.model.type_variables import N
 
 __all__ = ["AsyncBulk"]
 
@@ -51,15 +54,33 @@ class AsyncBulk:
         """How many documents were written; all zeros until the bulk has committed."""
         return self._result
 
-    def collection(self, name: str) -> AsyncBulkCollection:
-        """Return a handle whose writes are part of this bulk. `b[name]` does the same.
+    @overload
+    def collection(self, name: str, model: None = None) -> AsyncBulkCollection: ...
+
+    @overload
+    def collection(self, name: str, model: type[N]) -> AsyncBulkCollection[N]: ...
+
+    @overload
+    def collection(self, name: str, model: TypeForm[N]) -> AsyncBulkCollection[N]: ...
+
+    def collection(self, name: str, model: Any = None) -> AsyncBulkCollection[Any]:
+        """Return a handle whose writes are part of this bulk. `b[name]` does the same without a model.
+
+        Args:
+            name: the name of the collection.
+            model: as for `AsyncStore.collection`.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
+            InvalidInput: `model` is not a model, or its library can't read it.
+            MissingExtra: the library that reads the model is not installed.
         """
-        return AsyncBulkCollection(self._queue, self._session, self._schema, name, auto_create=self._auto_create)
+        return AsyncBulkCollection(
+            self._queue, self._session, self._schema, name, auto_create=self._auto_create, model=model
+        )
 
-    __getitem__ = collection
+    def __getitem__(self, name: str) -> AsyncBulkCollection:
+        return self.collection(name)
 
     async def __aenter__(self) -> Self:
         if self._entered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from pgdoc._async.bulk_upserts import AsyncBulkUpserts
 from pgdoc._async.table import AsyncTable
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pgdoc._async.transaction_session import AsyncTransactionSession
     from pgdoc.crud.bulk_results import ResultParser
     from pgdoc.model.ids import DocumentId
-    from pgdoc.model.values import DocumentData
+    from pgdoc.model.values import DocumentData, ObjectData
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.updates.nodes import Update
 
@@ -60,12 +60,19 @@ class AsyncBulkCollection(AsyncBulkUpserts[M]):
     queued write fails.
     """
 
-    def __init__(
-        self, queue: AsyncBulkQueue, session: AsyncTransactionSession, schema: str, name: str, *, auto_create: bool
+    def __init__(  # noqa: PLR0913 (what its collection is)
+        self,
+        queue: AsyncBulkQueue,
+        session: AsyncTransactionSession,
+        schema: str,
+        name: str,
+        *,
+        auto_create: bool,
+        model: Any = None,
     ) -> None:
         self._name = check_name(name, "collection")
         self._queue = queue
-        self._table: AsyncTable[M] = AsyncTable(session, schema, name, auto_create=auto_create)
+        self._table: AsyncTable[M] = AsyncTable(session, schema, name, auto_create=auto_create, model=model)
         queue.tables[self._table.name] = self._table
 
     @property
@@ -75,6 +82,12 @@ class AsyncBulkCollection(AsyncBulkUpserts[M]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._table.name}>"
+
+    @overload
+    async def insert(self: AsyncBulkCollection, id: DocumentId, data: DocumentData) -> None: ...
+
+    @overload
+    async def insert(self, id: DocumentId, data: M | ObjectData) -> None: ...
 
     async def insert(self, id: DocumentId, data: M | DocumentData) -> None:  # noqa: A002 (the name in the contract)
         """Queue inserting a new document.
@@ -152,6 +165,26 @@ class AsyncBulkCollection(AsyncBulkUpserts[M]):
         )
         target, condition = self._target("update_many"), await self._condition(wanted)
         await self._queue.add(target, self._update(target, condition, update))
+
+    @overload
+    async def replace(
+        self: AsyncBulkCollection,
+        id: DocumentId,
+        data: DocumentData,
+        *,
+        upsert: bool = False,
+        if_version: int | None = None,
+    ) -> None: ...
+
+    @overload
+    async def replace(
+        self,
+        id: DocumentId,
+        data: M | ObjectData,
+        *,
+        upsert: bool = False,
+        if_version: int | None = None,
+    ) -> None: ...
 
     async def replace(
         self,
@@ -241,8 +274,8 @@ class AsyncBulkCollection(AsyncBulkUpserts[M]):
         wanted, order = parse_filter_of_write(filter, self._table.encoder, collation), parse_sort(sort, collation)
         await self._queue.add(self._target("delete_one"), self._delete(await self._first(wanted, order)))
 
-    async def _text(self, target: Target, data: M | DocumentData) -> str:
-        text = self._table.form.encoded(data)
+    async def _text(self, target: Target, data: Any) -> str:
+        text = self._table.form.encoded(data, target.key)
         await self._check(target.key, text)
         return text.decode()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from pgdoc.crud.bulk_results import Look, Statement, Target, first_written, first_written_or_dropped
 from pgdoc.crud.first_write import FirstWrite, first_replace, first_update
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pgdoc._async.bulk_queue import AsyncBulkQueue
     from pgdoc._async.table import AsyncTable
-    from pgdoc.model.values import DocumentData
+    from pgdoc.model.values import DocumentData, ObjectData
     from pgdoc.query.filters.nodes import SortKey
 
 __all__ = ["AsyncBulkUpserts"]
@@ -72,6 +72,28 @@ class AsyncBulkUpserts(Generic[M]):
         order = parse_sort(sort, collation)
         await self._learn_schema()
         await self._add_first(await self._table.conforming(write), order, CLAIMING if skip_locked else CHANGING)
+
+    @overload
+    async def replace_one(
+        self: AsyncBulkUpserts,
+        filter: Mapping[str, Any],
+        data: DocumentData,
+        *,
+        sort: str | Sequence[str] | None = None,
+        upsert: bool = False,
+        collation: str | None = None,
+    ) -> None: ...
+
+    @overload
+    async def replace_one(
+        self,
+        filter: Mapping[str, Any],
+        data: M | ObjectData,
+        *,
+        sort: str | Sequence[str] | None = None,
+        upsert: bool = False,
+        collation: str | None = None,
+    ) -> None: ...
 
     async def replace_one(
         self,

@@ -31,7 +31,7 @@ class AsyncCatalogCalls:
     _connections: AsyncConnections
     _schema: str
 
-    def collection(self, name: str) -> AsyncCollection:
+    def collection(self, name: str, model: Any = None) -> AsyncCollection[Any]:
         """See `AsyncStore.collection`."""
         raise NotImplementedError
 

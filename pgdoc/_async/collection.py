@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from pgdoc._async.indexes import AsyncIndexes
 from pgdoc._async.limits import AsyncLimits
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
-    from pgdoc.model.values import DocumentData
+    from pgdoc.model.values import DocumentData, ObjectData
     from pgdoc.query.filters.projection_parse import Fields
 
 __all__ = ["AsyncCollection"]
@@ -50,7 +50,7 @@ class AsyncCollection(
     `ServerUnreachable`, or one of the classes that it lists.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what its collection is)
         self,
         session: AsyncSession,
         schema: str,
@@ -58,13 +58,14 @@ class AsyncCollection(
         *,
         auto_create: bool,
         live: AsyncLiveSources | None = None,
+        model: Any = None,
     ) -> None:
         self._name = check_name(name, "collection")
         self._streams, self._live = None if live is None else live.backend, live
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
-        self._table: AsyncTable[M] = AsyncTable(session, schema, name, auto_create=auto_create)
+        self._table: AsyncTable[M] = AsyncTable(session, schema, name, auto_create=auto_create, model=model)
 
     @property
     def name(self) -> str:
@@ -97,7 +98,7 @@ class AsyncCollection(
                 f"{self._table.subject} can't be watched inside a transaction: call watch() on the store's collection"
             )
         options = StreamOptions.checked(
-            codec=self._session.codec,
+            codec=self._table.form.codec,
             where=where,
             snapshot=snapshot,
             resume_after=resume_after,
@@ -142,10 +143,25 @@ class AsyncCollection(
             ReplicaIdentityChanged: the collection's changes have no before images.
         """
         return async_opening(
-            live_query(self._live, self._name, filter, sort=sort, limit=limit, fields=fields, collation=collation)
+            live_query(
+                self._live,
+                self._name,
+                filter,
+                sort=sort,
+                limit=limit,
+                fields=fields,
+                collation=collation,
+                reader=self._table.form.reader,
+            )
         )
 
-    async def insert(self, id: DocumentId, data: M | DocumentData) -> Document[M]:  # noqa: A002 (the name in the contract)
+    @overload
+    async def insert(self: AsyncCollection, id: DocumentId, data: DocumentData) -> Document: ...
+
+    @overload
+    async def insert(self, id: DocumentId, data: M | ObjectData) -> Document[M]: ...
+
+    async def insert(self, id: DocumentId, data: M | DocumentData) -> Document[Any]:  # noqa: A002 (the name in the contract)
         """Store a new document.
 
         Args:
@@ -174,6 +190,19 @@ class AsyncCollection(
                 raise duplicate(self._table.subject, key)
         raise outrun(self._table.subject, key)
 
+    @overload
+    async def insert_many(
+        self: AsyncCollection,
+        pairs: Iterable[tuple[DocumentId, DocumentData]],
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> int: ...
+
+    @overload
+    async def insert_many(
+        self, pairs: Iterable[tuple[DocumentId, M | ObjectData]], *, progress: Callable[[int], object] | None = None
+    ) -> int: ...
+
     async def insert_many(
         self, pairs: Iterable[tuple[DocumentId, M | DocumentData]], *, progress: Callable[[int], object] | None = None
     ) -> int:
@@ -192,7 +221,7 @@ class AsyncCollection(
             DocumentTooLarge: a document is larger than the collection's limit.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
-        rows = CopyRows(pairs, progress, self._table.encoder)
+        rows = CopyRows(pairs, progress, self._table.form.encoded)
         await self._table.copy(rows)
         return rows.count
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 from pgdoc._async.live_handle import AsyncLiveHandle
-from pgdoc.changes.events import twin_of
+from pgdoc.changes.events import event_read_as, twin_of
 from pgdoc.crud.find_query import Search
 from pgdoc.errors import StreamError, UnreadableDocument
 from pgdoc.live.changes import LiveChange, applied
@@ -15,6 +15,7 @@ from pgdoc.live.order import DocumentOrder
 from pgdoc.live.routing import required_value
 from pgdoc.live.shared import LiveWanted
 from pgdoc.live.window import LiveWindow
+from pgdoc.model.documents import document_read_as
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.type_variables import M_co
 from pgdoc.query.filters.match import matcher
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
     from pgdoc._async.live_reader import AsyncLiveReader
     from pgdoc._async.live_sources import AsyncLiveSources
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.live.shared import LiveRows
     from pgdoc.model.documents import Document
+    from pgdoc.model.typed.reader import ModelReader
     from pgdoc.query.filters.projection import Projection
     from pgdoc.query.filters.projection_parse import Fields
 
@@ -77,9 +80,15 @@ class AsyncLiveQuery(AsyncLiveHandle[LiveChange[M_co]], Generic[M_co]):
     """
 
     def __init__(
-        self, sources: AsyncLiveSources, name: str, wanted: LiveWanted[LiveChange[M_co]], search: Search
+        self,
+        sources: AsyncLiveSources,
+        name: str,
+        wanted: LiveWanted[LiveChange[M_co]],
+        search: Search,
+        reader: ModelReader[M_co] | None,
     ) -> None:
         super().__init__(sources, name, wanted)
+        self._reader = None if search.projection is not None else reader
         self._order = DocumentOrder(search.keys)
         self._projection: Projection | None = search.projection
         self._result = _Result([], [])
@@ -111,7 +120,7 @@ class AsyncLiveQuery(AsyncLiveHandle[LiveChange[M_co]], Generic[M_co]):
                 self._own(change.document),
                 change.old_index,
                 change.new_index,
-                None if change.event is None else twin_of(change.event),
+                None if change.event is None else self._own_event(change.event),
             )
             for change in changes
         ]
@@ -120,10 +129,15 @@ class AsyncLiveQuery(AsyncLiveHandle[LiveChange[M_co]], Generic[M_co]):
 
     def _own(self, document: Document[Any]) -> Document[Any]:
         """Return a copy to give out: the user may change its data."""
+        if self._reader is not None:
+            return document_read_as(self._reader, document)
         try:
             return copy_of(document, self._projection)
         except UnreadableDocument:  # who uses it gets the error
             return copy_of(document)
+
+    def _own_event(self, event: ChangeEvent[Any]) -> ChangeEvent[Any]:
+        return twin_of(event) if self._reader is None else event_read_as(self._reader, event)
 
 
 def live_query(  # noqa: PLR0913
@@ -135,6 +149,7 @@ def live_query(  # noqa: PLR0913
     limit: int | None,
     fields: Fields | None,
     collation: str | None,
+    reader: ModelReader[Any] | None = None,
 ) -> AsyncLiveQuery[Any]:
     """Check the arguments, and return the query, which is not open yet."""
     if sources is None:
@@ -156,4 +171,4 @@ def live_query(  # noqa: PLR0913
         make_state=lambda: LiveWindow(node, keys, limit, **spare),
         read=read,
     )
-    return AsyncLiveQuery[Any](sources, name, wanted, search)
+    return AsyncLiveQuery[Any](sources, name, wanted, search, reader)

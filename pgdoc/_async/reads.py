@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
 from pgdoc.crud.explain import NO_CHANGE, check_call
@@ -16,7 +17,7 @@ from pgdoc.query.filters.parse import parse_filter
 from pgdoc.query.filters.paths import parse_sort
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from pgdoc._async.session import AsyncSession
     from pgdoc._async.table import AsyncTable, Rows
@@ -99,18 +100,17 @@ class AsyncReads(Generic[M]):
             InvalidInput: `sort`, `limit`, `skip`, `fields`, `after` or `collation` is invalid.
             PoolExhausted: raised by the first step, if `pool_size` iterators keep a connection.
         """
-        return self._documents(
-            Search(
-                filter,
-                sort=sort,
-                limit=limit,
-                skip=skip,
-                fields=fields,
-                after=after,
-                encoder=self._table.encoder,
-                collation=collation,
-            )
+        search = Search(
+            filter,
+            sort=sort,
+            limit=limit,
+            skip=skip,
+            fields=fields,
+            after=after,
+            encoder=self._table.encoder,
+            collation=collation,
         )
+        return self._documents(search, self._reading(fields, search))
 
     @overload
     async def find_one(
@@ -154,7 +154,7 @@ class AsyncReads(Generic[M]):
         """
         search = Search(filter, sort=sort, limit=1, fields=fields, encoder=self._table.encoder, collation=collation)
         rows = await self._few(*await self._table.search_statement("find", search), search, 1)
-        return self._table.document(*rows[0], projection=search.projection) if rows else None
+        return self._reading(fields, search)(*rows[0]) if rows else None
 
     async def count(
         self,
@@ -268,7 +268,13 @@ class AsyncReads(Generic[M]):
             clauses["condition"] = found.text
         return write_statement(call, self._table.name, with_metadata=False, **clauses), found.params
 
-    async def _documents(self, search: Search) -> AsyncGenerator[Document[Any]]:
+    def _reading(self, fields: Fields | None, search: Search) -> Callable[..., Document[Any]]:
+        """Return what makes the documents of a search. What is read in part need not be valid for a model."""
+        if fields is None:
+            return self._table.form.read
+        return partial(self._table.form.read_part, projection=search.projection)
+
+    async def _documents(self, search: Search, read: Callable[..., Document[Any]]) -> AsyncGenerator[Document[Any]]:
         """Fetch few documents at once, with a prepared statement; stream more of them, in bounded memory.
 
         Fetching finds out how many there are. Without an order, that costs little, and the result is cached for the
@@ -286,12 +292,12 @@ class AsyncReads(Generic[M]):
                 rows = None
         if rows is not None:
             for row in rows:
-                yield self._table.document(*row, projection=search.projection)
+                yield read(*row)
             return
         async with aclosing(self._table.stream(query, [*params, *search.last_param(limit)])) as chunks:
             async for chunk in chunks:
                 for row in chunk:
-                    yield self._table.document(*row, projection=search.projection)
+                    yield read(*row)
 
     async def _few(
         self, query: GuardedQuery, params: list[Any], prepare: bool | None, search: Search, limit: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import psycopg
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from typing_extensions import TypeForm
+
     from pgdoc._async.live import AsyncLiveQuery
     from pgdoc._async.mirror import AsyncMirror
     from pgdoc.model.ids import DocumentId
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from pgdoc.runtime.primitives import AsyncBody
 
     T = TypeVar("T")
+    from pgdoc.model.type_variables import N
 
 __all__ = ["AsyncStore"]
 
@@ -122,15 +125,34 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
         self._admin = AsyncAdmin(self._streams)
         CENSUS.enter(self, PoolFigures(source_labels(source.conninfo, schema), self._connections))
 
-    def collection(self, name: str) -> AsyncCollection:
-        """Return a handle on a collection; no I/O. `store[name]` does the same.
+    @overload
+    def collection(self, name: str, model: None = None) -> AsyncCollection: ...
+
+    @overload
+    def collection(self, name: str, model: type[N]) -> AsyncCollection[N]: ...
+
+    @overload
+    def collection(self, name: str, model: TypeForm[N]) -> AsyncCollection[N]: ...
+
+    def collection(self, name: str, model: Any = None) -> AsyncCollection[Any]:
+        """Return a handle on a collection; no I/O. `store[name]` does the same without a model.
+
+        Args:
+            name: the name of the collection.
+            model: what the data of its documents is read as: a pydantic model or dataclass, a msgspec `Struct`, a
+                dataclass, a `TypedDict`, or a union of these; by default a dict.
 
         Raises:
             InvalidName: `name` is not a letter or `_` followed by letters, digits, `_` or `-`, or is over 63 bytes.
+            InvalidInput: `model` is not a model, or its library can't read it.
+            MissingExtra: the library that reads the model is not installed.
         """
-        return AsyncCollection(self._connections, self._schema, name, auto_create=self._auto_create, live=self._live)
+        return AsyncCollection(
+            self._connections, self._schema, name, auto_create=self._auto_create, live=self._live, model=model
+        )
 
-    __getitem__ = collection
+    def __getitem__(self, name: str) -> AsyncCollection:
+        return self.collection(name)
 
     def transaction(self, metadata: Mapping[str, Any] | None = None, isolation: str | None = None) -> AsyncTransaction:
         """Return a transaction; enter it with `async with store.transaction() as tx`.

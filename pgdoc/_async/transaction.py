@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from pgdoc._async.bulk import AsyncBulk
 from pgdoc._async.collection import AsyncCollection
@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from psycopg import AsyncConnection
+    from typing_extensions import TypeForm
 
     from pgdoc._async.transaction_session import AsyncTransactionSession
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
+    from pgdoc.model.type_variables import N
 
 __all__ = ["AsyncTransaction"]
 
@@ -55,15 +57,31 @@ class AsyncTransaction:
             self._lsn = await self._session.fetch_lsn()
         return self._lsn
 
-    def collection(self, name: str) -> AsyncCollection:
-        """Return a handle whose calls are part of this transaction. `tx[name]` does the same.
+    @overload
+    def collection(self, name: str, model: None = None) -> AsyncCollection: ...
+
+    @overload
+    def collection(self, name: str, model: type[N]) -> AsyncCollection[N]: ...
+
+    @overload
+    def collection(self, name: str, model: TypeForm[N]) -> AsyncCollection[N]: ...
+
+    def collection(self, name: str, model: Any = None) -> AsyncCollection[Any]:
+        """Return a handle whose calls are part of this transaction. `tx[name]` does the same without a model.
+
+        Args:
+            name: the name of the collection.
+            model: as for `AsyncStore.collection`.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
+            InvalidInput: `model` is not a model, or its library can't read it.
+            MissingExtra: the library that reads the model is not installed.
         """
-        return AsyncCollection(self._session, self._schema, name, auto_create=self._auto_create)
+        return AsyncCollection(self._session, self._schema, name, auto_create=self._auto_create, model=model)
 
-    __getitem__ = collection
+    def __getitem__(self, name: str) -> AsyncCollection:
+        return self.collection(name)
 
     async def publish(self, topic: str, payload: Any, key: DocumentId | None = None) -> None:
         """Publish an event of your own: streams on its topic get it, in order with the changes of this transaction.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from pgdoc._async.looks import AsyncLooks
 from pgdoc.crud.first_write import FirstWrite, Insertion, first_replace, first_update
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pgdoc._async.table import AsyncTable, Rows
     from pgdoc.model.documents import Document
-    from pgdoc.model.values import DocumentData
+    from pgdoc.model.values import DocumentData, ObjectData
     from pgdoc.query.filters.nodes import SortKey
 
 __all__ = ["AsyncUpserts", "prepare_for"]
@@ -86,6 +86,30 @@ class AsyncUpserts(Generic[M]):
             await self._table.conforming(write), order, CLAIMING if skip_locked else CHANGING
         )
 
+    @overload
+    async def replace_one(
+        self: AsyncUpserts,
+        filter: Mapping[str, Any],
+        data: DocumentData,
+        *,
+        sort: str | Sequence[str] | None = None,
+        upsert: bool = False,
+        return_document: str = "after",
+        collation: str | None = None,
+    ) -> Document | None: ...
+
+    @overload
+    async def replace_one(
+        self,
+        filter: Mapping[str, Any],
+        data: M | ObjectData,
+        *,
+        sort: str | Sequence[str] | None = None,
+        upsert: bool = False,
+        return_document: str = "after",
+        collation: str | None = None,
+    ) -> Document[M] | None: ...
+
     async def replace_one(  # noqa: PLR0913
         self,
         filter: Mapping[str, Any],  # noqa: A002
@@ -95,7 +119,7 @@ class AsyncUpserts(Generic[M]):
         upsert: bool = False,
         return_document: str = "after",
         collation: str | None = None,
-    ) -> Document[M] | None:
+    ) -> Document[Any] | None:
         """Replace the whole data of the first document that matches, selected as by `update_one`.
 
         This counts as a change even if the data stays the same: the version rises, and streams deliver an event.

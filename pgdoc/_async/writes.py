@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from pgdoc._async.looks import AsyncLooks
 from pgdoc._async.upserts import prepare_for
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pgdoc._async.table import AsyncTable
     from pgdoc.model.documents import Document
     from pgdoc.model.ids import DocumentId
-    from pgdoc.model.values import DocumentData
+    from pgdoc.model.values import DocumentData, ObjectData
     from pgdoc.query.filters.sql import Compiled
     from pgdoc.query.updates.nodes import Update
 
@@ -135,6 +135,26 @@ class AsyncWrites(Generic[M]):
             return WriteCount(written, found)
         return WriteCount(0, 0)
 
+    @overload
+    async def replace(
+        self: AsyncWrites,
+        id: DocumentId,
+        data: DocumentData,
+        *,
+        upsert: bool = False,
+        if_version: int | None = None,
+    ) -> Document | None: ...
+
+    @overload
+    async def replace(
+        self,
+        id: DocumentId,
+        data: M | ObjectData,
+        *,
+        upsert: bool = False,
+        if_version: int | None = None,
+    ) -> Document[M] | None: ...
+
     async def replace(
         self,
         id: DocumentId,  # noqa: A002
@@ -142,7 +162,7 @@ class AsyncWrites(Generic[M]):
         *,
         upsert: bool = False,
         if_version: int | None = None,
-    ) -> Document[M] | None:
+    ) -> Document[Any] | None:
         """Replace the whole data of a document.
 
         This counts as a change even if the data stays the same: the version rises, and streams deliver an event.

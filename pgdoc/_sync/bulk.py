@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import psycopg
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from typing_extensions import TypeForm
+
     from pgdoc._sync.transaction_session import Savepoint, TransactionSession
+    from pgdoc.model.type_variables import N
 
 __all__ = ["Bulk"]
 
@@ -52,15 +55,33 @@ class Bulk:
         """How many documents were written; all zeros until the bulk has committed."""
         return self._result
 
-    def collection(self, name: str) -> BulkCollection:
-        """Return a handle whose writes are part of this bulk. `b[name]` does the same.
+    @overload
+    def collection(self, name: str, model: None = None) -> BulkCollection: ...
+
+    @overload
+    def collection(self, name: str, model: type[N]) -> BulkCollection[N]: ...
+
+    @overload
+    def collection(self, name: str, model: TypeForm[N]) -> BulkCollection[N]: ...
+
+    def collection(self, name: str, model: Any = None) -> BulkCollection[Any]:
+        """Return a handle whose writes are part of this bulk. `b[name]` does the same without a model.
+
+        Args:
+            name: the name of the collection.
+            model: as for `Store.collection`.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
+            InvalidInput: `model` is not a model, or its library can't read it.
+            MissingExtra: the library that reads the model is not installed.
         """
-        return BulkCollection(self._queue, self._session, self._schema, name, auto_create=self._auto_create)
+        return BulkCollection(
+            self._queue, self._session, self._schema, name, auto_create=self._auto_create, model=model
+        )
 
-    __getitem__ = collection
+    def __getitem__(self, name: str) -> BulkCollection:
+        return self.collection(name)
 
     def __enter__(self) -> Self:
         if self._entered:

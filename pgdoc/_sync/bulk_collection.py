@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from pgdoc._sync.bulk_upserts import BulkUpserts
 from pgdoc._sync.table import Table
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.transaction_session import TransactionSession
     from pgdoc.crud.bulk_results import ResultParser
     from pgdoc.model.ids import DocumentId
-    from pgdoc.model.values import DocumentData
+    from pgdoc.model.values import DocumentData, ObjectData
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.updates.nodes import Update
 
@@ -61,12 +61,19 @@ class BulkCollection(BulkUpserts[M]):
     queued write fails.
     """
 
-    def __init__(
-        self, queue: BulkQueue, session: TransactionSession, schema: str, name: str, *, auto_create: bool
+    def __init__(  # noqa: PLR0913 (what its collection is)
+        self,
+        queue: BulkQueue,
+        session: TransactionSession,
+        schema: str,
+        name: str,
+        *,
+        auto_create: bool,
+        model: Any = None,
     ) -> None:
         self._name = check_name(name, "collection")
         self._queue = queue
-        self._table: Table[M] = Table(session, schema, name, auto_create=auto_create)
+        self._table: Table[M] = Table(session, schema, name, auto_create=auto_create, model=model)
         queue.tables[self._table.name] = self._table
 
     @property
@@ -76,6 +83,12 @@ class BulkCollection(BulkUpserts[M]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._table.name}>"
+
+    @overload
+    def insert(self: BulkCollection, id: DocumentId, data: DocumentData) -> None: ...
+
+    @overload
+    def insert(self, id: DocumentId, data: M | ObjectData) -> None: ...
 
     def insert(self, id: DocumentId, data: M | DocumentData) -> None:  # noqa: A002 (the name in the contract)
         """Queue inserting a new document.
@@ -151,6 +164,26 @@ class BulkCollection(BulkUpserts[M]):
         )
         target, condition = self._target("update_many"), self._condition(wanted)
         self._queue.add(target, self._update(target, condition, update))
+
+    @overload
+    def replace(
+        self: BulkCollection,
+        id: DocumentId,
+        data: DocumentData,
+        *,
+        upsert: bool = False,
+        if_version: int | None = None,
+    ) -> None: ...
+
+    @overload
+    def replace(
+        self,
+        id: DocumentId,
+        data: M | ObjectData,
+        *,
+        upsert: bool = False,
+        if_version: int | None = None,
+    ) -> None: ...
 
     def replace(
         self,
@@ -240,8 +273,8 @@ class BulkCollection(BulkUpserts[M]):
         wanted, order = parse_filter_of_write(filter, self._table.encoder, collation), parse_sort(sort, collation)
         self._queue.add(self._target("delete_one"), self._delete(self._first(wanted, order)))
 
-    def _text(self, target: Target, data: M | DocumentData) -> str:
-        text = self._table.form.encoded(data)
+    def _text(self, target: Target, data: Any) -> str:
+        text = self._table.form.encoded(data, target.key)
         self._check(target.key, text)
         return text.decode()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from pgdoc.crud.bulk_results import Look, Statement, Target, first_written, first_written_or_dropped
 from pgdoc.crud.first_write import FirstWrite, first_replace, first_update
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pgdoc._sync.bulk_queue import BulkQueue
     from pgdoc._sync.table import Table
-    from pgdoc.model.values import DocumentData
+    from pgdoc.model.values import DocumentData, ObjectData
     from pgdoc.query.filters.nodes import SortKey
 
 __all__ = ["BulkUpserts"]
@@ -73,6 +73,28 @@ class BulkUpserts(Generic[M]):
         order = parse_sort(sort, collation)
         self._learn_schema()
         self._add_first(self._table.conforming(write), order, CLAIMING if skip_locked else CHANGING)
+
+    @overload
+    def replace_one(
+        self: BulkUpserts,
+        filter: Mapping[str, Any],
+        data: DocumentData,
+        *,
+        sort: str | Sequence[str] | None = None,
+        upsert: bool = False,
+        collation: str | None = None,
+    ) -> None: ...
+
+    @overload
+    def replace_one(
+        self,
+        filter: Mapping[str, Any],
+        data: M | ObjectData,
+        *,
+        sort: str | Sequence[str] | None = None,
+        upsert: bool = False,
+        collation: str | None = None,
+    ) -> None: ...
 
     def replace_one(
         self,

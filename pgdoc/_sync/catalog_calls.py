@@ -32,7 +32,7 @@ class CatalogCalls:
     _connections: Connections
     _schema: str
 
-    def collection(self, name: str) -> Collection:
+    def collection(self, name: str, model: Any = None) -> Collection[Any]:
         """See `Store.collection`."""
         raise NotImplementedError
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from pgdoc._sync.indexes import Indexes
 from pgdoc._sync.limits import Limits
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
-    from pgdoc.model.values import DocumentData
+    from pgdoc.model.values import DocumentData, ObjectData
     from pgdoc.query.filters.projection_parse import Fields
 
 __all__ = ["Collection"]
@@ -49,7 +49,7 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, LiveCall
     `ServerUnreachable`, or one of the classes that it lists.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what its collection is)
         self,
         session: Session,
         schema: str,
@@ -57,13 +57,14 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, LiveCall
         *,
         auto_create: bool,
         live: LiveSources | None = None,
+        model: Any = None,
     ) -> None:
         self._name = check_name(name, "collection")
         self._streams, self._live = None if live is None else live.backend, live
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
-        self._table: Table[M] = Table(session, schema, name, auto_create=auto_create)
+        self._table: Table[M] = Table(session, schema, name, auto_create=auto_create, model=model)
 
     @property
     def name(self) -> str:
@@ -96,7 +97,7 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, LiveCall
                 f"{self._table.subject} can't be watched inside a transaction: call watch() on the store's collection"
             )
         options = StreamOptions.checked(
-            codec=self._session.codec,
+            codec=self._table.form.codec,
             where=where,
             snapshot=snapshot,
             resume_after=resume_after,
@@ -139,10 +140,25 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, LiveCall
             ReplicaIdentityChanged: the collection's changes have no before images.
         """
         return opening(
-            live_query(self._live, self._name, filter, sort=sort, limit=limit, fields=fields, collation=collation)
+            live_query(
+                self._live,
+                self._name,
+                filter,
+                sort=sort,
+                limit=limit,
+                fields=fields,
+                collation=collation,
+                reader=self._table.form.reader,
+            )
         )
 
-    def insert(self, id: DocumentId, data: M | DocumentData) -> Document[M]:  # noqa: A002 (the name in the contract)
+    @overload
+    def insert(self: Collection, id: DocumentId, data: DocumentData) -> Document: ...
+
+    @overload
+    def insert(self, id: DocumentId, data: M | ObjectData) -> Document[M]: ...
+
+    def insert(self, id: DocumentId, data: M | DocumentData) -> Document[Any]:  # noqa: A002 (the name in the contract)
         """Store a new document.
 
         Args:
@@ -171,6 +187,19 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, LiveCall
                 raise duplicate(self._table.subject, key)
         raise outrun(self._table.subject, key)
 
+    @overload
+    def insert_many(
+        self: Collection,
+        pairs: Iterable[tuple[DocumentId, DocumentData]],
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> int: ...
+
+    @overload
+    def insert_many(
+        self, pairs: Iterable[tuple[DocumentId, M | ObjectData]], *, progress: Callable[[int], object] | None = None
+    ) -> int: ...
+
     def insert_many(
         self, pairs: Iterable[tuple[DocumentId, M | DocumentData]], *, progress: Callable[[int], object] | None = None
     ) -> int:
@@ -189,7 +218,7 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, LiveCall
             DocumentTooLarge: a document is larger than the collection's limit.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
-        rows = CopyRows(pairs, progress, self._table.encoder)
+        rows = CopyRows(pairs, progress, self._table.form.encoded)
         self._table.copy(rows)
         return rows.count
 

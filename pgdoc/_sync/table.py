@@ -74,11 +74,11 @@ class Table(Generic[M]):
         document: returns the document of a row of a result.
     """
 
-    def __init__(self, session: Session, schema: str, name: str, *, auto_create: bool) -> None:
+    def __init__(self, session: Session, schema: str, name: str, *, auto_create: bool, model: Any = None) -> None:
         self.name = quoted(schema, name)
         self.subject = f'collection "{schema}.{name}"'
         self.encoder = session.codec.encoder
-        self.form: DocumentForm[M] = DocumentForm(name, session.codec)
+        self.form: DocumentForm[M] = DocumentForm(name, self.subject, session.codec, model)
         self.document = self.form.read
         self._session, self._address, self._auto_create = session, (schema, name), auto_create
 
@@ -191,7 +191,7 @@ class Table(Generic[M]):
 
     def checked(self, document_id: DocumentId, data: M | DocumentData) -> tuple[str, str]:
         """Return the id and the JSON text of a new document, which can be stored."""
-        key, text = check_id(document_id), self.form.encoded(data)
+        key, text = check_id(document_id), self.form.encoded(data, document_id)
         self.check_size(key, len(text))
         self.check_schema(key, text)
         return key, text.decode()

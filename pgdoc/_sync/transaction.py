@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.collection import Collection
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from psycopg import Connection
+    from typing_extensions import TypeForm
 
     from pgdoc._sync.transaction_session import TransactionSession
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
+    from pgdoc.model.type_variables import N
 
 __all__ = ["Transaction"]
 
@@ -56,15 +58,31 @@ class Transaction:
             self._lsn = self._session.fetch_lsn()
         return self._lsn
 
-    def collection(self, name: str) -> Collection:
-        """Return a handle whose calls are part of this transaction. `tx[name]` does the same.
+    @overload
+    def collection(self, name: str, model: None = None) -> Collection: ...
+
+    @overload
+    def collection(self, name: str, model: type[N]) -> Collection[N]: ...
+
+    @overload
+    def collection(self, name: str, model: TypeForm[N]) -> Collection[N]: ...
+
+    def collection(self, name: str, model: Any = None) -> Collection[Any]:
+        """Return a handle whose calls are part of this transaction. `tx[name]` does the same without a model.
+
+        Args:
+            name: the name of the collection.
+            model: as for `Store.collection`.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
+            InvalidInput: `model` is not a model, or its library can't read it.
+            MissingExtra: the library that reads the model is not installed.
         """
-        return Collection(self._session, self._schema, name, auto_create=self._auto_create)
+        return Collection(self._session, self._schema, name, auto_create=self._auto_create, model=model)
 
-    __getitem__ = collection
+    def __getitem__(self, name: str) -> Collection:
+        return self.collection(name)
 
     def publish(self, topic: str, payload: Any, key: DocumentId | None = None) -> None:
         """Publish an event of your own: streams on its topic get it, in order with the changes of this transaction.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from pgdoc._sync.looks import Looks
 from pgdoc.crud.first_write import FirstWrite, Insertion, first_replace, first_update
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pgdoc._sync.table import Table, Rows
     from pgdoc.model.documents import Document
-    from pgdoc.model.values import DocumentData
+    from pgdoc.model.values import DocumentData, ObjectData
     from pgdoc.query.filters.nodes import SortKey
 
 __all__ = ["Upserts", "prepare_for"]
@@ -85,6 +85,30 @@ class Upserts(Generic[M]):
         order = parse_sort(sort, collation)
         return self._write_first(self._table.conforming(write), order, CLAIMING if skip_locked else CHANGING)
 
+    @overload
+    def replace_one(
+        self: Upserts,
+        filter: Mapping[str, Any],
+        data: DocumentData,
+        *,
+        sort: str | Sequence[str] | None = None,
+        upsert: bool = False,
+        return_document: str = "after",
+        collation: str | None = None,
+    ) -> Document | None: ...
+
+    @overload
+    def replace_one(
+        self,
+        filter: Mapping[str, Any],
+        data: M | ObjectData,
+        *,
+        sort: str | Sequence[str] | None = None,
+        upsert: bool = False,
+        return_document: str = "after",
+        collation: str | None = None,
+    ) -> Document[M] | None: ...
+
     def replace_one(  # noqa: PLR0913
         self,
         filter: Mapping[str, Any],  # noqa: A002
@@ -94,7 +118,7 @@ class Upserts(Generic[M]):
         upsert: bool = False,
         return_document: str = "after",
         collation: str | None = None,
-    ) -> Document[M] | None:
+    ) -> Document[Any] | None:
         """Replace the whole data of the first document that matches, selected as by `update_one`.
 
         This counts as a change even if the data stays the same: the version rises, and streams deliver an event.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from pgdoc._sync.looks import Looks
 from pgdoc._sync.upserts import prepare_for
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.table import Table
     from pgdoc.model.documents import Document
     from pgdoc.model.ids import DocumentId
-    from pgdoc.model.values import DocumentData
+    from pgdoc.model.values import DocumentData, ObjectData
     from pgdoc.query.filters.sql import Compiled
     from pgdoc.query.updates.nodes import Update
 
@@ -134,6 +134,26 @@ class Writes(Generic[M]):
             return WriteCount(written, found)
         return WriteCount(0, 0)
 
+    @overload
+    def replace(
+        self: Writes,
+        id: DocumentId,
+        data: DocumentData,
+        *,
+        upsert: bool = False,
+        if_version: int | None = None,
+    ) -> Document | None: ...
+
+    @overload
+    def replace(
+        self,
+        id: DocumentId,
+        data: M | ObjectData,
+        *,
+        upsert: bool = False,
+        if_version: int | None = None,
+    ) -> Document[M] | None: ...
+
     def replace(
         self,
         id: DocumentId,  # noqa: A002
@@ -141,7 +161,7 @@ class Writes(Generic[M]):
         *,
         upsert: bool = False,
         if_version: int | None = None,
-    ) -> Document[M] | None:
+    ) -> Document[Any] | None:
         """Replace the whole data of a document.
 
         This counts as a change even if the data stays the same: the version rises, and streams deliver an event.

@@ -19,6 +19,7 @@ from pgdoc.changes.events import EventType
 from pgdoc.changes.router import Condition, RouteKey
 from pgdoc.decoding.records import MESSAGE_KIND
 from pgdoc.errors import InvalidFilter
+from pgdoc.model.documents import plain_data
 from pgdoc.query import finder, matcher, parse_filter, scalar_key
 from pgdoc.query.filters.nodes import MISSING, And, Equal, In, Not, Or
 
@@ -165,7 +166,7 @@ def _root(path: Path) -> tuple[Callable[[ChangeEvent], Any], Path]:
         example = f", for example {field}.data.{name}" if "data" in known else ""
         raise _unknown(path, f"{field} has {', '.join(known)}{example}")
     if name == "data":  # not the whole image: parsing its times takes as long as the data
-        return lambda event: MISSING if (image := getattr(event, field)) is None else image.data, tuple(rest[1:])
+        return lambda event: MISSING if (image := getattr(event, field)) is None else plain_data(image), tuple(rest[1:])
     if name in _BY_PATH and rest[1:]:
         rest = [name, ".".join(rest[1:])]  # its keys are dotted paths
     return lambda event: plain_field(event, field), tuple(rest)

@@ -14,7 +14,7 @@ from pgdoc.changes.value_json import encode_json, json_of_decoded, json_value
 from pgdoc.decoding.records import MESSAGE_KIND, REST, ROW_KINDS
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model import json_codec
-from pgdoc.model.documents import data_text
+from pgdoc.model.documents import data_text, plain_data
 from pgdoc.model.stored_rows import iso_of_binary, parts_of_stored
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.table_row import TableRow
@@ -51,9 +51,7 @@ def _text_of(document: Document) -> bytes | str:
     return data_text(document)
 
 
-_PLAIN: Final = _Form(
-    lambda document: document.data, lambda text, decode: decode(text), lambda value: value, lambda values: values
-)
+_PLAIN: Final = _Form(plain_data, lambda text, decode: decode(text), lambda value: value, lambda values: values)
 _JSON: Final = _Form(
     lambda document: orjson.Fragment(_text_of(document)),
     lambda text, _decode: orjson.Fragment(text),

@@ -17,11 +17,12 @@ import orjson
 from pgdoc.changes.diff import UpdateDescription
 from pgdoc.errors import InvalidEvent, InvalidResumeToken
 from pgdoc.model import json_codec
-from pgdoc.model.documents import Document, moment_of
+from pgdoc.model.documents import Document, TypedDocument, moment_of
 from pgdoc.model.short_repr import short_repr
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken
+from pgdoc.model.typed.reader import ModelReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -281,7 +282,8 @@ def _document_in(event: ReadEvent, name: str) -> Document | None:
     if is_row:
         columns = state["_texts"].get("columns")
         return TableRow.of(document_id, texts["data"], state["collection"], decode, columns)
-    return Document.from_text(
+    kind = TypedDocument if isinstance(decode, ModelReader) else Document
+    return kind.from_text(
         document_id,
         texts["data"],
         _number_in(texts, "version"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from datetime import datetime  # noqa: TC003 (`typing.get_type_hints` looks it up)
-from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, Self, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
 from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.event_json import json_of, payload_text, plain_of
 from pgdoc.changes.event_parsing import OF_JSON, state_of_json
+from pgdoc.changes.event_type import EventType
 from pgdoc.changes.row_images import (
     check_columns,
     columns_of,
@@ -23,15 +23,26 @@ from pgdoc.changes.snapshot_event import OF_SNAPSHOT
 from pgdoc.changes.table_rows import columns_text_of, data_of
 from pgdoc.decoding.records import MESSAGE_KIND, REST, CollectionChange
 from pgdoc.model import json_codec
-from pgdoc.model.documents import Document, Origin, document_of_image, moment_of, to_be_decoded_by
+from pgdoc.model.documents import (
+    Document,
+    Origin,
+    TypedDocument,
+    document_of_image,
+    moment_of,
+    plain_data,
+    to_be_decoded_by,
+)
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
 from pgdoc.model.topics import topic_of
-from pgdoc.model.type_variables import M_co
+from pgdoc.model.type_variables import M_co, N
+from pgdoc.model.typed.reader import ModelReader, reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from typing_extensions import TypeForm
 
     from pgdoc.changes.change import Change
     from pgdoc.changes.snapshot import DuePart
@@ -39,23 +50,6 @@ if TYPE_CHECKING:
     from pgdoc.model.stored_rows import StoredRow
 
 __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
-
-
-class EventType(StrEnum):
-    """What an event reports. Each member is also a `str`."""
-
-    INSERT = "insert"
-    UPDATE = "update"
-    REPLACE = "replace"
-    DELETE = "delete"
-    TRUNCATE = "truncate"
-    CREATE = "create"
-    RENAME = "rename"
-    DROP = "drop"
-    SCHEMA = "schema"
-    INVALIDATE = "invalidate"
-    SNAPSHOT = "snapshot"
-    MESSAGE = "message"
 
 
 @dataclass(frozen=True)
@@ -126,8 +120,16 @@ class ChangeEvent(Generic[M_co]):
         """
         return json_of(self)
 
+    @overload
     @classmethod
-    def from_json(cls, text: bytes | str, *, decimals: bool = False) -> Self:
+    def from_json(cls, text: bytes | str, *, decimals: bool = False, model: None = None) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_json(cls, text: bytes | str, *, decimals: bool = False, model: TypeForm[N]) -> ChangeEvent[N]: ...
+
+    @classmethod
+    def from_json(cls, text: bytes | str, *, decimals: bool = False, model: Any = None) -> ChangeEvent[Any]:
         """Return the event that `to_json()` wrote as this text.
 
         It equals that event in every field. Most fields are decoded on first access, as those of any event; if the text
@@ -138,11 +140,15 @@ class ChangeEvent(Generic[M_co]):
             text: what `to_json()` returned.
             decimals: whether numbers with a fraction are read as `Decimal`: what the store of the event was opened
                 with.
+            model: the model of the documents, as `store.collection` takes it.
 
         Raises:
             InvalidEvent: the text is not that of an event.
+            InvalidInput: `model` is not a model.
+            MissingExtra: the library that reads the model is not installed.
         """
-        return cast("Self", from_json(text, json_codec.decode_decimals if decimals else None, cls))
+        decode = json_codec.decode_decimals if decimals else None
+        return from_json(text, decode if model is None else reader_of(model, decode), cls)
 
 
 def from_json(
@@ -192,6 +198,13 @@ def twin_of(event: ChangeEvent[Any]) -> ChangeEvent[Any]:
     """Return the same event for reading its fields: `event.to_json()` is exact only while nobody has read them."""
     twin = object.__new__(ChangeEvent)
     _set_state(twin, event.__dict__.copy())
+    return twin
+
+
+def event_read_as(reader: Any, event: ChangeEvent[Any]) -> ChangeEvent[Any]:
+    """Return the same event with documents of a model; nobody has read its fields."""
+    twin = twin_of(event)
+    twin.__dict__["_decode"] = reader
     return twin
 
 
@@ -252,7 +265,7 @@ def _document_id(event: ChangeEvent) -> str | None:
     return document_id
 
 
-def _full_document(event: ChangeEvent) -> Document | None:
+def _full_document(event: ChangeEvent) -> Document[Any] | None:
     kind = event._change.row.kind  # noqa: SLF001
     if kind not in "IU":
         return None
@@ -267,24 +280,29 @@ def _full_document(event: ChangeEvent) -> Document | None:
     return document
 
 
-def _full_document_before_change(event: ChangeEvent) -> Document | None:
+def _full_document_before_change(event: ChangeEvent) -> Document[Any] | None:
     return _document(event, event._images[1]) if event._change.row.kind in "UD" else None  # noqa: SLF001
 
 
 _OF_INSERT = {"event_type": EventType.INSERT, "full_document_before_change": None, "update_description": None}
 
 
-def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
+def _document(event: ChangeEvent, image: dict[str, Any]) -> Document[Any]:
     state = event.__dict__
     table = state["_change"].row.table
+    decode: Any = state.get("_decode")
+    is_typed = decode.__class__ is ModelReader
     if REST in image:
-        return document_of_image(image["id"], image["data"], image[REST], _origin_of(table, state.get("_decode")))
+        # The cache would keep the class of a model alive.
+        origin = Origin(table, other_columns, decode, is_typed=True) if is_typed else _origin_of(table, decode)
+        return document_of_image(image["id"], image["data"], image[REST], origin)
     if is_table_name(table):
         columns = columns_text_of(image, table)
-        return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"), columns)
+        return TableRow.of(image["id"], data_of(image, table), table, decode, columns)
     check_columns(image, table)
     values = [image[name] for name in ("id", "data", "version", "created_at", "updated_at")]
-    return Document.from_text(*values, collection=table, decode_text=state.get("_decode"))
+    kind = TypedDocument if is_typed else Document
+    return kind.from_text(*values, collection=table, decode_text=decode)
 
 
 @lru_cache(maxsize=256)
@@ -299,7 +317,7 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     new, old = event._images  # noqa: SLF001
     if new["data"] == old["data"]:  # equal texts need no decoding
         return UpdateDescription({}, [], [], {})
-    return describe_update(before.data, after.data)
+    return describe_update(plain_data(before), plain_data(after))
 
 
 def _timestamp(event: ChangeEvent) -> datetime:

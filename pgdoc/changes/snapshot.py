@@ -35,6 +35,7 @@ from pgdoc.model.json_codec import decode
 from pgdoc.model.stored_rows import columns_of_stored
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import SnapshotProgress
+from pgdoc.model.typed.reader import ModelReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -250,7 +251,9 @@ class Snapshot:
             document_id="" if is_last else progress_id(chunk.collection, chunk.up_to or ""),
             delivered=before.delivered + len(keys),
         )
-        origin = Origin(chunk.collection, columns_of_stored, place.decode_text or chunk.decode_text)
+        decode_text = place.decode_text or chunk.decode_text
+        is_typed = isinstance(decode_text, ModelReader)
+        origin = Origin(chunk.collection, columns_of_stored, decode_text, is_typed)
         part = DuePart(chunk.collection, chunk.read_at, place, len(keys), before, after, chunk.shape, origin)
         due = DueChunk(part, keys, [chunk.documents[key] for key in keys])
         # Nothing but plain assignments from here on: see the module.

@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.crud.sizes import oversized
-from pgdoc.errors import DatabaseError, InvalidDocument
+from pgdoc.errors import DatabaseError, InvalidDocument, ModelViolation
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.short_repr import short_repr
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from pgdoc.crud.validation import JsonSchema
     from pgdoc.model.ids import DocumentId
-    from pgdoc.model.values import Encoder
 
 __all__ = ["HEADER", "TRAILER", "CopyRows"]
 
@@ -40,7 +39,7 @@ class CopyRows:
         self,
         pairs: Iterable[tuple[DocumentId, Any]],
         progress: Callable[[int], object] | None = None,
-        encoder: Encoder | None = None,
+        encoded: Callable[[Any, str], bytes] | None = None,
     ) -> None:
         if not isinstance(pairs, Iterable):
             raise InvalidDocument(
@@ -48,7 +47,7 @@ class CopyRows:
             )
         self._pairs = iter(pairs)
         self._progress = progress
-        self._encoder = encoder
+        self._encoded = encoded or _encoded
         self.count = 0
         self._subject = "the collection"
         self._max_size: int | None = None
@@ -92,7 +91,9 @@ class CopyRows:
         name = check_id(document_id)
         key = name.encode()
         try:
-            text = encode(data, self._encoder)
+            text = self._encoded(data, name)
+        except ModelViolation:  # names the document
+            raise
         except InvalidDocument as exc:
             raise InvalidDocument(f"document {name!r}: {exc}", path=exc.path) from exc
         if len(text) > (self._max_size or MOST):
@@ -104,3 +105,7 @@ class CopyRows:
     def _report(self) -> None:
         if self._progress is not None:
             self._progress(self.count)
+
+
+def _encoded(data: Any, _key: str) -> bytes:
+    return encode(data)

@@ -50,6 +50,8 @@
     ├── BulkError                        a write of a bulk failed (`index`, `collection`, `document_id`)
     ├── BulkIncomplete                   writes of an unordered bulk failed (`failures`), the others are stored
     ├── UnreadableDocument               stored data that can't be read (`collection`, `document_id`)
+    │   └── InvalidModel                 not what the collection's model allows (`path`, `model`)
+    │       └── ModelViolation           the same of data to be stored; also an InvalidDocument
     ├── LogError                         a problem with the log of a relay
     │   ├── LogUnreachable               its engine does not answer (resumable)
     │   ├── LogFull                      it takes no more entries (resumable)
@@ -95,8 +97,10 @@ from pgdoc.errors.documents import (
     InvalidEvent,
     InvalidFilter,
     InvalidInput,
+    InvalidModel,
     InvalidName,
     InvalidUpdate,
+    ModelViolation,
     NotACollection,
     SchemaViolation,
     UnreadableDocument,
@@ -169,6 +173,7 @@ __all__ = [
     "InvalidEvent",
     "InvalidFilter",
     "InvalidInput",
+    "InvalidModel",
     "InvalidName",
     "InvalidResumeToken",
     "InvalidUpdate",
@@ -178,6 +183,7 @@ __all__ = [
     "LogRefused",
     "LogUnreachable",
     "MissingExtra",
+    "ModelViolation",
     "NotACollection",
     "NotAConsumer",
     "PgdocError",

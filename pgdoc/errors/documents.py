@@ -220,3 +220,37 @@ class UnreadableDocument(PgdocError):  # noqa: N818
         super().__init__(message)
         self.collection = collection
         self.document_id = document_id
+
+
+class InvalidModel(UnreadableDocument):
+    """The data of a document is not valid for the model of its typed collection: correct the data, or the model.
+
+    It is raised when `data` is read: calls and streams deliver such a document, and go on with the next one. Everything
+    else of the document can be read, as `document["status"]`. Its `__cause__` is the error of the model's library.
+
+    Attributes:
+        path: the dotted path of the first fault in the data; empty for the whole data.
+        model: the name of the model.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "",
+        model: str = "",
+        collection: str | None = None,
+        document_id: str | None = None,
+    ) -> None:
+        super().__init__(message, collection=collection, document_id=document_id)
+        self.path: str = path
+        self.model = model
+
+
+class ModelViolation(InvalidModel, InvalidDocument):
+    """The data that a call on a typed collection was given is not valid for its model: correct it.
+
+    Nothing was sent. `document_id` is `None` if the call names no id.
+    """
+
+    path: str

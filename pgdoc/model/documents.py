@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, overload
 
-from pgdoc.errors import UnreadableDocument
+from pgdoc.errors import InvalidModel, UnreadableDocument
 from pgdoc.model.json_codec import decode, encode
 from pgdoc.model.type_variables import M_co
+from pgdoc.model.values import is_json_type
 
 if TYPE_CHECKING:
     from pgdoc.model.json_codec import JsonDecoder
@@ -39,11 +40,13 @@ class Origin(NamedTuple):
     Attributes:
         columns: reads the columns other than id and data from an image of a row, or from the rest of one.
         decode_text: decodes the data.
+        is_typed: whether `decode_text` is the reader of a model.
     """
 
     collection: str
     columns: Callable[[Any, str], Mapping[str, Any]]
     decode_text: JsonDecoder = decode
+    is_typed: bool = False
 
 
 def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = None) -> Any:
@@ -56,8 +59,7 @@ def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = No
 
 
 def _read_data(text: bytes | str | None, state: dict[str, Any]) -> Any:
-    origin: Origin | None = state.get("_origin")
-    return decode_stored(text, origin.decode_text if origin is not None else state.get("_decode"))
+    return decode_stored(text, _decoder_of(state))
 
 
 @lru_cache(maxsize=256)
@@ -116,7 +118,11 @@ def _named(document: Document[Any], exc: UnreadableDocument) -> UnreadableDocume
     origin: Origin | None = document.__dict__.get("_origin")
     collection = document.__dict__.get("_collection") if origin is None else origin.collection
     where = "" if collection is None else f' of collection "{collection}"'
-    return UnreadableDocument(f"document {document.id!r}{where}: {exc}", collection=collection, document_id=document.id)
+    message, document_id = f"document {document.id!r}{where}: {exc}", document.id
+    if isinstance(exc, InvalidModel):
+        message = f"{message}. Correct the document, or change the model"
+        return InvalidModel(message, path=exc.path, model=exc.model, collection=collection, document_id=document_id)
+    return UnreadableDocument(message, collection=collection, document_id=document_id)
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,7 +131,7 @@ class Document(Generic[M_co]):
 
     Attributes:
         id: the document's id.
-        data: the JSON object. You may modify it; nothing else refers to it.
+        data: the JSON object, or in a typed collection the model. You may modify it; nothing else refers to it.
         version: 1 after the insert, and increased by one with every change.
         created_at: when the document was inserted; timezone-aware, in UTC.
         updated_at: when it was last changed; timezone-aware, in UTC.
@@ -198,29 +204,32 @@ class Document(Generic[M_co]):
         return state
 
     def __getitem__(self, key: str) -> Any:
-        data: Any = self.data
-        return data[key]
+        return plain_data(self)[key]
 
     def __contains__(self, key: object) -> bool:
-        data: Any = self.data
-        return key in data
+        return key in plain_data(self)
 
     # Without this, Python takes a class with `__getitem__` for a sequence, and fails with KeyError: 0.
     __iter__ = None
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of a top-level field of the data, or the default if there is none."""
-        data: Any = self.data
-        return data.get(key, default)
+        """Return the value of a top-level field of the data, or the default if there is none.
+
+        The value is JSON, also in a typed collection, and the field has the name that is stored.
+        """
+        return plain_data(self).get(key, default)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{each.name}={_shown(self, each.name)}' for each in fields(self))})"
+        model = getattr(_decoder_of(self.__dict__), "name", None) if self.__class__ is TypedDocument else None
+        title = type(self).__name__ if model is None else f"Document[{model}]"
+        return f"{title}({', '.join(f'{each.name}={_shown(self, each.name)}' for each in fields(self))})"
 
 
 def _shown(document: Document[Any], name: str) -> str:
     """Return the `repr` of a field, which must not raise: logs and debuggers call it."""
     try:
-        return repr(getattr(document, name))
+        is_typed = document.__class__ is TypedDocument and name == "data"
+        return repr(plain_data(document) if is_typed else getattr(document, name))
     except UnreadableDocument:
         return "<unreadable>"
 
@@ -228,9 +237,9 @@ def _shown(document: Document[Any], name: str) -> str:
 _set_state = Document.__dict__["__dict__"].__set__
 
 
-def document_of_image(document_id: str, data_text: bytes | str | None, rest: Any, origin: Origin) -> Document:
+def document_of_image(document_id: str, data_text: bytes | str | None, rest: Any, origin: Origin) -> Document[Any]:
     """Make a document from an image of its row; `rest` is what `origin` reads the other columns from."""
-    document = object.__new__(Document)
+    document: Document[Any] = object.__new__(TypedDocument if origin.is_typed else Document)
     # Half the time of changing the dict that Python makes. A dict of up to five keys, which the decoded data makes of
     # these four, takes half the time of a larger one.
     _set_state(document, {"id": document_id, "_data": data_text, "_rest": rest, "_origin": origin})
@@ -269,6 +278,67 @@ for _name, _read in (
 setattr(Document, "data", _UnreadData("data", _read_data))  # noqa: B010 (a checker would take it for the field)
 
 
+class TypedDocument(Document[M_co]):
+    """A document of a typed collection.
+
+    Its data is read as the model. All else works on the stored text, which stays: it needs no valid data, and keeps the
+    digits of numbers and the fields that the model does not know.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Document):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in _NOT_DATA) and (
+            plain_data(self) == plain_data(other)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+_NOT_DATA: Final = ("id", "version", "created_at", "updated_at")
+
+
+class _TypedData:
+    """The data of a typed document, read on first access and then stored in it."""
+
+    def __get__(self, document: TypedDocument[Any] | None, owner: type[TypedDocument[Any]]) -> Any:
+        if document is None:
+            raise AttributeError("data")
+        state = document.__dict__
+        text, reader = state["_data"], _decoder_of(state)
+        try:
+            return state.setdefault("data", decode_stored(text, reader.read))
+        except UnreadableDocument as exc:
+            raise _named(document, exc) from exc.__cause__
+
+
+setattr(TypedDocument, "data", _TypedData())  # noqa: B010 (as above)
+
+
+def _decoder_of(state: dict[str, Any]) -> Any:
+    origin: Origin | None = state.get("_origin")
+    return state.get("_decode", decode) if origin is None else origin.decode_text
+
+
+def _stored_text(state: dict[str, Any]) -> bytes | str | None:
+    return state["_data"] if "_data" in state else encode(state["data"])  # `dataclasses.replace` leaves only the model
+
+
+def plain_data(document: Document[Any]) -> Any:
+    """Return the data as JSON values, of a document that may have a model."""
+    if document.__class__ is not TypedDocument:
+        data = document.data
+        return data if data.__class__ is dict or is_json_type(data) else decode(encode(data))  # of a made document
+    state = document.__dict__
+    found = state.get("_plain", _ABSENT)
+    if found is _ABSENT:
+        try:
+            found = state.setdefault("_plain", decode_stored(_stored_text(state), _decoder_of(state)))
+        except UnreadableDocument as exc:
+            raise _named(document, exc) from exc
+    return found
+
+
 def projection_of(document: Document[Any]) -> Any:
     """Return the projection that a document was read with; `None` for the whole data."""
     return document.__dict__.get("_projection")
@@ -280,13 +350,30 @@ def data_text(document: Document[Any]) -> bytes | str:
     return encode(document.data) if text is None else text
 
 
-def to_be_decoded_by(decode_text: JsonDecoder, document: Document[Any]) -> Document:
-    """Return a copy whose data is decoded by another function, unless it was accessed."""
-    copy = object.__new__(document.__class__)
+def to_be_decoded_by(decode_text: JsonDecoder, document: Document[Any]) -> Document[Any]:
+    """Return a copy whose data is decoded by another function, unless it was accessed; without a model."""
+    is_typed = document.__class__ is TypedDocument
+    copy: Document[Any] = object.__new__(Document if is_typed else document.__class__)
     copy.__dict__.update(document.__dict__)
+    if is_typed:
+        copy.__dict__["_data"] = _stored_text(copy.__dict__)
+        copy.__dict__.pop("data", None)
     origin: Origin | None = copy.__dict__.get("_origin")
     if origin is None:
         copy.__dict__["_decode"] = decode_text
     else:
-        copy.__dict__["_origin"] = origin._replace(decode_text=decode_text)
+        copy.__dict__["_origin"] = origin._replace(decode_text=decode_text, is_typed=False)
+    return copy
+
+
+def document_read_as(reader: Any, document: Document[Any]) -> TypedDocument[Any]:
+    """Return a copy whose data is read as a model; the data of the document was not accessed."""
+    copy: TypedDocument[Any] = object.__new__(TypedDocument)
+    state = copy.__dict__
+    state.update(document.__dict__)
+    origin: Origin | None = state.get("_origin")
+    if origin is None:
+        state["_decode"] = reader
+    else:
+        state["_origin"] = origin._replace(decode_text=reader, is_typed=True)
     return copy

@@ -39,6 +39,7 @@ __all__ = [
     "decode_short",
     "encode",
     "encode_value",
+    "may_be_rounded",
     "may_have_long_numbers",
 ]
 
@@ -375,6 +376,11 @@ def decode_comparable(text: bytes | str) -> Any:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
         return _decode_exactly(raw, TO_COMPARABLE)
+
+
+def may_be_rounded(text: bytes) -> bool:
+    """Return whether a number may have more digits than a float holds."""
+    return text.translate(_DIGITS_AND_POINT_ALIKE).find(_MORE_THAN_A_FLOAT_HOLDS) >= 0
 
 
 def decode_as_written(text: str) -> Any:

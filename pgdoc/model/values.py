@@ -27,6 +27,7 @@ __all__ = [
     "DocumentData",
     "Encoder",
     "NoForm",
+    "ObjectData",
     "datetime_json",
     "datetime_text",
     "is_json_type",
@@ -55,6 +56,9 @@ class _PydanticModel(Protocol):
 
 DocumentData: TypeAlias = "Mapping[str, Any] | RawJson | _Dataclass | _PydanticModel | _Struct | _Attrs"
 """The data of a document: a JSON object, its text, or an instance of a class with fields."""
+
+ObjectData: TypeAlias = "Mapping[str, Any] | RawJson"
+"""The data of a document of a typed collection that is not an instance of its model."""
 
 _JSON_TYPES: Final = frozenset((str, int, float, bool, type(None), dict, list, tuple))
 _MOST_ANSWERS: Final = 8

@@ -66,6 +66,7 @@ IMPURE |= {"psycopg", "psycopg_pool", "socket", "ssl", "subprocess", "threading"
 # Heavy libraries, and the only layer that may import each.
 HEAVY = {"alembic": "database", "sqlalchemy": "database", "typer": "cli", "rich": "cli", "jsonschema": "crud"}
 HEAVY |= {"opentelemetry": "telemetry", "prometheus_client": "telemetry"}
+HEAVY |= {"pydantic": "model", "msgspec": "model"}
 HEAVY |= {"nats": "relay", "redis": "relay", "confluent_kafka": "relay", "httpx": "relay"}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidDocument, InvalidInput
-from pgdoc.model.documents import Document, projection_of
+from pgdoc.model.documents import Document, plain_data, projection_of
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
@@ -102,7 +102,7 @@ def _position_of(document: Document, paths: list[Path]) -> tuple[Operand, ...]:
                 "a list",
                 path=dotted,
             )
-        values.append(value_at(document.data, path))
+        values.append(value_at(plain_data(document), path))
     names = [".".join(path) for path in paths]
     last = [] if _ID_PATH in paths else [_operand("_id", document.id)]
     return (*map(_operand, names, values), *last)

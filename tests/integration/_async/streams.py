@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pgdoc import AsyncChangeStream, ChangeEvent
+    from pgdoc.model.type_variables import M
 
 PATIENCE_S = 20.0
 
 
-async def take(stream: AsyncChangeStream, count: int = 1) -> list[ChangeEvent]:
+async def take(stream: AsyncChangeStream[M], count: int = 1) -> list[ChangeEvent[M]]:
     """Read `count` events."""
-    events: list[ChangeEvent] = []
+    events: list[ChangeEvent[M]] = []
     while len(events) < count:
         event = await stream.next(timeout=PATIENCE_S)
         assert event is not None, f"only {len(events)} of {count} events within {PATIENCE_S:.0f} s each"

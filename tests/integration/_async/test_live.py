@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -291,3 +292,33 @@ async def test_texts_compare_under_a_collation(shared_dsn: str, schema: str) -> 
         async with people.live({"name": "anna"}, sort="name", collation="ci") as query:
             await people.insert("b", {"name": "Anna"})
             assert brief(await query.next_batch(PATIENCE_S)) == [("added", "b", None, 1)]
+
+
+@dataclass
+class Order:
+    total: int
+    note: str = ""
+
+
+async def test_a_typed_collection_has_typed_live_queries(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        orders = store.collection("orders", Order)
+        await orders.insert("a", Order(1))
+        await store["orders"].insert("odd", {"total": "many"})
+        part: AsyncLiveQuery[Any] = await orders.live(fields=["total"])
+        async with orders.live(sort="total") as query, part:
+            assert query.documents[0].data == Order(1)
+            assert [each.data for each in part.documents] == [{"total": 1}, {"total": "many"}]
+            with pytest.raises(pgdoc.InvalidModel, match="odd"):
+                _ = query.documents[1].data
+            await orders.insert("b", Order(2, "!"))
+            change = await query.next(PATIENCE_S)
+            assert change is not None
+            assert change.document.data == Order(2, "!")
+            assert change.event is not None
+            assert change.event.full_document is not None
+            assert change.event.full_document.data == Order(2, "!")
+            assert [each.document.data for each in await part.next_batch(PATIENCE_S)] == [{"total": 2}]
+            async with store["orders"].live(sort="total") as plain:
+                assert plain.documents[0].data == {"total": 1, "note": ""}
+                assert queries_of(store) == 2

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pgdoc import ChangeStream, ChangeEvent
+    from pgdoc.model.type_variables import M
 
 PATIENCE_S = 20.0
 
 
-def take(stream: ChangeStream, count: int = 1) -> list[ChangeEvent]:
+def take(stream: ChangeStream[M], count: int = 1) -> list[ChangeEvent[M]]:
     """Read `count` events."""
-    events: list[ChangeEvent] = []
+    events: list[ChangeEvent[M]] = []
     while len(events) < count:
         event = stream.next(timeout=PATIENCE_S)
         assert event is not None, f"only {len(events)} of {count} events within {PATIENCE_S:.0f} s each"

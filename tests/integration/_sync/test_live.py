@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -292,3 +293,33 @@ def test_texts_compare_under_a_collation(shared_dsn: str, schema: str) -> None:
         with people.live({"name": "anna"}, sort="name", collation="ci") as query:
             people.insert("b", {"name": "Anna"})
             assert brief(query.next_batch(PATIENCE_S)) == [("added", "b", None, 1)]
+
+
+@dataclass
+class Order:
+    total: int
+    note: str = ""
+
+
+def test_a_typed_collection_has_typed_live_queries(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        orders = store.collection("orders", Order)
+        orders.insert("a", Order(1))
+        store["orders"].insert("odd", {"total": "many"})
+        part: LiveQuery[Any] = orders.live(fields=["total"])
+        with orders.live(sort="total") as query, part:
+            assert query.documents[0].data == Order(1)
+            assert [each.data for each in part.documents] == [{"total": 1}, {"total": "many"}]
+            with pytest.raises(pgdoc.InvalidModel, match="odd"):
+                _ = query.documents[1].data
+            orders.insert("b", Order(2, "!"))
+            change = query.next(PATIENCE_S)
+            assert change is not None
+            assert change.document.data == Order(2, "!")
+            assert change.event is not None
+            assert change.event.full_document is not None
+            assert change.event.full_document.data == Order(2, "!")
+            assert [each.document.data for each in part.next_batch(PATIENCE_S)] == [{"total": 2}]
+            with store["orders"].live(sort="total") as plain:
+                assert plain.documents[0].data == {"total": 1, "note": ""}
+                assert queries_of(store) == 2

@@ -7,7 +7,7 @@ import sys
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Required, TypedDict
 from unittest.mock import patch
 
 import orjson
@@ -24,6 +24,7 @@ from pgdoc.decoding.records import Span
 from pgdoc.decoding.wal2json import Wal2Json
 from pgdoc.errors import ProtocolError, UnreadableDocument
 from pgdoc.model import json_codec
+from pgdoc.model.typed.reader import reader_of
 from tests.json_values import documents
 from tests.unit import pgoutput_wire, wire
 from tests.unit.table_wire import RowWritten, rows_written
@@ -75,7 +76,14 @@ odd_data = st.sampled_from(
 metadata = st.none() | st.sampled_from(
     ['{"metadata": {"user": "Zoë", "n": 1.50}}', "not pgdoc's", '{"metadata": {"n": "\\ud800"}}']
 )
-decoders = st.sampled_from([None, json_codec.decode_decimals, json_codec.decode_comparable])
+
+
+class Model(TypedDict, total=False):
+    a: Required[int]  # which hardly any of the documents has
+
+
+TYPED = reader_of(Model)
+decoders = st.sampled_from([None, json_codec.decode_decimals, json_codec.decode_comparable, TYPED])
 
 
 class Written(NamedTuple):

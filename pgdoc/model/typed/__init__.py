@@ -1,0 +1,1 @@
+"""The models of typed collections: which library reads one, and how."""

@@ -1,0 +1,79 @@
+"""Reads pydantic models and dataclasses, by pydantic."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import pydantic
+
+from pgdoc.errors import MissingExtra
+from pgdoc.model.json_codec import decode, decode_decimals, may_be_rounded
+from pgdoc.model.typed.reader import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["decoder_of", "fault_of"]
+
+_OLDEST: Final = (2, 11)
+"""The first version that takes fields by their names where they have aliases."""
+
+_BY_EITHER: Final = {"by_alias": True, "by_name": True}
+"""`model_dump` writes the names of fields, unless the model's configuration says otherwise."""
+
+
+def decoder_of(model: Any) -> Callable[[bytes | str], Any]:
+    """Return the function that reads JSON text.
+
+    pydantic's own reader of JSON makes a Decimal of a float, which has lost digits and trailing zeros. So it gets
+    Decimals where the model has any.
+    """
+    if tuple(map(int, pydantic.VERSION.split(".")[:2])) < _OLDEST:
+        raise MissingExtra(f"typed collections need pydantic 2.11 or newer, found {pydantic.VERSION}: upgrade pydantic")
+    adapter = pydantic.TypeAdapter(model)
+    if not adapter.pydantic_complete:
+        adapter.rebuild(raise_errors=True)
+    traits = set(_traits_of(adapter.core_schema))
+    if "decimal" not in traits:
+        return partial(_decode, adapter.validator)
+    # From Python values, a strict model takes no text for a time or a UUID. So only where digits would be lost.
+    return partial(_decode_exactly, adapter.validator, may_be_rounded if "strict" in traits else None)
+
+
+def _traits_of(schema: Any) -> Iterator[str]:
+    """Yield what matters of a schema: `decimal` if it has any, and `strict` if a part of it is."""
+    if isinstance(schema, list | tuple):
+        for each in schema:
+            yield from _traits_of(each)
+    elif isinstance(schema, dict):
+        if schema.get("type") == "decimal":
+            yield "decimal"
+        if schema.get("strict"):
+            yield "strict"
+        for each in schema.values():
+            yield from _traits_of(each)
+
+
+def _decode(validator: Any, text: bytes | str) -> Any:
+    try:
+        return validator.validate_json(text, **_BY_EITHER)
+    except pydantic.ValidationError as exc:
+        if exc.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
+            raise
+    return validator.validate_python(decode(text), **_BY_EITHER)  # deeper, or with more digits, than it reads
+
+
+def _decode_exactly(validator: Any, is_needed: Callable[[bytes], bool] | None, text: bytes | str) -> Any:
+    raw = text.encode() if isinstance(text, str) else text
+    if is_needed is not None and not is_needed(raw):
+        return _decode(validator, raw)
+    return validator.validate_python(decode_decimals(raw), strict=False if is_needed else None, **_BY_EITHER)
+
+
+def fault_of(exc: Exception) -> Fault | None:
+    """Return what an error of pydantic says; `None` for another error."""
+    if not isinstance(exc, pydantic.ValidationError):
+        return None
+    first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+    return Fault(".".join(map(str, first["loc"])), first["msg"], exc.error_count() - 1)

@@ -1,0 +1,1 @@
+"""What type checkers must accept and refuse. mypy and pyright read these files in `make lint`; nothing runs them."""
