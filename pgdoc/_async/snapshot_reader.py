@@ -41,15 +41,15 @@ async def settle(backend: AsyncStreamBackend) -> None:
     """Return when every transaction that committed before the call is visible to statements.
 
     A transaction that PostgreSQL shows as running may have committed, and become visible within a moment: this waits up
-    to a second for each of them to end. One that waits for a synchronous standby has committed, too: this waits as long
-    as it does. The others have really not committed.
+    to a second for each of them to end, unless it waits for its client. One that waits for a synchronous standby has
+    committed, too: this waits as long as it does. The others have really not committed.
     """
-    ((text, _),) = await backend.fetch("running")
-    running = set(PgSnapshot.parse(text).in_progress)
+    ((text, _, idle),) = await backend.fetch("running")
+    running = {xid for xid in PgSnapshot.parse(text).in_progress if xid & _XID not in idle}
     deadline = time.monotonic() + _SETTLE_S
     while running:
         await async_sleep(_SETTLE_POLL_S)
-        ((text, waiting),) = await backend.fetch("running")
+        ((text, waiting, _),) = await backend.fetch("running")
         seen = PgSnapshot.parse(text)
         running = {xid for xid in running if not seen.sees(xid)}
         if time.monotonic() > deadline:
@@ -125,7 +125,7 @@ class AsyncSnapshotReader:
         if chunk is None:
             # It was dropped or renamed: the stream learns of that before it comes to the end of the WAL. A collection
             # that is created under this name later is not seen by this snapshot, so the empty chunk takes its rows in.
-            ((text, _),) = await self._backend.fetch("running")
+            ((text, _, _),) = await self._backend.fetch("running")
             chunk = await self._read_table(collection, after)
         if chunk is None:
             ((end, read_at),) = await self._backend.fetch("mark")

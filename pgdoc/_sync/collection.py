@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, overload
 
 from pgdoc._sync.indexes import Indexes
 from pgdoc._sync.limits import Limits
+from pgdoc._sync.live import live_query
+from pgdoc._sync.live_calls import LiveCalls
 from pgdoc._sync.looks import Looks
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.table import Table
@@ -25,20 +27,22 @@ from pgdoc.runtime.primitives import opening
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pgdoc._sync.live import LiveQuery
+    from pgdoc._sync.live_sources import LiveSources
     from pgdoc._sync.session import Session
-    from pgdoc._sync.stream_backend import StreamBackend
     from pgdoc.model.documents import Document
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.model.values import DocumentData, ObjectData
+    from pgdoc.query.filters.projection_parse import Fields
 
 __all__ = ["Collection"]
 
 
-class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, Generic[M]):
+class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, LiveCalls[M], Generic[M]):
     """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
     Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,
@@ -52,11 +56,11 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, Generic[
         name: str,
         *,
         auto_create: bool,
-        streams: StreamBackend | None = None,
+        live: LiveSources | None = None,
         model: Any = None,
     ) -> None:
         self._name = check_name(name, "collection")
-        self._streams = streams
+        self._streams, self._live = None if live is None else live.backend, live
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
@@ -105,6 +109,48 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, Generic[
             buffer_bytes=buffer_bytes,
         )
         return opening(ChangeStream[M](self._streams, Selection(frozenset({self._name}), options.where), options))
+
+    def live(
+        self,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        fields: Fields | None = None,
+        collation: str | None = None,
+    ) -> LiveQuery[M]:
+        """Open a live query: the documents that `find` returns with these arguments, and what changes about them.
+
+        It begins with everything that was committed before the call. Equal queries of a store cost as much as one.
+
+        Args:
+            filter: as for `find`.
+            sort: as for `find`. Without it, the documents come in the order of their ids.
+            limit: as for `find`. Without it, all documents that match are held in memory.
+            fields: as for `find`.
+            collation: as for `find`.
+
+        Raises:
+            InvalidFilter: `filter` is not a filter.
+            InvalidInput: `sort`, `limit`, `fields` or `collation` is invalid.
+            StreamError: this handle belongs to a transaction.
+            CollectionNotFound: the collection does not exist, and the store does not create it.
+            ReplicationUnavailable: the server or the role is not set up for streams; the message says what to do.
+            SlotBlocked: the first slot of the database has to wait for open transactions.
+            ReplicaIdentityChanged: the collection's changes have no before images.
+        """
+        return opening(
+            live_query(
+                self._live,
+                self._name,
+                filter,
+                sort=sort,
+                limit=limit,
+                fields=fields,
+                collation=collation,
+                reader=self._table.form.reader,
+            )
+        )
 
     @overload
     def insert(self: Collection, id: DocumentId, data: DocumentData) -> Document: ...

@@ -31,21 +31,22 @@ class DocumentForm(Generic[M]):
         read: returns the document of a row of a result.
         read_part: returns the same for a row of a partial read, whose data is a dict.
         codec: for the events of the collection.
+        reader: reads the data as its model, if it has one.
     """
 
     def __init__(self, collection: str, subject: str, codec: ValueCodec, model: Any = None) -> None:
         self._subject, self._encoder, self._decode = subject, codec.encoder, codec.decode
-        self._reader: ModelReader[M] | None = None
+        self.reader: ModelReader[M] | None = None
         make: Callable[..., Document[Any]] = Document.from_text
         read = partial(make, collection=collection, decode_text=codec.decode)
         self.codec = codec
         self.read_part: Callable[..., Document] = read
         self.read: Callable[..., Document[M]] = read
         if model is not None:
-            self._reader = reader_of(model, codec.decode)
-            self.codec = replace(codec, decode=self._reader)
+            self.reader = reader_of(model, codec.decode)
+            self.codec = replace(codec, decode=self.reader)
             typed: Callable[..., Document[Any]] = TypedDocument.from_text
-            self.read = partial(typed, collection=collection, decode_text=self._reader)
+            self.read = partial(typed, collection=collection, decode_text=self.reader)
 
     def encoded(self, data: Any, key: DocumentId | None = None) -> bytes:
         """Return the JSON text of data that is to be stored, under an id if the call names one.
@@ -56,7 +57,7 @@ class DocumentForm(Generic[M]):
             InvalidDocument: the data can't be stored.
             ModelViolation: it is not valid for the model.
         """
-        text, reader = encode(data, self._encoder), self._reader
+        text, reader = encode(data, self._encoder), self.reader
         if reader is None or isinstance(data, reader.classes):
             return text
         try:

@@ -382,3 +382,16 @@ def to_be_decoded_by(decode_text: JsonDecoder, document: Document[Any]) -> Docum
     else:
         copy.__dict__["_origin"] = origin._replace(decode_text=decode_text, kind=kind)
     return copy
+
+
+def document_read_as(reader: Any, document: Document[Any]) -> TypedDocument[Any]:
+    """Return a copy whose data is read as a model; the data of the document was not accessed."""
+    copy: TypedDocument[Any] = object.__new__(TypedDocument)
+    state = copy.__dict__
+    state.update(document.__dict__)
+    origin: Origin | None = state.get("_origin")
+    if origin is None:
+        state["_decode"] = reader
+    else:
+        state["_origin"] = origin._replace(decode_text=reader, is_typed=True)
+    return copy

@@ -42,10 +42,13 @@ SELECT ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::
 SELECT pg_logical_emit_message(true, 'pgdoc.flush', '') FROM set_config('synchronous_commit', 'local', true)
 
 -- name: running
--- The snapshot shows which transactions are invisible. Those in the array wait for a synchronous standby: they have
--- committed in the WAL, possibly long ago, but are not visible yet.
+-- The snapshot shows which transactions are invisible. Those in the first array wait for a synchronous standby: they have
+-- committed in the WAL, possibly long ago, but are not visible yet. Those in the second wait for their client's next
+-- command, so they have not committed; for a session of another role, that is not known to everyone.
 SELECT pg_current_snapshot()::text, array(
-  SELECT backend_xid::text::bigint FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND wait_event = 'SyncRep')
+  SELECT backend_xid::text::bigint FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND wait_event = 'SyncRep'), array(
+  SELECT backend_xid::text::bigint FROM pg_stat_activity
+  WHERE backend_xid IS NOT NULL AND state = ANY (ARRAY['idle in transaction'::text, 'idle in transaction (aborted)'::text]))
 
 -- name: mark
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp()
@@ -85,6 +88,16 @@ CROSS JOIN LATERAL (
     ) AS printed
   ) AS counted
 ) AS part
+
+-- name: placed
+-- The documents of a find, after a row that says which transactions the statement sees, and where the WAL ends: see `part`.
+-- A column that is NULL in one half has the type that it has in the other.
+SELECT hides_rows, pg_current_snapshot()::text AS seen, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS end_lsn, {nulls}
+FROM set_config('synchronous_commit', 'local', true),
+pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
+CROSS JOIN row_security_active('{table}'::regclass) AS hides_rows
+UNION ALL
+SELECT NULL, NULL, NULL, found.* FROM ({found}) AS found
 
 -- name: watched_part
 SELECT hides_rows, seen, end_lsn, read_at, key, orders, document, columns, found, ids, rows

@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": {"model"},
     "query": {"model"},
     "changes": {"model", "decoding", "query"},
+    "live": {"model", "query", "changes"},
     "database": {"model", "runtime", "sql"},
     "crud": {"model", "query", "database", "sql"},
     "replication": {"model", "runtime", "decoding", "changes", "database", "sql"},
@@ -48,7 +49,7 @@ ALLOWED["cli"] = {"__init__", "model", "changes", "database", "sql", "server", "
 ALLOWED["__main__"] = {"cli"}
 ALLOWED["testing"] = {"__init__", "model", "database", "server"}
 
-PURE = ("decoding", "changes", "query")
+PURE = ("decoding", "changes", "query", "live")
 IMPURE = {
     "asyncio",
     "concurrent",

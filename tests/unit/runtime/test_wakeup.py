@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgdoc.runtime.wakeup import TaskWaiter, Wakeup, wake, wake_together
+from pgdoc.runtime.wakeup import AsyncWakeup, TaskWaiter, Wakeup, wake, wake_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,3 +227,34 @@ def test_a_timeout_and_a_shield_end_the_wait(loop: CountingLoop) -> None:
         return await task
 
     assert loop.run_until_complete(main()) == "woken"
+
+
+def test_a_task_wakes_once_for_each_set_of_any_thread() -> None:
+    async def run() -> None:
+        wakeup = AsyncWakeup()
+        assert not await wakeup.wait(0)
+        assert not await wakeup.wait(0.01)
+        wake(wakeup)
+        assert await wakeup.wait()
+        assert not await wakeup.wait(0)
+        for timeout_s in (None, PATIENCE_S):
+            thread = threading.Timer(0.01, wakeup.set)
+            thread.start()
+            assert await wakeup.wait(timeout_s)
+            thread.join()
+        waits = asyncio.ensure_future(wakeup.wait())
+        await asyncio.sleep(0)
+        waits.cancel()
+        await asyncio.wait([waits])
+        wakeup.set()
+        assert await wakeup.wait(0)
+
+    asyncio.run(run())
+
+
+def test_a_wakeup_for_tasks_serves_one_loop_after_another() -> None:
+    wakeup = AsyncWakeup()
+    for _ in range(2):
+        wakeup.set()
+        assert asyncio.run(wakeup.wait(PATIENCE_S))
+        assert not asyncio.run(wakeup.wait(0.01))

@@ -528,3 +528,30 @@ def test_what_was_handed_over_is_dropped_with_the_rest(kind, end):
         assert (mailbox.buffered, mailbox.reached()) == (0, NOWHERE)
 
     asyncio.run(main())
+
+
+def test_a_nudge_ends_the_present_wait_or_the_next_with_an_empty_batch():
+    mailbox = Mailbox(10, 1000)
+    mailbox.nudge()
+    assert mailbox.take(None) == []
+    nudging = in_thread(mailbox.nudge)
+    assert mailbox.take(None) == []
+    nudging.join()
+    mailbox.nudge()
+    mailbox.put(changes(1), NOWHERE)
+    assert len(mailbox.take(None)) == 1
+
+
+def test_a_nudge_wakes_a_task_from_any_thread():
+    async def run() -> None:
+        mailbox = AsyncMailbox(10, 1000)
+        mailbox.nudge()
+        assert await mailbox.take(None) == []
+        for _ in range(3):
+            waits = await waiting(mailbox.take(None))
+            in_thread(mailbox.nudge).join()
+            assert await asyncio.wait_for(waits, 20) == []
+        mailbox.put(changes(1), NOWHERE)
+        assert len(await mailbox.take(None)) == 1
+
+    asyncio.run(run())
