@@ -30,8 +30,8 @@ from pgdoc.crud.statements import CHANGING, table_statement
 from pgdoc.crud.write_errors import check_version
 from pgdoc.errors import InvalidUpdate, SchemaViolation
 from pgdoc.model.ids import check_id
-from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
+from pgdoc.model.type_variables import M
 from pgdoc.query.filters.parse import parse_filter_of_write
 from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.sql_text import EQUALS, Compiled
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncBulkCollection"]
 
 
-class AsyncBulkCollection(AsyncBulkUpserts):
+class AsyncBulkCollection(AsyncBulkUpserts[M]):
     """A handle on one collection inside a bulk; `b["orders"]` returns it, without I/O.
 
     Each call checks its arguments and queues one write, which does what the same call on a collection does. It returns
@@ -65,7 +65,7 @@ class AsyncBulkCollection(AsyncBulkUpserts):
     ) -> None:
         self._name = check_name(name, "collection")
         self._queue = queue
-        self._table = AsyncTable(session, schema, name, auto_create=auto_create)
+        self._table: AsyncTable[M] = AsyncTable(session, schema, name, auto_create=auto_create)
         queue.tables[self._table.name] = self._table
 
     @property
@@ -76,7 +76,7 @@ class AsyncBulkCollection(AsyncBulkUpserts):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._table.name}>"
 
-    async def insert(self, id: DocumentId, data: DocumentData) -> None:  # noqa: A002 (the name in the contract)
+    async def insert(self, id: DocumentId, data: M | DocumentData) -> None:  # noqa: A002 (the name in the contract)
         """Queue inserting a new document.
 
         Args:
@@ -156,7 +156,7 @@ class AsyncBulkCollection(AsyncBulkUpserts):
     async def replace(
         self,
         id: DocumentId,  # noqa: A002
-        data: DocumentData,
+        data: M | DocumentData,
         *,
         upsert: bool = False,
         if_version: int | None = None,
@@ -241,8 +241,8 @@ class AsyncBulkCollection(AsyncBulkUpserts):
         wanted, order = parse_filter_of_write(filter, self._table.encoder, collation), parse_sort(sort, collation)
         await self._queue.add(self._target("delete_one"), self._delete(await self._first(wanted, order)))
 
-    async def _text(self, target: Target, data: DocumentData) -> str:
-        text = encode(data, self._table.encoder)
+    async def _text(self, target: Target, data: M | DocumentData) -> str:
+        text = self._table.form.encoded(data)
         await self._check(target.key, text)
         return text.decode()
 

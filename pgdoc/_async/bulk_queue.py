@@ -57,7 +57,7 @@ class AsyncBulkQueue:
         self.is_open = False
         self.is_ordered = True
         self.counts: Counter[str] = Counter()
-        self.tables: dict[str, AsyncTable] = {}
+        self.tables: dict[str, AsyncTable[Any]] = {}
         # Guards all that follows, and the connection: several tasks may write to one bulk.
         self._lock = AsyncLock()
         self._queue: list[Queued] = []

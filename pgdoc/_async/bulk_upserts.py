@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from pgdoc.crud.bulk_results import Look, Statement, Target, first_written, first_written_or_dropped
 from pgdoc.crud.first_write import FirstWrite, first_replace, first_update
 from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
 from pgdoc.errors import CollectionNotFound
-from pgdoc.model.json_codec import encode
+from pgdoc.model.type_variables import M
 from pgdoc.query.filters.paths import parse_sort
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["AsyncBulkUpserts"]
 
 
-class AsyncBulkUpserts:
+class AsyncBulkUpserts(Generic[M]):
     """The calls of a bulk's collection that use a filter to write one document; the collection inherits them."""
 
     _name: str
-    _table: AsyncTable
+    _table: AsyncTable[M]
     _queue: AsyncBulkQueue
 
     async def update_one(  # noqa: PLR0913
@@ -76,7 +76,7 @@ class AsyncBulkUpserts:
     async def replace_one(
         self,
         filter: Mapping[str, Any],  # noqa: A002
-        data: DocumentData,
+        data: M | DocumentData,
         *,
         sort: str | Sequence[str] | None = None,
         upsert: bool = False,
@@ -97,7 +97,7 @@ class AsyncBulkUpserts:
             InvalidDocument: the data can't be stored. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        text = encode(data, self._table.encoder)
+        text = self._table.form.encoded(data)
         write = first_replace(filter, text.decode(), upsert=upsert, encoder=self._table.encoder, collation=collation)
         order = parse_sort(sort, collation)
         await self._check(None, text)

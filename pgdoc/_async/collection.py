@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from pgdoc._async.indexes import AsyncIndexes
 from pgdoc._async.limits import AsyncLimits
@@ -19,6 +19,7 @@ from pgdoc.crud.write_errors import ATTEMPTS, duplicate, outrun
 from pgdoc.errors import StreamError
 from pgdoc.model.ids import check_id
 from pgdoc.model.names import check_name
+from pgdoc.model.type_variables import M
 from pgdoc.runtime.primitives import async_opening
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncCollection"]
 
 
-class AsyncCollection(AsyncValidation, AsyncWrites, AsyncUpserts, AsyncIndexes, AsyncLimits):
+class AsyncCollection(AsyncValidation[M], AsyncWrites[M], AsyncUpserts[M], AsyncIndexes, AsyncLimits, Generic[M]):
     """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
     Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,
@@ -57,7 +58,7 @@ class AsyncCollection(AsyncValidation, AsyncWrites, AsyncUpserts, AsyncIndexes, 
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
-        self._table = AsyncTable(session, schema, name, auto_create=auto_create)
+        self._table: AsyncTable[M] = AsyncTable(session, schema, name, auto_create=auto_create)
 
     @property
     def name(self) -> str:
@@ -79,7 +80,7 @@ class AsyncCollection(AsyncValidation, AsyncWrites, AsyncUpserts, AsyncIndexes, 
         on_lost: str = "raise",
         buffer_size: int = BUFFER_SIZE,
         buffer_bytes: int = BUFFER_BYTES,
-    ) -> AsyncChangeStream:
+    ) -> AsyncChangeStream[M]:
         """Open a stream of the changes of this collection; see `AsyncStore.watch`.
 
         Raises:
@@ -102,10 +103,10 @@ class AsyncCollection(AsyncValidation, AsyncWrites, AsyncUpserts, AsyncIndexes, 
             buffer_bytes=buffer_bytes,
         )
         return async_opening(
-            AsyncChangeStream(self._streams, Selection(frozenset({self._name}), options.where), options)
+            AsyncChangeStream[M](self._streams, Selection(frozenset({self._name}), options.where), options)
         )
 
-    async def insert(self, id: DocumentId, data: DocumentData) -> Document:  # noqa: A002 (the name in the contract)
+    async def insert(self, id: DocumentId, data: M | DocumentData) -> Document[M]:  # noqa: A002 (the name in the contract)
         """Store a new document.
 
         Args:
@@ -135,7 +136,7 @@ class AsyncCollection(AsyncValidation, AsyncWrites, AsyncUpserts, AsyncIndexes, 
         raise outrun(self._table.subject, key)
 
     async def insert_many(
-        self, pairs: Iterable[tuple[DocumentId, DocumentData]], *, progress: Callable[[int], object] | None = None
+        self, pairs: Iterable[tuple[DocumentId, M | DocumentData]], *, progress: Callable[[int], object] | None = None
     ) -> int:
         """Store many new documents, all or none of them, in bounded memory.
 
@@ -156,7 +157,7 @@ class AsyncCollection(AsyncValidation, AsyncWrites, AsyncUpserts, AsyncIndexes, 
         await self._table.copy(rows)
         return rows.count
 
-    async def get(self, id: DocumentId) -> Document | None:  # noqa: A002
+    async def get(self, id: DocumentId) -> Document[M] | None:  # noqa: A002
         """Return the document with this id, or `None`."""
         key = check_id(id)
         rows = await self._table.read(table_statement("get", self._table.name), [key])

@@ -48,7 +48,7 @@ _LOCK_TIMEOUT = b"SET LOCAL lock_timeout = '2s'"
 class AsyncIndexes:
     """The calls of a collection on its indexes, which it inherits."""
 
-    _table: AsyncTable
+    _table: AsyncTable[Any]
     _session: AsyncSession
     _address: tuple[str, str]
 

@@ -30,7 +30,7 @@ __all__ = ["AsyncLimits"]
 class AsyncLimits:
     """The limits of a collection, which inherits them."""
 
-    _table: AsyncTable
+    _table: AsyncTable[Any]
     _session: AsyncSession
     _address: tuple[str, str]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
 from pgdoc.crud.explain import NO_CHANGE, check_call
 from pgdoc.crud.find_query import Search
@@ -11,6 +11,7 @@ from pgdoc.crud.guard import explained
 from pgdoc.crud.statements import CHANGING, distinct_statement, write_statement
 from pgdoc.errors import InvalidInput, UnreadableDocument
 from pgdoc.model.short_repr import short_repr
+from pgdoc.model.type_variables import M
 from pgdoc.query.filters.parse import parse_filter
 from pgdoc.query.filters.paths import parse_sort
 
@@ -30,12 +31,38 @@ _FEW: Final = 100
 """As many documents are fetched at once, and held in memory; more are streamed."""
 
 
-class AsyncReads:
+class AsyncReads(Generic[M]):
     """The reads of a collection, which inherits them: each call is one statement."""
 
     _name: str
-    _table: AsyncTable
+    _table: AsyncTable[M]
     _session: AsyncSession
+
+    @overload
+    def find(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        skip: int = 0,
+        fields: None = None,
+        after: Document[Any] | Sequence[Any] | None = None,
+        collation: str | None = None,
+    ) -> AsyncGenerator[Document[M]]: ...
+
+    @overload
+    def find(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        skip: int = 0,
+        fields: Fields,
+        after: Document[Any] | Sequence[Any] | None = None,
+        collation: str | None = None,
+    ) -> AsyncGenerator[Document]: ...
 
     def find(  # noqa: PLR0913
         self,
@@ -45,9 +72,9 @@ class AsyncReads:
         limit: int | None = None,
         skip: int = 0,
         fields: Fields | None = None,
-        after: Document | Sequence[Any] | None = None,
+        after: Document[Any] | Sequence[Any] | None = None,
         collation: str | None = None,
-    ) -> AsyncGenerator[Document]:
+    ) -> AsyncGenerator[Document[Any]]:
         """Return an iterator over the documents that match, in bounded memory.
 
         The iterator sees the collection as it was when the first document was asked for. Up to a hundred documents are
@@ -85,6 +112,26 @@ class AsyncReads:
             )
         )
 
+    @overload
+    async def find_one(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        fields: None = None,
+        collation: str | None = None,
+    ) -> Document[M] | None: ...
+
+    @overload
+    async def find_one(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        fields: Fields,
+        collation: str | None = None,
+    ) -> Document | None: ...
+
     async def find_one(
         self,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
@@ -92,7 +139,7 @@ class AsyncReads:
         sort: str | Sequence[str] | None = None,
         fields: Fields | None = None,
         collation: str | None = None,
-    ) -> Document | None:
+    ) -> Document[Any] | None:
         """Return the first document that matches, or `None`.
 
         Args:
@@ -156,7 +203,7 @@ class AsyncReads:
         query = distinct_statement(self._table.name, condition.text, values, collation)
         rows = await self._table.read(query, [*params, *condition.params])
         try:
-            return [self._table.decoded(row[0]) for row in rows]
+            return [self._table.form.decoded(row[0]) for row in rows]
         except UnreadableDocument as exc:
             raise UnreadableDocument(
                 f"a value at {path!r} of {self._table.subject} is unreadable: {exc}", collection=self._name
@@ -170,7 +217,7 @@ class AsyncReads:
         sort: str | Sequence[str] | None = None,
         limit: int | None = None,
         skip: int = 0,
-        after: Document | Sequence[Any] | None = None,
+        after: Document[Any] | Sequence[Any] | None = None,
         collation: str | None = None,
     ) -> str:
         """Return PostgreSQL's plan for a call with these arguments, without executing it.
@@ -221,7 +268,7 @@ class AsyncReads:
             clauses["condition"] = found.text
         return write_statement(call, self._table.name, with_metadata=False, **clauses), found.params
 
-    async def _documents(self, search: Search) -> AsyncGenerator[Document]:
+    async def _documents(self, search: Search) -> AsyncGenerator[Document[Any]]:
         """Fetch few documents at once, with a prepared statement; stream more of them, in bounded memory.
 
         Fetching finds out how many there are. Without an order, that costs little, and the result is cached for the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import time
 import weakref
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from pgdoc._async.checkpoint import checkpoint
 from pgdoc._async.snapshot_reader import AsyncSnapshotReader, settle
@@ -16,6 +16,7 @@ from pgdoc.consumers.declaration import unfinished_snapshot
 from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
+from pgdoc.model.type_variables import M_co
 from pgdoc.replication.checks import check_position
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_sleep, async_wait
 from pgdoc.streams.batch import BATCH
@@ -44,7 +45,7 @@ __all__ = ["AsyncChangeStream"]
 _POLL_S, _STANDBY_POLL_S = 0.001, 0.1
 
 
-class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening):
+class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening, Generic[M_co]):
     """The changes of one, several or all collections, in the order in which their transactions committed.
 
     Returned by `watch()`. Iterate over it, or call `next` or `next_batch`. Only one task may read a stream.
@@ -175,7 +176,7 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> ChangeEvent:
+    async def __anext__(self) -> ChangeEvent[M_co]:
         if self._acknowledges:
             self.ack()
         delivery, mailbox = self._delivery, self._mailbox
@@ -198,7 +199,7 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening):
             raise StopAsyncIteration
         return event
 
-    async def next(self, timeout: float | None = None) -> ChangeEvent | None:  # noqa: ASYNC109 (the contract's)
+    async def next(self, timeout: float | None = None) -> ChangeEvent[M_co] | None:  # noqa: ASYNC109 (the contract's)
         """Return the next event, waiting for it where necessary.
 
         A call that is interrupted or cancelled consumes no event.
@@ -222,7 +223,7 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening):
         self,
         max: int = BATCH,  # noqa: A002 (the name in the contract)
         timeout: float | None = None,  # noqa: ASYNC109
-    ) -> list[ChangeEvent]:
+    ) -> list[ChangeEvent[M_co]]:
         """Return the next events: the first as soon as it is there, and with it those that are buffered already.
 
         To acknowledge a batch, acknowledge its last event, or pass that to `checkpoint`. With `auto_ack`, the next call
@@ -246,7 +247,7 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening):
         # Not a partial: after a call in C, a KeyboardInterrupt would lose what it returned.
         return await self._next(timeout, lambda: self._delivery.next_events(max), most=max) or []
 
-    async def batches(self, max: int = BATCH) -> AsyncGenerator[list[ChangeEvent]]:  # noqa: A002
+    async def batches(self, max: int = BATCH) -> AsyncGenerator[list[ChangeEvent[M_co]]]:  # noqa: A002
         """Iterate over the events in batches, as `next_batch` returns them, until the stream ends.
 
         Args:
@@ -321,11 +322,11 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening):
         if self._delivery.feed is None or self.closed:
             raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
 
-    async def try_next(self) -> ChangeEvent | None:
+    async def try_next(self) -> ChangeEvent[M_co] | None:
         """Return the next event if it is buffered already, else `None`."""
         return await self.next(timeout=0)
 
-    def ack(self, event: ChangeEvent | None = None) -> None:
+    def ack(self, event: ChangeEvent[Any] | None = None) -> None:
         """Acknowledge an event and all before it: the consumer resumes after it when it is opened again.
 
         The server learns of it within a second, and at `close`.
@@ -341,7 +342,7 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening):
         if event is not None or self._delivery.delivered:
             consumer.acknowledge(self._delivery.mark_of(event))
 
-    async def checkpoint(self, event: ChangeEvent, tx: AsyncOpenTransaction) -> None:
+    async def checkpoint(self, event: ChangeEvent[Any], tx: AsyncOpenTransaction) -> None:
         """Record inside a transaction that the event was processed, so that its effect and the record commit together.
 
         From then on the stream no longer acknowledges by itself: what checkpoints have committed counts.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg
 
@@ -26,11 +25,11 @@ from pgdoc.database.errors import is_about_table, map_error
 from pgdoc.database.rights import may_not_create
 from pgdoc.database.size_errors import is_unprintable
 from pgdoc.errors import DuplicateDocument, SchemaViolation
-from pgdoc.model.documents import Document, decode_stored
+from pgdoc.model.document_form import DocumentForm
 from pgdoc.model.ids import check_id
-from pgdoc.model.json_codec import encode
 from pgdoc.model.names import quoted
 from pgdoc.model.sizes import DEFAULT_MAX_SIZE, MOST
+from pgdoc.model.type_variables import M
 from pgdoc.query.filters.order import compile_sort
 from pgdoc.query.filters.sql import Compiled, compile_filter
 from pgdoc.query.indexes.definition import indexed_paths
@@ -60,7 +59,7 @@ _FIND_TABLE = statement("catalog", "find_table").encode()
 _LOOKS = 3
 
 
-class AsyncTable:
+class AsyncTable(Generic[M]):
     """The table of a collection in one session.
 
     Each statement has a guard: the server refuses it if the name belongs to another table than the registered one. If
@@ -70,6 +69,7 @@ class AsyncTable:
         name: the table as SQL, quoted.
         subject: its name in error messages.
         encoder: that of the store, for values that JSON does not have.
+        form: how the documents are read and written.
         document: returns the document of a row of a result.
     """
 
@@ -77,7 +77,8 @@ class AsyncTable:
         self.name = quoted(schema, name)
         self.subject = f'collection "{schema}.{name}"'
         self.encoder = session.codec.encoder
-        self.document = partial(Document.from_text, collection=name, decode_text=session.codec.decode)
+        self.form: DocumentForm[M] = DocumentForm(name, session.codec)
+        self.document = self.form.read
         self._session, self._address, self._auto_create = session, (schema, name), auto_create
 
     async def read(self, query: GuardedQuery, params: Sequence[Any], *, prepare: bool | None = None) -> Rows:
@@ -187,13 +188,9 @@ class AsyncTable:
             self._session.sweeper.start()
         return oid, found
 
-    def decoded(self, text: bytes | str | None) -> Any:
-        """Decode one stored value."""
-        return decode_stored(text, self._session.codec.decode)
-
-    async def checked(self, document_id: DocumentId, data: DocumentData) -> tuple[str, str]:
+    async def checked(self, document_id: DocumentId, data: M | DocumentData) -> tuple[str, str]:
         """Return the id and the JSON text of a new document, which can be stored."""
-        key, text = check_id(document_id), encode(data, self.encoder)
+        key, text = check_id(document_id), self.form.encoded(data)
         await self.check_size(key, len(text))
         await self.check_schema(key, text)
         return key, text.decode()

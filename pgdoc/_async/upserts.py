@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from pgdoc._async.looks import AsyncLooks
 from pgdoc.crud.first_write import FirstWrite, Insertion, first_replace, first_update
 from pgdoc.crud.statements import CHANGING, CLAIMING
 from pgdoc.crud.write_errors import ATTEMPTS, dropped, duplicate, outrun, update_error
-from pgdoc.model.json_codec import encode
+from pgdoc.model.type_variables import M
 from pgdoc.query.filters.paths import parse_sort
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ _TRIES = 2
 """How often an upsert looks for a document that matches: the second time it also sees the one that kept it out."""
 
 
-class AsyncUpserts:
+class AsyncUpserts(Generic[M]):
     """The writes of a collection to one document that a filter finds; the collection inherits them."""
 
     _name: str
-    _table: AsyncTable
+    _table: AsyncTable[M]
 
     async def update_one(  # noqa: PLR0913
         self,
@@ -42,7 +42,7 @@ class AsyncUpserts:
         array_filters: Sequence[Mapping[str, Any]] | None = None,
         return_document: str = "after",
         collation: str | None = None,
-    ) -> Document | None:
+    ) -> Document[M] | None:
         """Change the first document that matches. Use it to claim jobs from a queue.
 
         If another writer changes a document meanwhile, it is matched again; if it no longer matches, the next one is
@@ -89,13 +89,13 @@ class AsyncUpserts:
     async def replace_one(  # noqa: PLR0913
         self,
         filter: Mapping[str, Any],  # noqa: A002
-        data: DocumentData,
+        data: M | DocumentData,
         *,
         sort: str | Sequence[str] | None = None,
         upsert: bool = False,
         return_document: str = "after",
         collation: str | None = None,
-    ) -> Document | None:
+    ) -> Document[M] | None:
         """Replace the whole data of the first document that matches, selected as by `update_one`.
 
         This counts as a change even if the data stays the same: the version rises, and streams deliver an event.
@@ -119,7 +119,7 @@ class AsyncUpserts:
             SchemaViolation: the data does not conform to the collection's JSON Schema.
             DuplicateDocument: as for `update_one`.
         """
-        text = encode(data, self._table.encoder)
+        text = self._table.form.encoded(data)
         write = first_replace(
             filter,
             text.decode(),
@@ -133,7 +133,7 @@ class AsyncUpserts:
         await self._table.check_schema(None, text)
         return await self._write_first(write, order, CHANGING)
 
-    async def _write_first(self, write: FirstWrite, sort: tuple[SortKey, ...], lock: str) -> Document | None:
+    async def _write_first(self, write: FirstWrite, sort: tuple[SortKey, ...], lock: str) -> Document[M] | None:
         first = await self._table.first(write.wanted, sort, lock)
         params = [*write.change.params, *first.params]
         insertion, prepare = write.insertion, prepare_for(sort)
@@ -167,7 +167,7 @@ class AsyncUpserts:
         document = await self._insert_first(insertion)
         return document if write.returns == "after" else None
 
-    async def _document(self, rows: Rows, write: FirstWrite) -> Document | None:
+    async def _document(self, rows: Rows, write: FirstWrite) -> Document[M] | None:
         for fits, key, text, *rest in rows:
             if fits is None:
                 raise dropped(self._table.subject, key, await self._table.obstacles())
@@ -176,7 +176,7 @@ class AsyncUpserts:
             return None if key is None else self._table.document(key, text, *rest)
         return None
 
-    async def _insert_first(self, insertion: Insertion) -> Document:
+    async def _insert_first(self, insertion: Insertion) -> Document[M]:
         """Insert the document of an upsert, or raise what keeps it out."""
         key, data = insertion.key, insertion.data
         looks = AsyncLooks(self._table, key)

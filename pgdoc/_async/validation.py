@@ -9,6 +9,7 @@ from pgdoc.crud.validation import check_json_schema
 from pgdoc.errors import SchemaViolation, UnreadableDocument
 from pgdoc.model.documents import to_be_decoded_by
 from pgdoc.model.json_codec import decode
+from pgdoc.model.type_variables import M
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncValidation"]
 
 
-class AsyncValidation(AsyncReads):
+class AsyncValidation(AsyncReads[M]):
     """The reads of a collection, and its validation, which it inherits."""
 
     async def validate(self, json_schema: Mapping[str, Any] | None = None) -> AsyncGenerator[SchemaViolation]:

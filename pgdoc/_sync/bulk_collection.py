@@ -31,8 +31,8 @@ from pgdoc.crud.statements import CHANGING, table_statement
 from pgdoc.crud.write_errors import check_version
 from pgdoc.errors import InvalidUpdate, SchemaViolation
 from pgdoc.model.ids import check_id
-from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
+from pgdoc.model.type_variables import M
 from pgdoc.query.filters.parse import parse_filter_of_write
 from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.sql_text import EQUALS, Compiled
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["BulkCollection"]
 
 
-class BulkCollection(BulkUpserts):
+class BulkCollection(BulkUpserts[M]):
     """A handle on one collection inside a bulk; `b["orders"]` returns it, without I/O.
 
     Each call checks its arguments and queues one write, which does what the same call on a collection does. It returns
@@ -66,7 +66,7 @@ class BulkCollection(BulkUpserts):
     ) -> None:
         self._name = check_name(name, "collection")
         self._queue = queue
-        self._table = Table(session, schema, name, auto_create=auto_create)
+        self._table: Table[M] = Table(session, schema, name, auto_create=auto_create)
         queue.tables[self._table.name] = self._table
 
     @property
@@ -77,7 +77,7 @@ class BulkCollection(BulkUpserts):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._table.name}>"
 
-    def insert(self, id: DocumentId, data: DocumentData) -> None:  # noqa: A002 (the name in the contract)
+    def insert(self, id: DocumentId, data: M | DocumentData) -> None:  # noqa: A002 (the name in the contract)
         """Queue inserting a new document.
 
         Args:
@@ -155,7 +155,7 @@ class BulkCollection(BulkUpserts):
     def replace(
         self,
         id: DocumentId,  # noqa: A002
-        data: DocumentData,
+        data: M | DocumentData,
         *,
         upsert: bool = False,
         if_version: int | None = None,
@@ -240,8 +240,8 @@ class BulkCollection(BulkUpserts):
         wanted, order = parse_filter_of_write(filter, self._table.encoder, collation), parse_sort(sort, collation)
         self._queue.add(self._target("delete_one"), self._delete(self._first(wanted, order)))
 
-    def _text(self, target: Target, data: DocumentData) -> str:
-        text = encode(data, self._table.encoder)
+    def _text(self, target: Target, data: M | DocumentData) -> str:
+        text = self._table.form.encoded(data)
         self._check(target.key, text)
         return text.decode()
 

@@ -58,7 +58,7 @@ class BulkQueue:
         self.is_open = False
         self.is_ordered = True
         self.counts: Counter[str] = Counter()
-        self.tables: dict[str, Table] = {}
+        self.tables: dict[str, Table[Any]] = {}
         # Guards all that follows, and the connection: several tasks may write to one bulk.
         self._lock = Lock()
         self._queue: list[Queued] = []

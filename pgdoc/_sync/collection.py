@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from pgdoc._sync.indexes import Indexes
 from pgdoc._sync.limits import Limits
@@ -20,6 +20,7 @@ from pgdoc.crud.write_errors import ATTEMPTS, duplicate, outrun
 from pgdoc.errors import StreamError
 from pgdoc.model.ids import check_id
 from pgdoc.model.names import check_name
+from pgdoc.model.type_variables import M
 from pgdoc.runtime.primitives import opening
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Collection"]
 
 
-class Collection(Validation, Writes, Upserts, Indexes, Limits):
+class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, Generic[M]):
     """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
     Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,
@@ -58,7 +59,7 @@ class Collection(Validation, Writes, Upserts, Indexes, Limits):
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
-        self._table = Table(session, schema, name, auto_create=auto_create)
+        self._table: Table[M] = Table(session, schema, name, auto_create=auto_create)
 
     @property
     def name(self) -> str:
@@ -80,7 +81,7 @@ class Collection(Validation, Writes, Upserts, Indexes, Limits):
         on_lost: str = "raise",
         buffer_size: int = BUFFER_SIZE,
         buffer_bytes: int = BUFFER_BYTES,
-    ) -> ChangeStream:
+    ) -> ChangeStream[M]:
         """Open a stream of the changes of this collection; see `Store.watch`.
 
         Raises:
@@ -102,9 +103,9 @@ class Collection(Validation, Writes, Upserts, Indexes, Limits):
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
         )
-        return opening(ChangeStream(self._streams, Selection(frozenset({self._name}), options.where), options))
+        return opening(ChangeStream[M](self._streams, Selection(frozenset({self._name}), options.where), options))
 
-    def insert(self, id: DocumentId, data: DocumentData) -> Document:  # noqa: A002 (the name in the contract)
+    def insert(self, id: DocumentId, data: M | DocumentData) -> Document[M]:  # noqa: A002 (the name in the contract)
         """Store a new document.
 
         Args:
@@ -134,7 +135,7 @@ class Collection(Validation, Writes, Upserts, Indexes, Limits):
         raise outrun(self._table.subject, key)
 
     def insert_many(
-        self, pairs: Iterable[tuple[DocumentId, DocumentData]], *, progress: Callable[[int], object] | None = None
+        self, pairs: Iterable[tuple[DocumentId, M | DocumentData]], *, progress: Callable[[int], object] | None = None
     ) -> int:
         """Store many new documents, all or none of them, in bounded memory.
 
@@ -155,7 +156,7 @@ class Collection(Validation, Writes, Upserts, Indexes, Limits):
         self._table.copy(rows)
         return rows.count
 
-    def get(self, id: DocumentId) -> Document | None:  # noqa: A002
+    def get(self, id: DocumentId) -> Document[M] | None:  # noqa: A002
         """Return the document with this id, or `None`."""
         key = check_id(id)
         rows = self._table.read(table_statement("get", self._table.name), [key])

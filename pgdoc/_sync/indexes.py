@@ -49,7 +49,7 @@ _LOCK_TIMEOUT = b"SET LOCAL lock_timeout = '2s'"
 class Indexes:
     """The calls of a collection on its indexes, which it inherits."""
 
-    _table: Table
+    _table: Table[Any]
     _session: Session
     _address: tuple[str, str]
 

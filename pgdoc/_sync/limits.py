@@ -31,7 +31,7 @@ __all__ = ["Limits"]
 class Limits:
     """The limits of a collection, which inherits them."""
 
-    _table: Table
+    _table: Table[Any]
     _session: Session
     _address: tuple[str, str]
 

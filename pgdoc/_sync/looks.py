@@ -25,7 +25,7 @@ class Looks:
     document that is missing twice may have come and gone, unless the table has something that drops rows.
     """
 
-    def __init__(self, table: Table, key: str) -> None:
+    def __init__(self, table: Table[Any], key: str) -> None:
         self._table = table
         self._key = key
         self._last: Any = _NOT_YET

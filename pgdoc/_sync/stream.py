@@ -6,7 +6,7 @@ from __future__ import annotations
 import builtins
 import time
 import weakref
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from pgdoc._sync.checkpoint import checkpoint
 from pgdoc._sync.snapshot_reader import SnapshotReader, settle
@@ -17,6 +17,7 @@ from pgdoc.consumers.declaration import unfinished_snapshot
 from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
+from pgdoc.model.type_variables import M_co
 from pgdoc.replication.checks import check_position
 from pgdoc.runtime.primitives import Opening, call, sleep, wait
 from pgdoc.streams.batch import BATCH
@@ -45,7 +46,7 @@ __all__ = ["ChangeStream"]
 _POLL_S, _STANDBY_POLL_S = 0.001, 0.1
 
 
-class ChangeStream(StreamWaiting, Opening):
+class ChangeStream(StreamWaiting, Opening, Generic[M_co]):
     """The changes of one, several or all collections, in the order in which their transactions committed.
 
     Returned by `watch()`. Iterate over it, or call `next` or `next_batch`. Only one task may read a stream.
@@ -176,7 +177,7 @@ class ChangeStream(StreamWaiting, Opening):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> ChangeEvent:
+    def __next__(self) -> ChangeEvent[M_co]:
         if self._acknowledges:
             self.ack()
         delivery, mailbox = self._delivery, self._mailbox
@@ -199,7 +200,7 @@ class ChangeStream(StreamWaiting, Opening):
             raise StopIteration
         return event
 
-    def next(self, timeout: float | None = None) -> ChangeEvent | None:  # noqa: ASYNC109 (the contract's)
+    def next(self, timeout: float | None = None) -> ChangeEvent[M_co] | None:  # noqa: ASYNC109 (the contract's)
         """Return the next event, waiting for it where necessary.
 
         A call that is interrupted or cancelled consumes no event.
@@ -223,7 +224,7 @@ class ChangeStream(StreamWaiting, Opening):
         self,
         max: int = BATCH,  # noqa: A002 (the name in the contract)
         timeout: float | None = None,  # noqa: ASYNC109
-    ) -> list[ChangeEvent]:
+    ) -> list[ChangeEvent[M_co]]:
         """Return the next events: the first as soon as it is there, and with it those that are buffered already.
 
         To acknowledge a batch, acknowledge its last event, or pass that to `checkpoint`. With `auto_ack`, the next call
@@ -247,7 +248,7 @@ class ChangeStream(StreamWaiting, Opening):
         # Not a partial: after a call in C, a KeyboardInterrupt would lose what it returned.
         return self._next(timeout, lambda: self._delivery.next_events(max), most=max) or []
 
-    def batches(self, max: int = BATCH) -> Generator[list[ChangeEvent]]:  # noqa: A002
+    def batches(self, max: int = BATCH) -> Generator[list[ChangeEvent[M_co]]]:  # noqa: A002
         """Iterate over the events in batches, as `next_batch` returns them, until the stream ends.
 
         Args:
@@ -322,11 +323,11 @@ class ChangeStream(StreamWaiting, Opening):
         if self._delivery.feed is None or self.closed:
             raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
 
-    def try_next(self) -> ChangeEvent | None:
+    def try_next(self) -> ChangeEvent[M_co] | None:
         """Return the next event if it is buffered already, else `None`."""
         return self.next(timeout=0)
 
-    def ack(self, event: ChangeEvent | None = None) -> None:
+    def ack(self, event: ChangeEvent[Any] | None = None) -> None:
         """Acknowledge an event and all before it: the consumer resumes after it when it is opened again.
 
         The server learns of it within a second, and at `close`.
@@ -342,7 +343,7 @@ class ChangeStream(StreamWaiting, Opening):
         if event is not None or self._delivery.delivered:
             consumer.acknowledge(self._delivery.mark_of(event))
 
-    def checkpoint(self, event: ChangeEvent, tx: OpenTransaction) -> None:
+    def checkpoint(self, event: ChangeEvent[Any], tx: OpenTransaction) -> None:
         """Record inside a transaction that the event was processed, so that its effect and the record commit together.
 
         From then on the stream no longer acknowledges by itself: what checkpoints have committed counts.

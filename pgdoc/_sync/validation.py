@@ -10,6 +10,7 @@ from pgdoc.crud.validation import check_json_schema
 from pgdoc.errors import SchemaViolation, UnreadableDocument
 from pgdoc.model.documents import to_be_decoded_by
 from pgdoc.model.json_codec import decode
+from pgdoc.model.type_variables import M
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Validation"]
 
 
-class Validation(Reads):
+class Validation(Reads[M]):
     """The reads of a collection, and its validation, which it inherits."""
 
     def validate(self, json_schema: Mapping[str, Any] | None = None) -> Generator[SchemaViolation]:

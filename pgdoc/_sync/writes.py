@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from pgdoc._sync.looks import Looks
 from pgdoc._sync.upserts import prepare_for
@@ -14,6 +14,7 @@ from pgdoc.crud.write_count import WriteCount
 from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, dropped, outrun, update_error
 from pgdoc.errors import InvalidUpdate, SchemaViolation
 from pgdoc.model.ids import check_id
+from pgdoc.model.type_variables import M
 from pgdoc.query.filters.parse import parse_filter_of_write
 from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.updates.parse import parse_update
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["Writes"]
 
 
-class Writes:
+class Writes(Generic[M]):
     """The writes of a collection, which inherits them: each call is one statement, atomic in the server."""
 
     _name: str
-    _table: Table
+    _table: Table[M]
 
     def update(
         self,
@@ -46,7 +47,7 @@ class Writes:
         upsert: bool = False,
         if_version: int | None = None,
         array_filters: Sequence[Mapping[str, Any]] | None = None,
-    ) -> Document | None:
+    ) -> Document[M] | None:
         """Change parts of a document.
 
         An update that changes nothing writes nothing and returns the document as it is.
@@ -136,11 +137,11 @@ class Writes:
     def replace(
         self,
         id: DocumentId,  # noqa: A002
-        data: DocumentData,
+        data: M | DocumentData,
         *,
         upsert: bool = False,
         if_version: int | None = None,
-    ) -> Document | None:
+    ) -> Document[M] | None:
         """Replace the whole data of a document.
 
         This counts as a change even if the data stays the same: the version rises, and streams deliver an event.
@@ -233,7 +234,7 @@ class Writes:
         *,
         sort: str | Sequence[str] | None = None,
         collation: str | None = None,
-    ) -> Document | None:
+    ) -> Document[M] | None:
         """Delete the first document that matches, selected as by `update_one`.
 
         Args:
@@ -272,7 +273,7 @@ class Writes:
 
     def _unchanged(
         self, key: str, update: Update, if_version: int | None, *row: *tuple[str, int, datetime, datetime, bool, bool]
-    ) -> Document | None:
+    ) -> Document[M] | None:
         """Raise the reason why no row was written, or return the document if the update does not change it.
 
         `None` means that another writer changed the document in between: try again.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime  # noqa: TC003 (`typing.get_type_hints` looks it up)
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.event_json import json_of, payload_text, plain_of
@@ -28,6 +28,7 @@ from pgdoc.model.table_names import is_table_name
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
 from pgdoc.model.topics import topic_of
+from pgdoc.model.type_variables import M_co
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,7 @@ class EventType(StrEnum):
 
 
 @dataclass(frozen=True)
-class ChangeEvent:
+class ChangeEvent(Generic[M_co]):
     """A change of one document or of a whole collection.
 
     Fields are decoded on first access, in the thread that accesses them. If a stored document can't be decoded, that
@@ -88,8 +89,8 @@ class ChangeEvent:
     event_type: EventType
     collection: str
     document_id: str | None
-    full_document: Document | None
-    full_document_before_change: Document | None
+    full_document: Document[M_co] | None
+    full_document_before_change: Document[M_co] | None
     update_description: UpdateDescription | None
     resume_token: ResumeToken
     timestamp: datetime
@@ -126,7 +127,7 @@ class ChangeEvent:
         return json_of(self)
 
     @classmethod
-    def from_json(cls, text: bytes | str, *, decimals: bool = False) -> ChangeEvent:
+    def from_json(cls, text: bytes | str, *, decimals: bool = False) -> Self:
         """Return the event that `to_json()` wrote as this text.
 
         It equals that event in every field. Most fields are decoded on first access, as those of any event; if the text
@@ -141,12 +142,12 @@ class ChangeEvent:
         Raises:
             InvalidEvent: the text is not that of an event.
         """
-        return from_json(text, json_codec.decode_decimals if decimals else None, cls)
+        return cast("Self", from_json(text, json_codec.decode_decimals if decimals else None, cls))
 
 
 def from_json(
-    text: bytes | str, decode_text: json_codec.JsonDecoder | None = None, kind: type[ChangeEvent] = ChangeEvent
-) -> ChangeEvent:
+    text: bytes | str, decode_text: json_codec.JsonDecoder | None = None, kind: type[ChangeEvent[Any]] = ChangeEvent
+) -> ChangeEvent[Any]:
     """Return the event that `to_json()` wrote as this text; `decode_text` decodes its data.
 
     Raises:
@@ -165,7 +166,7 @@ def from_change(
     ids: Ids,
     progress: SnapshotProgress | None = None,
     decode_text: json_codec.JsonDecoder | None = None,
-) -> ChangeEvent:
+) -> ChangeEvent[Any]:
     """Make the event of a change; `ids` become a part of its token, and `decode_text` decodes its data.
 
     Inside a snapshot, `progress` is how far it had come.
@@ -181,14 +182,14 @@ def from_change(
 _set_state = ChangeEvent.__dict__["__dict__"].__set__
 
 
-def twin_of(event: ChangeEvent) -> ChangeEvent:
+def twin_of(event: ChangeEvent) -> ChangeEvent[Any]:
     """Return the same event for reading its fields: `event.to_json()` is exact only while nobody has read them."""
     twin = object.__new__(ChangeEvent)
     _set_state(twin, event.__dict__.copy())
     return twin
 
 
-def to_be_compared(event: ChangeEvent) -> ChangeEvent:
+def to_be_compared(event: ChangeEvent) -> ChangeEvent[Any]:
     """Return the event for filters to look at: its numbers are exact."""
     if event.full_document is None:
         text = payload_text(event)
@@ -196,7 +197,7 @@ def to_be_compared(event: ChangeEvent) -> ChangeEvent:
     return replace(event, full_document=to_be_decoded_by(json_codec.decode_comparable, event.full_document))
 
 
-def from_snapshot(part: DuePart, number: int, document_id: str, row: StoredRow | Document) -> ChangeEvent:
+def from_snapshot(part: DuePart, number: int, document_id: str, row: StoredRow | Document) -> ChangeEvent[Any]:
     """Make the event of a document that a snapshot read: it is the document of this number, from 1, in the part."""
     event = object.__new__(ChangeEvent)
     # Up to five keys, with that of `full_document`, take half the time of more.

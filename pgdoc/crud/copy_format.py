@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pgdoc.crud.sizes import oversized
 from pgdoc.errors import DatabaseError, InvalidDocument
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pgdoc.crud.validation import JsonSchema
     from pgdoc.model.ids import DocumentId
-    from pgdoc.model.values import DocumentData, Encoder
+    from pgdoc.model.values import Encoder
 
 __all__ = ["HEADER", "TRAILER", "CopyRows"]
 
@@ -38,7 +38,7 @@ class CopyRows:
 
     def __init__(
         self,
-        pairs: Iterable[tuple[DocumentId, DocumentData]],
+        pairs: Iterable[tuple[DocumentId, Any]],
         progress: Callable[[int], object] | None = None,
         encoder: Encoder | None = None,
     ) -> None:
@@ -83,7 +83,7 @@ class CopyRows:
                 "trigger of the table drops rows; nothing was stored: change the trigger, or leave those documents out"
             )
 
-    def _row(self, pair: tuple[DocumentId, DocumentData]) -> bytes:
+    def _row(self, pair: tuple[DocumentId, Any]) -> bytes:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise InvalidDocument(
                 f"insert_many needs pairs of id and data, such as documents.items(), got {short_repr(pair)} among them"

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping  # noqa: TC003 (a named tuple's fi
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, overload
 
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model.json_codec import decode, encode
+from pgdoc.model.type_variables import M_co
 
 if TYPE_CHECKING:
     from pgdoc.model.json_codec import JsonDecoder
@@ -87,7 +88,7 @@ class _Unread:
     def __init__(self, name: str, read: Callable[[Any, dict[str, Any]], Any]) -> None:
         self._name, self._kept, self._read = name, f"_{name}", read
 
-    def __get__(self, document: Document | None, owner: type[Document]) -> Any:
+    def __get__(self, document: Document[Any] | None, owner: type[Document[Any]]) -> Any:
         if document is None:
             raise AttributeError(self._name)  # a dataclass would take a value for the field's default
         state = document.__dict__
@@ -111,7 +112,7 @@ def _columns_of(state: dict[str, Any]) -> Mapping[str, Any]:
     return origin.columns(state["_rest"], origin.collection)
 
 
-def _named(document: Document, exc: UnreadableDocument) -> UnreadableDocument:
+def _named(document: Document[Any], exc: UnreadableDocument) -> UnreadableDocument:
     origin: Origin | None = document.__dict__.get("_origin")
     collection = document.__dict__.get("_collection") if origin is None else origin.collection
     where = "" if collection is None else f' of collection "{collection}"'
@@ -119,7 +120,7 @@ def _named(document: Document, exc: UnreadableDocument) -> UnreadableDocument:
 
 
 @dataclass(frozen=True, repr=False)
-class Document:
+class Document(Generic[M_co]):
     """A document as it was stored at one point in time.
 
     Attributes:
@@ -131,10 +132,22 @@ class Document:
     """
 
     id: str
-    data: dict[str, Any]
+    data: M_co
     version: int
     created_at: datetime
     updated_at: datetime
+
+    if TYPE_CHECKING:  # what the dataclass has, but for a checker, `{}` is no dict of a particular type
+
+        @overload
+        def __init__(
+            self: Document, id: str, data: dict[str, Any], version: int, created_at: datetime, updated_at: datetime
+        ) -> None: ...
+
+        @overload
+        def __init__(self, id: str, data: M_co, version: int, created_at: datetime, updated_at: datetime) -> None: ...
+
+        def __init__(self, *args: Any, **fields: Any) -> None: ...
 
     @classmethod
     def from_text(  # noqa: PLR0913
@@ -148,7 +161,7 @@ class Document:
         collection: str | None = None,
         decode_text: JsonDecoder | None = None,
         projection: object = None,
-    ) -> Document:
+    ) -> Self:
         """Make a document that decodes its data and times on first access.
 
         Times may be PostgreSQL's text, or its binary form, an integer.
@@ -185,23 +198,26 @@ class Document:
         return state
 
     def __getitem__(self, key: str) -> Any:
-        return self.data[key]
+        data: Any = self.data
+        return data[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self.data
+        data: Any = self.data
+        return key in data
 
     # Without this, Python takes a class with `__getitem__` for a sequence, and fails with KeyError: 0.
     __iter__ = None
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a top-level field of the data, or the default if there is none."""
-        return self.data.get(key, default)
+        data: Any = self.data
+        return data.get(key, default)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{each.name}={_shown(self, each.name)}' for each in fields(self))})"
 
 
-def _shown(document: Document, name: str) -> str:
+def _shown(document: Document[Any], name: str) -> str:
     """Return the `repr` of a field, which must not raise: logs and debuggers call it."""
     try:
         return repr(getattr(document, name))
@@ -228,7 +244,7 @@ def _read_version(version: int, _state: dict[str, Any]) -> int:
 class _UnreadData(_Unread):
     """The data. Its usual case, a text, takes half the time of the general one beside the decoding."""
 
-    def __get__(self, document: Document | None, owner: type[Document]) -> Any:
+    def __get__(self, document: Document[Any] | None, owner: type[Document[Any]]) -> Any:
         if document is not None:
             state = document.__dict__
             text = state.get("_data")
@@ -253,18 +269,18 @@ for _name, _read in (
 setattr(Document, "data", _UnreadData("data", _read_data))  # noqa: B010 (a checker would take it for the field)
 
 
-def projection_of(document: Document) -> Any:
+def projection_of(document: Document[Any]) -> Any:
     """Return the projection that a document was read with; `None` for the whole data."""
     return document.__dict__.get("_projection")
 
 
-def data_text(document: Document) -> bytes | str:
+def data_text(document: Document[Any]) -> bytes | str:
     """Return a document's data as JSON, without encoding it again if it was not accessed."""
     text: bytes | str | None = document.__dict__.get("_data")
     return encode(document.data) if text is None else text
 
 
-def to_be_decoded_by(decode_text: JsonDecoder, document: Document) -> Document:
+def to_be_decoded_by(decode_text: JsonDecoder, document: Document[Any]) -> Document:
     """Return a copy whose data is decoded by another function, unless it was accessed."""
     copy = object.__new__(document.__class__)
     copy.__dict__.update(document.__dict__)

@@ -10,7 +10,7 @@ repeats interrupted work: `Life.follow` and `Snapshot.absorb` may see a change t
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pgdoc.changes import events
 from pgdoc.changes.life import Life
@@ -124,7 +124,7 @@ class Delivery(Delivered):
         self._turn_ends = self.delivered + BATCH
         return True
 
-    def next_row_event(self) -> ChangeEvent | None:
+    def next_row_event(self) -> ChangeEvent[Any] | None:
         """Return the next event if it is that of a row and needs neither waiting nor a decision; else `None`.
 
         This is the usual case, and most of what an event costs besides its fields: `next_event` takes twice the time.
@@ -149,7 +149,7 @@ class Delivery(Delivered):
         batch.next = index + 1
         return event
 
-    def _next_row_of(self, snapshot: Snapshot) -> ChangeEvent | None:
+    def _next_row_of(self, snapshot: Snapshot) -> ChangeEvent[Any] | None:
         """See `next_row_event`; it also returns `None` at the end of a turn."""
         due, index = snapshot.due, snapshot.next
         if due is None or self._where is not None or self.mailbox.closed or self.delivered >= self._turn_ends:
@@ -164,7 +164,7 @@ class Delivery(Delivered):
         snapshot.next = index + 1
         return event
 
-    def next_event(self) -> ChangeEvent | None:
+    def next_event(self) -> ChangeEvent[Any] | None:
         """Return the next event that needs no waiting, or `None`."""
         batch = self.mailbox.batch
         if self.is_snapshot_due:
@@ -182,7 +182,7 @@ class Delivery(Delivered):
             if event is not None:
                 return event
 
-    def next_events(self, most: int) -> list[ChangeEvent]:
+    def next_events(self, most: int) -> list[ChangeEvent[Any]]:
         """Return the next events that need no waiting, at most this many; perhaps none.
 
         Many come at once only if they are changes of rows, or rows of a snapshot that no filter looks at, since only
@@ -224,7 +224,7 @@ class Delivery(Delivered):
             end += 1
         return found, end
 
-    def deliver(self, batch: Batch) -> ChangeEvent | None:
+    def deliver(self, batch: Batch) -> ChangeEvent[Any] | None:
         """Return the event of the next change in `batch`, or `None` if the change is skipped.
 
         It skips changes from before the stream's start, changes that the snapshot absorbs, and events of a whole
@@ -302,7 +302,7 @@ class Delivery(Delivered):
             buffered_bytes=waiting.size_bytes,
         )
 
-    def _next_document(self, snapshot: Snapshot) -> ChangeEvent | None:
+    def _next_document(self, snapshot: Snapshot) -> ChangeEvent[Any] | None:
         chunk = self._due_chunk(snapshot)
         if chunk is None:
             return None
@@ -344,7 +344,7 @@ class Delivery(Delivered):
             return commit_lsn_of(batch[batch.next].position) >= lsn
         return commit_lsn_of(self.position(feed)) >= lsn
 
-    def _end(self, invalidate: Change) -> ChangeEvent | None:
+    def _end(self, invalidate: Change) -> ChangeEvent[Any] | None:
         """Return the last event, or `None` if it does not match the filter.
 
         The hub's feed ends here; a consumer stays open, so that this event can be acknowledged.
@@ -374,7 +374,7 @@ class Delivery(Delivered):
         return self._where is None or self._where.matches(events.to_be_compared(event))
 
 
-def _documents_in(chunk: DueChunk, begin: int, most: int) -> list[ChangeEvent]:
+def _documents_in(chunk: DueChunk, begin: int, most: int) -> list[ChangeEvent[Any]]:
     """Return the events of the next documents of a chunk, at most this many."""
     part, end = chunk.part, begin + most
     documents = zip(chunk.keys[begin:end], chunk.rows[begin:end], strict=True)

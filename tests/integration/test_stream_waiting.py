@@ -77,7 +77,7 @@ async def test_a_cancelled_next_loses_nothing(shared_dsn: str, schema: str, sql:
             for _ in range(attempts % 4):
                 await asyncio.sleep(0)
             reading.cancel()
-            (event,) = await asyncio.gather(reading, return_exceptions=True)
+            event = (await asyncio.gather(reading, return_exceptions=True))[0]
             if isinstance(event, asyncio.CancelledError):
                 cancelled += 1
                 event = await stream.next() if attempts % 7 == 0 else None
