@@ -46,6 +46,7 @@ ALLOWED["__init__"] = ALLOWED["_async"] | {"_async", "_sync"}
 ALLOWED["telemetry"] = {"model", "runtime", "changes", "database", "sql", "streams", "workers"}
 ALLOWED["cli"] = {"__init__", "model", "changes", "database", "sql", "server", "telemetry", "upgrades"}
 ALLOWED["__main__"] = {"cli"}
+ALLOWED["testing"] = {"__init__", "model", "database", "server"}
 
 PURE = ("decoding", "changes", "query")
 IMPURE = {
@@ -160,7 +161,7 @@ def test_importing_pgdoc_loads_no_heavy_library():
     code = "import sys, pgdoc; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "psycopg" in loaded
-    late = {*HEAVY, "click", "testcontainers", "pgdoc.cli", "pgdoc.server", "pgdoc.telemetry"}
+    late = {*HEAVY, "click", "testcontainers", "pgdoc.cli", "pgdoc.server", "pgdoc.telemetry", "pgdoc.testing"}
     assert late.isdisjoint(loaded)
 
 

@@ -1,0 +1,83 @@
+"""Run a worker or a relay for the duration of a block."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+
+class _Runs(Protocol):
+    """What `running` runs: a `Worker`, a `Relay` or a `WebhookRelay`."""
+
+    def run(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+class _RunsAsync(Protocol):
+    def run(self) -> Coroutine[Any, Any, None]: ...
+    def stop(self) -> None: ...
+
+
+R = TypeVar("R", _Runs, _RunsAsync)
+
+__all__ = ["running"]
+
+
+class running(Generic[R]):  # noqa: N801 (a context manager, called like a function)
+    """Run a worker or a relay beside a block, and stop it at the end; `async with` for an async one.
+
+    ::
+
+        with running(worker):
+            orders.insert("o-1", {"total": 20})
+            store.wait_for("totals")
+
+    A worker's consumers exist when the block begins, so nothing that the block commits is missed. The end of the block
+    raises what ended `run`, unless the block has raised an error itself.
+
+    Args:
+        program: a `Worker`, a `Relay` or a `WebhookRelay`, or an async one. A sync one runs in a thread.
+    """
+
+    def __init__(self, program: R) -> None:
+        self._program: R = program
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self: running[_Runs]) -> _Runs:
+        if declare := getattr(self._program, "declare", None):
+            declare()
+        self._thread = threading.Thread(target=self._run, name=f"running-{type(self._program).__name__}", daemon=True)
+        self._thread.start()
+        return self._program
+
+    def _run(self: running[_Runs]) -> None:
+        try:
+            self._program.run()
+        except BaseException as exc:  # noqa: BLE001 (raised by the thread of the block)
+            self._error = exc
+
+    def __exit__(self: running[_Runs], kind: type[BaseException] | None, *_exc: object) -> None:
+        assert self._thread is not None  # noqa: S101 (set by __enter__)
+        self._program.stop()
+        self._thread.join()
+        if self._error is not None and kind is None:
+            raise self._error
+
+    async def __aenter__(self: running[_RunsAsync]) -> _RunsAsync:
+        if declare := getattr(self._program, "declare", None):
+            await declare()
+        self._task = asyncio.get_running_loop().create_task(self._program.run(), name="running")
+        return self._program
+
+    async def __aexit__(self: running[_RunsAsync], kind: type[BaseException] | None, *_exc: object) -> None:
+        assert self._task is not None  # noqa: S101 (set by __aenter__)
+        self._program.stop()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled() and (error := self._task.exception()) is not None and kind is None:
+            raise error
