@@ -87,6 +87,7 @@ class Served:
 
     def __init__(self, server: uvicorn.Server, port: int) -> None:
         self.server = server
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.ws_url = f"ws://127.0.0.1:{port}"
 

@@ -190,6 +190,7 @@ class BroadcastReading:
             await broadcast.arrival(timeout_s)
         ring = broadcast.ring
         if ring is None:
+            await broadcast.arrival(0.0)  # raises the error if the source could not be opened
             return Batch(mode=broadcast.mode)
         return self._begin_in(ring, token)
 

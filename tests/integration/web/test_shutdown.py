@@ -29,7 +29,6 @@ SERVERS = {
     "uvicorn": (UVICORN, -signal.SIGTERM),
     "workers": ([*UVICORN, "--workers", "2"], 0),
     "reload": ([*UVICORN, "--reload", "--reload-dir", "docs/images"], 0),
-    "httptools": ([*UVICORN, "--http", "h11", "--ws", "wsproto"], -signal.SIGTERM),
     "task": (["-m", "tests.web_app", "PORT", "main"], -signal.SIGTERM),
     "thread": (["-m", "tests.web_app", "PORT", "thread"], 0),
 }
