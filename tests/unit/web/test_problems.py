@@ -48,7 +48,8 @@ def made(name: str) -> errors.PgdocError:
     values |= {"document_id": "o-1", "found": "", "needed_version": "2", "until": "", "after": None, "reason": "x"}
     wanted = [each for each in inspect.signature(cls.__init__).parameters.values() if each.default is each.empty]
     named = {each.name: values.get(each.name, "") for each in wanted if each.kind is each.KEYWORD_ONLY}
-    return cls(HIDDEN, "", **named) if name == "TableRefused" else cls(HIDDEN, **named)
+    error: errors.PgdocError = cls(HIDDEN, "", **named) if name == "TableRefused" else cls(HIDDEN, **named)
+    return error
 
 
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if not name.startswith("Bulk")])

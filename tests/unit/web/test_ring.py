@@ -39,7 +39,8 @@ def test_a_reader_gets_every_entry_after_its_token_once_or_is_told_to_leave(data
     made = StreamRing(place(0), data.draw(st.integers(1, 5)), data.draw(st.integers(10, 60)))
     last, written = 0, [0]
     token = data.draw(st.integers(0, 60))
-    begun, number, got = token, None, []
+    begun, number = token, None
+    got: list[int] = []
     for _ in range(data.draw(st.integers(1, 30))):
         batch = []
         for _ in range(data.draw(st.integers(0, 4))):
