@@ -4,6 +4,7 @@ from pgdoc._async.bulk import AsyncBulk
 from pgdoc._async.bulk_collection import AsyncBulkCollection
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.indexes import Index, IndexProgress
+from pgdoc._async.live import AsyncLiveQuery
 from pgdoc._async.relay import AsyncRelay
 from pgdoc._async.remote_stream import AsyncRemoteStream
 from pgdoc._async.store import AsyncStore
@@ -14,6 +15,7 @@ from pgdoc._async.worker import AsyncWorker
 from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.bulk_collection import BulkCollection
 from pgdoc._sync.collection import Collection
+from pgdoc._sync.live import LiveQuery
 from pgdoc._sync.relay import Relay
 from pgdoc._sync.remote_stream import RemoteStream
 from pgdoc._sync.store import Store
@@ -27,6 +29,7 @@ from pgdoc.crud.write_count import WriteCount
 from pgdoc.errors import *  # noqa: F403 (its __all__ is the tree)
 from pgdoc.errors import __all__ as _errors
 from pgdoc.errors.documents import BulkFailure
+from pgdoc.live.changes import LiveChange, LiveChangeKind
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import new_id
 from pgdoc.model.metadata import metadata
@@ -46,6 +49,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncBulkCollection",
     "AsyncChangeStream",
     "AsyncCollection",
+    "AsyncLiveQuery",
     "AsyncRelay",
     "AsyncRemoteStream",
     "AsyncStore",
@@ -67,6 +71,9 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "History",
     "Index",
     "IndexProgress",
+    "LiveChange",
+    "LiveChangeKind",
+    "LiveQuery",
     "LockHolder",
     "Lsn",
     "RawJson",

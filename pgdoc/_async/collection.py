@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from pgdoc._async.indexes import AsyncIndexes
 from pgdoc._async.limits import AsyncLimits
+from pgdoc._async.live import live_query
 from pgdoc._async.looks import AsyncLooks
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.table import AsyncTable
@@ -24,15 +25,17 @@ from pgdoc.runtime.primitives import async_opening
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pgdoc._async.live import AsyncLiveQuery
+    from pgdoc._async.live_sources import AsyncLiveSources
     from pgdoc._async.session import AsyncSession
-    from pgdoc._async.stream_backend import AsyncStreamBackend
     from pgdoc.model.documents import Document
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.model.values import DocumentData
+    from pgdoc.query.filters.projection_parse import Fields
 
 __all__ = ["AsyncCollection"]
 
@@ -51,10 +54,10 @@ class AsyncCollection(AsyncValidation[M], AsyncWrites[M], AsyncUpserts[M], Async
         name: str,
         *,
         auto_create: bool,
-        streams: AsyncStreamBackend | None = None,
+        live: AsyncLiveSources | None = None,
     ) -> None:
         self._name = check_name(name, "collection")
-        self._streams = streams
+        self._streams, self._live = None if live is None else live.backend, live
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
@@ -104,6 +107,39 @@ class AsyncCollection(AsyncValidation[M], AsyncWrites[M], AsyncUpserts[M], Async
         )
         return async_opening(
             AsyncChangeStream[M](self._streams, Selection(frozenset({self._name}), options.where), options)
+        )
+
+    def live(
+        self,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        fields: Fields | None = None,
+        collation: str | None = None,
+    ) -> AsyncLiveQuery[M]:
+        """Open a live query: the documents that `find` returns with these arguments, and what changes about them.
+
+        It begins with everything that was committed before the call. Equal queries of a store cost as much as one.
+
+        Args:
+            filter: as for `find`.
+            sort: as for `find`. Without it, the documents come in the order of their ids.
+            limit: as for `find`. Without it, all documents that match are held in memory.
+            fields: as for `find`.
+            collation: as for `find`.
+
+        Raises:
+            InvalidFilter: `filter` is not a filter.
+            InvalidInput: `sort`, `limit`, `fields` or `collation` is invalid.
+            StreamError: this handle belongs to a transaction.
+            CollectionNotFound: the collection does not exist, and the store does not create it.
+            ReplicationUnavailable: the server or the role is not set up for streams; the message says what to do.
+            SlotBlocked: the first slot of the database has to wait for open transactions.
+            ReplicaIdentityChanged: the collection's changes have no before images.
+        """
+        return async_opening(
+            live_query(self._live, self._name, filter, sort=sort, limit=limit, fields=fields, collation=collation)
         )
 
     async def insert(self, id: DocumentId, data: M | DocumentData) -> Document[M]:  # noqa: A002 (the name in the contract)

@@ -12,6 +12,8 @@ from pgdoc._async.catalog_calls import AsyncCatalogCalls
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.connections import AsyncConnections
 from pgdoc._async.dead_letters import AsyncDeadLetterCalls
+from pgdoc._async.live import live_query
+from pgdoc._async.live_sources import AsyncLiveSources
 from pgdoc._async.publishing import publish_message
 from pgdoc._async.server_calls import AsyncServerCalls
 from pgdoc._async.stream import AsyncChangeStream
@@ -36,10 +38,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from pgdoc._async.live import AsyncLiveQuery
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.model.values import Encoder
+    from pgdoc.query.filters.projection_parse import Fields
     from pgdoc.runtime.primitives import AsyncBody
 
     T = TypeVar("T")
@@ -112,6 +116,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
             primary=None if replication_conninfo is None else conninfo,
         )
         self._streams = AsyncStreamBackend(self._connections, source, auto_create=auto_create)
+        self._live = AsyncLiveSources(self._streams, self._connections)
         self._admin = AsyncAdmin(self._streams)
         CENSUS.enter(self, PoolFigures(source_labels(source.conninfo, schema), self._connections))
 
@@ -121,9 +126,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
         Raises:
             InvalidName: `name` is not a letter or `_` followed by letters, digits, `_` or `-`, or is over 63 bytes.
         """
-        return AsyncCollection(
-            self._connections, self._schema, name, auto_create=self._auto_create, streams=self._streams
-        )
+        return AsyncCollection(self._connections, self._schema, name, auto_create=self._auto_create, live=self._live)
 
     __getitem__ = collection
 
@@ -285,9 +288,38 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
         selection = make_selection(names, options.where, tables=tables, topics=topics)
         return async_opening(AsyncChangeStream(self._streams, selection, options))
 
+    def live(  # noqa: PLR0913
+        self,
+        name: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        fields: Fields | None = None,
+        collation: str | None = None,
+    ) -> AsyncLiveQuery:
+        """Open a live query on a collection, or on a watched table; see `AsyncCollection.live`.
+
+        Args:
+            name: that of the collection, or of the table as `"schema.table"` (see `add_table`).
+            filter: as for `find`; of a table, on the row as its events have it.
+            sort: as for `find`.
+            limit: as for `find`.
+            fields: as for `find`.
+            collation: as for `find`.
+
+        Raises:
+            TableRefused: the table is not watched.
+        """
+        (checked,) = make_selection((name,), None, tables=False).collections or (name,)
+        return async_opening(
+            live_query(self._live, checked, filter, sort=sort, limit=limit, fields=fields, collation=collation)
+        )
+
     async def close(self) -> None:
         """End all streams and close all connections; later calls raise `StoreClosed`. A second `close` is allowed."""
         try:
+            await self._live.close()
             await self._streams.close()
         finally:
             await self._connections.close()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from pgdoc._sync.indexes import Indexes
 from pgdoc._sync.limits import Limits
+from pgdoc._sync.live import live_query
 from pgdoc._sync.looks import Looks
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.table import Table
@@ -25,15 +26,17 @@ from pgdoc.runtime.primitives import opening
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pgdoc._sync.live import LiveQuery
+    from pgdoc._sync.live_sources import LiveSources
     from pgdoc._sync.session import Session
-    from pgdoc._sync.stream_backend import StreamBackend
     from pgdoc.model.documents import Document
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.model.values import DocumentData
+    from pgdoc.query.filters.projection_parse import Fields
 
 __all__ = ["Collection"]
 
@@ -52,10 +55,10 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, Generic[
         name: str,
         *,
         auto_create: bool,
-        streams: StreamBackend | None = None,
+        live: LiveSources | None = None,
     ) -> None:
         self._name = check_name(name, "collection")
-        self._streams = streams
+        self._streams, self._live = None if live is None else live.backend, live
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
@@ -104,6 +107,39 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, Generic[
             buffer_bytes=buffer_bytes,
         )
         return opening(ChangeStream[M](self._streams, Selection(frozenset({self._name}), options.where), options))
+
+    def live(
+        self,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        fields: Fields | None = None,
+        collation: str | None = None,
+    ) -> LiveQuery[M]:
+        """Open a live query: the documents that `find` returns with these arguments, and what changes about them.
+
+        It begins with everything that was committed before the call. Equal queries of a store cost as much as one.
+
+        Args:
+            filter: as for `find`.
+            sort: as for `find`. Without it, the documents come in the order of their ids.
+            limit: as for `find`. Without it, all documents that match are held in memory.
+            fields: as for `find`.
+            collation: as for `find`.
+
+        Raises:
+            InvalidFilter: `filter` is not a filter.
+            InvalidInput: `sort`, `limit`, `fields` or `collation` is invalid.
+            StreamError: this handle belongs to a transaction.
+            CollectionNotFound: the collection does not exist, and the store does not create it.
+            ReplicationUnavailable: the server or the role is not set up for streams; the message says what to do.
+            SlotBlocked: the first slot of the database has to wait for open transactions.
+            ReplicaIdentityChanged: the collection's changes have no before images.
+        """
+        return opening(
+            live_query(self._live, self._name, filter, sort=sort, limit=limit, fields=fields, collation=collation)
+        )
 
     def insert(self, id: DocumentId, data: M | DocumentData) -> Document[M]:  # noqa: A002 (the name in the contract)
         """Store a new document.

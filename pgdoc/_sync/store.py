@@ -13,6 +13,8 @@ from pgdoc._sync.catalog_calls import CatalogCalls
 from pgdoc._sync.collection import Collection
 from pgdoc._sync.connections import Connections
 from pgdoc._sync.dead_letters import DeadLetterCalls
+from pgdoc._sync.live import live_query
+from pgdoc._sync.live_sources import LiveSources
 from pgdoc._sync.publishing import publish_message
 from pgdoc._sync.server_calls import ServerCalls
 from pgdoc._sync.stream import ChangeStream
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from pgdoc._sync.live import LiveQuery
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.model.values import Encoder
+    from pgdoc.query.filters.projection_parse import Fields
     from pgdoc.runtime.primitives import Body
 
     T = TypeVar("T")
@@ -113,6 +117,7 @@ class Store(CatalogCalls, TableCalls, ServerCalls, DeadLetterCalls):
             primary=None if replication_conninfo is None else conninfo,
         )
         self._streams = StreamBackend(self._connections, source, auto_create=auto_create)
+        self._live = LiveSources(self._streams, self._connections)
         self._admin = Admin(self._streams)
         CENSUS.enter(self, PoolFigures(source_labels(source.conninfo, schema), self._connections))
 
@@ -122,7 +127,7 @@ class Store(CatalogCalls, TableCalls, ServerCalls, DeadLetterCalls):
         Raises:
             InvalidName: `name` is not a letter or `_` followed by letters, digits, `_` or `-`, or is over 63 bytes.
         """
-        return Collection(self._connections, self._schema, name, auto_create=self._auto_create, streams=self._streams)
+        return Collection(self._connections, self._schema, name, auto_create=self._auto_create, live=self._live)
 
     __getitem__ = collection
 
@@ -282,9 +287,38 @@ class Store(CatalogCalls, TableCalls, ServerCalls, DeadLetterCalls):
         selection = make_selection(names, options.where, tables=tables, topics=topics)
         return opening(ChangeStream(self._streams, selection, options))
 
+    def live(  # noqa: PLR0913
+        self,
+        name: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        fields: Fields | None = None,
+        collation: str | None = None,
+    ) -> LiveQuery:
+        """Open a live query on a collection, or on a watched table; see `Collection.live`.
+
+        Args:
+            name: that of the collection, or of the table as `"schema.table"` (see `add_table`).
+            filter: as for `find`; of a table, on the row as its events have it.
+            sort: as for `find`.
+            limit: as for `find`.
+            fields: as for `find`.
+            collation: as for `find`.
+
+        Raises:
+            TableRefused: the table is not watched.
+        """
+        (checked,) = make_selection((name,), None, tables=False).collections or (name,)
+        return opening(
+            live_query(self._live, checked, filter, sort=sort, limit=limit, fields=fields, collation=collation)
+        )
+
     def close(self) -> None:
         """End all streams and close all connections; later calls raise `StoreClosed`. A second `close` is allowed."""
         try:
+            self._live.close()
             self._streams.close()
         finally:
             self._connections.close()

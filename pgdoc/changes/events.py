@@ -182,7 +182,13 @@ def from_change(
 _set_state = ChangeEvent.__dict__["__dict__"].__set__
 
 
-def twin_of(event: ChangeEvent) -> ChangeEvent[Any]:
+def change_of(event: ChangeEvent[Any]) -> Change:
+    """Return the change that `from_change` made the event of."""
+    change: Change = event._change  # noqa: SLF001 (this module's)
+    return change
+
+
+def twin_of(event: ChangeEvent[Any]) -> ChangeEvent[Any]:
     """Return the same event for reading its fields: `event.to_json()` is exact only while nobody has read them."""
     twin = object.__new__(ChangeEvent)
     _set_state(twin, event.__dict__.copy())

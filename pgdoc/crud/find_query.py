@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.crud.statements import check_count, find_statement
@@ -51,6 +52,7 @@ class Search:
         values: the values of such a filter.
         collation: how texts compare; `None` for by code point.
         is_plain: whether nothing but the filter and a limit is given.
+        keys: the parsed sort.
         order: the list after ORDER BY; empty for any order.
         first: the first sort key, if there is a limit; else `None`.
         fields: the expression over `data` to return.
@@ -58,6 +60,7 @@ class Search:
         limit: the most documents to return; `None` for all.
     """
 
+    keys: tuple[SortKey, ...] = ()
     order: str = ""
     first: SortKey | None = None
     fields: Compiled = _WHOLE
@@ -103,7 +106,7 @@ class Search:
         encoder: Encoder | None,
     ) -> None:
         self.is_plain = False
-        keys = parse_sort(sort, self.collation) if sort is not None else ()
+        self.keys = keys = parse_sort(sort, self.collation) if sort is not None else ()
         self.order = compile_sort(keys).text
         self.first = keys[0] if keys and self.limit is not None else None
         self.projection = parse_fields(fields, lambda: self.node, encoder, self.collation)
@@ -118,6 +121,22 @@ class Search:
             fold_text(value, self.collation) if isinstance(value, str) and path != "_id" else value
             for path, value in filter.items()
         )
+
+    def limited(self, limit: int | None) -> Search:
+        """Return the same search with another limit; with one, it has an order."""
+        search = copy(self)
+        search.limit = limit
+        if limit is not None and not self.keys:
+            search.keys, search.is_plain = parse_sort("_id"), False
+            search.order = compile_sort(search.keys).text
+        search.first = search.keys[0] if search.keys and limit is not None else None
+        return search
+
+    def unprojected(self) -> Search:
+        """Return the same search for whole documents."""
+        search = copy(self)
+        search.fields, search.projection = _WHOLE, None
+        return search
 
     @property
     def node(self) -> Node:

@@ -219,6 +219,15 @@ def find_statement(  # noqa: PLR0913
     return guarded_query(statement("reading", name), table, {**given, **_NO_READ_CLAUSES, **clauses})
 
 
+@lru_cache(maxsize=1024)
+def placed_statement(query: GuardedQuery, columns: int) -> GuardedQuery:
+    """Return a read, of so many columns, with a first row that says which transactions it sees."""
+    nulls = ", ".join(["NULL"] * columns)
+    before, _, after = statement("streams", "placed").format(table=query.table, nulls=nulls, found="\0").partition("\0")
+    plain, safe = ((before + begin, end + after) for begin, end in (query.plain, query.safe))
+    return query._replace(plain=plain, safe=safe)
+
+
 def distinct_statement(table: str, condition: str, values: str, collation: str | None) -> GuardedQuery:
     """Return the read of the distinct `values`, a set over `id` and `data`, of the documents of a condition."""
     if collation is None:

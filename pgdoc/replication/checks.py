@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from pgdoc.errors import DatabaseError, HistoryLost, InvalidResumeToken, ServerUnreachable
+from pgdoc.errors import CollectionNotFound, DatabaseError, HistoryLost, InvalidResumeToken, ServerUnreachable
 from pgdoc.model.positions import Lsn, Position
 
 if TYPE_CHECKING:
@@ -73,6 +73,12 @@ def hidden_documents(subject: str) -> DatabaseError:
         "(ALTER ROLE ... BYPASSRLS as a superuser), or watch without snapshot=True",
         sqlstate="42501",
     )
+
+
+def no_longer_there(subject: str, kind: str, renamed_to: str | None) -> CollectionNotFound:
+    """Make the error for what is followed until a drop or rename: `kind` says which."""
+    found = "was dropped, or is no longer watched" if kind == "drop" else f'is called "{renamed_to}" now'
+    return CollectionNotFound(f"{subject} {found}, which ends its live queries: open a new one")
 
 
 def check_published(at: int, since: int, schema: str) -> None:

@@ -46,6 +46,11 @@ class Ahead(Generic[T]):
             thread.start()
             self._thread = thread
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has ended."""
+        return self._has_ended
+
     def wait(self, timeout_s: float) -> bool:
         """Return whether the call has ended, after waiting for that."""
         self.begin()
@@ -82,6 +87,11 @@ class AsyncAhead(Generic[T]):
     def begin(self) -> None:
         """See `Ahead.begin`."""
         self._task = self._task or asyncio.get_running_loop().create_task(self._call(), name="pgdoc-ahead")
+
+    @property
+    def is_over(self) -> bool:
+        """See `Ahead.is_over`."""
+        return self._task is not None and self._task.done()
 
     async def wait(self, timeout_s: float) -> bool:
         """See `Ahead.wait`; canceling it does not cancel the call."""

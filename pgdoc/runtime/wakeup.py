@@ -1,4 +1,7 @@
-"""`Wakeup` and `TaskWaiter`: let a thread or a task wait for another thread. `wake_together`: wakes many at once."""
+"""`Wakeup`, `AsyncWakeup` and `TaskWaiter`: let a thread or a task wait for another thread.
+
+`wake_together` wakes many at once.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextvars import Context
 
-__all__ = ["TaskWaiter", "Wakeup", "wake", "wake_together"]
+__all__ = ["AsyncWakeup", "TaskWaiter", "Wakeup", "wake", "wake_together"]
 
 
 class Wakeup:
@@ -80,6 +83,44 @@ class TaskWaiter:
         """Return what waiting returns; the task calls this as it goes on."""
 
 
+class AsyncWakeup:
+    """See `Wakeup`: what one task waits for, and any thread may set."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiter: TaskWaiter | None = None  # bound to the task's loop
+
+    def set(self) -> None:
+        """See `Wakeup.set`."""
+        self._is_set = True
+        waiter = self._waiter
+        if waiter is not None:
+            wake(waiter)
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """See `Wakeup.wait`; a cancelled call resets nothing. Without any time, it lets other tasks run."""
+        loop = asyncio.get_running_loop()
+        if self._waiter is None or self._waiter.loop is not loop:
+            self._waiter = TaskWaiter(loop)
+        if timeout_s is not None and timeout_s <= 0:
+            await asyncio.sleep(0)
+        elif timeout_s is None:
+            while not self._is_set:
+                await self._waiter
+        else:
+            await self._wait_until(loop, loop.time() + timeout_s, self._waiter)
+        found, self._is_set = self._is_set, False
+        return found
+
+    async def _wait_until(self, loop: asyncio.AbstractEventLoop, deadline: float, waiter: TaskWaiter) -> None:
+        timer = loop.call_at(deadline, waiter.wake)
+        try:
+            while not self._is_set and loop.time() < deadline:
+                await waiter
+        finally:
+            timer.cancel()
+
+
 class _HeldWakeups(threading.local):
     """What the present thread wakes at the end of `wake_together`; `None` outside it."""
 
@@ -120,10 +161,12 @@ class wake_together:  # noqa: N801 (a context manager, whose callers read better
             wakeup.set()
 
 
-def wake(waiter: Wakeup | TaskWaiter) -> None:
+def wake(waiter: Wakeup | AsyncWakeup | TaskWaiter) -> None:
     """Set a wakeup, or run a task in its loop; see `wake_together`."""
     held = _held.waiters
-    if held is not None:
+    if isinstance(waiter, AsyncWakeup):
+        waiter.set()
+    elif held is not None:
         held.append(waiter)
     elif isinstance(waiter, Wakeup):
         waiter.set()

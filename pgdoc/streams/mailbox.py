@@ -61,6 +61,9 @@ class _Box:
         self._when_room: Callable[[], object] | None = None
         self._is_awaited = False  # whether the stream waits for `_waiter`, or is about to
         self._waiter: Wakeup | TaskWaiter | None = None
+
+        # Set by any thread without the lock, reset by the thread or task that takes.
+        self._is_nudged = False
         remember(self)
 
     @property
@@ -194,6 +197,13 @@ class _Box:
             if self._when_room is callback:
                 self._when_room = None
 
+    def nudge(self) -> None:
+        """Let the present `take`, or the next, return at once, perhaps with an empty batch; for any thread."""
+        self._is_nudged = True
+        waiter = self._waiter
+        if waiter is not None:
+            wake(waiter)
+
     def fail(self, error: BaseException) -> None:
         """Let `take` raise `error` after the buffered changes."""
         with self._lock:
@@ -312,8 +322,9 @@ class Mailbox(_Box):
         """Return the next changes, waiting for the first; an empty batch on timeout. `None` waits without limit."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not self.refill(most, then_wait=timeout_s != 0) and timeout_s != 0:
-            if not self._waiter.wait(None if deadline is None else deadline - time.monotonic()):
+            if self._is_nudged or not self._waiter.wait(None if deadline is None else deadline - time.monotonic()):
                 timeout_s = 0  # a change may have come in just now
+        self._is_nudged = False
         return self.batch
 
 
@@ -361,6 +372,8 @@ class AsyncMailbox(_Box):
 
     async def take(self, timeout_s: float | None, most: int = BATCH) -> Batch:
         """See `Mailbox.take`; a cancelled call has taken nothing."""
+        if self._is_nudged:
+            self._is_nudged, timeout_s = False, 0
         if self._without_waiting >= BATCH or timeout_s == 0:
             self._without_waiting = 0
             await asyncio.sleep(0)  # a stream that never has to wait, or is polled, must let other tasks run
@@ -375,5 +388,6 @@ class AsyncMailbox(_Box):
                 await arrival
             finally:
                 timer.cancel()
+        self._is_nudged = False
         self.refill(most, then_wait=False)
         return self.batch

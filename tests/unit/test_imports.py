@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": {"model"},
     "query": {"model"},
     "changes": {"model", "decoding", "query"},
+    "live": {"model", "query", "changes"},
     "database": {"model", "runtime", "sql"},
     "crud": {"model", "query", "database", "sql"},
     "replication": {"model", "runtime", "decoding", "changes", "database", "sql"},
@@ -49,7 +50,7 @@ ALLOWED["__main__"] = {"cli"}
 ALLOWED["web"] = {"model", "changes", "_async"}
 ALLOWED["testing"] = {"__init__", "model", "database", "server"}
 
-PURE = ("decoding", "changes", "query")
+PURE = ("decoding", "changes", "query", "live")
 IMPURE = {
     "asyncio",
     "concurrent",

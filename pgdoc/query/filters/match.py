@@ -57,7 +57,8 @@ def item_matches(node: Node) -> Matcher:
     return matcher(node, _in_item)
 
 
-def _in_document(path: Path) -> tuple[Callable[[Any], Any], Path]:
+def in_document(path: Path) -> tuple[Callable[[Any], Any], Path]:
+    """Return where a path starts in a document's `(id, data)`, and the rest of the path."""
     return (itemgetter(0), path[1:]) if path[0] == "_id" else (itemgetter(1), path)
 
 
@@ -69,7 +70,7 @@ def _identity(value: Any) -> Any:
     return value
 
 
-def matcher(node: Node, root: Root = _in_document) -> Matcher:
+def matcher(node: Node, root: Root = in_document) -> Matcher:
     """Compile the node to a function of the subject, by default a document's `(id, data)`."""
     build: Callable[[Any, Root], Matcher] = _MATCHERS[type(node)]
     return build(node, root)

@@ -102,13 +102,13 @@ def _position_of(document: Document, paths: list[Path]) -> tuple[Operand, ...]:
                 "a list",
                 path=dotted,
             )
-        values.append(_value_at(document.data, path))
+        values.append(value_at(document.data, path))
     names = [".".join(path) for path in paths]
     last = [] if _ID_PATH in paths else [_operand("_id", document.id)]
     return (*map(_operand, names, values), *last)
 
 
-def _value_at(value: Any, path: Path) -> Any:
+def value_at(value: Any, path: Path) -> Any:
     """Return the value that the document sorts by; `None` for a missing one."""
     into_arrays = has_array_index(path)
     for part in path:

@@ -1,0 +1,152 @@
+"""Reads rows for live queries, with what tells at which place in the WAL they are the table."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+from pgdoc._async.table import AsyncTable
+from pgdoc.changes.snapshot import PgSnapshot, SnapshotChunk
+from pgdoc.changes.snapshot_event import texts_of_row
+from pgdoc.crud.statements import placed_statement
+from pgdoc.decoding.registry_rows import table_shape_of
+from pgdoc.errors import CollectionNotFound
+from pgdoc.live.images import RowImage
+from pgdoc.live.shared import LiveRows
+from pgdoc.model.key_order import KeyOrder
+from pgdoc.model.stored_rows import rows_by_key
+from pgdoc.model.table_names import is_table_name, titled
+from pgdoc.model.table_row import TableRow
+from pgdoc.replication.checks import hidden_documents
+from pgdoc.runtime.deadline import deadline_scope
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from pgdoc._async.session import AsyncSession
+    from pgdoc._async.stream_backend import AsyncStreamBackend
+    from pgdoc.crud.find_query import Search
+    from pgdoc.crud.guard import GuardedQuery
+    from pgdoc.live.shared import RowEvent
+
+__all__ = ["AsyncLiveReader"]
+
+_READ_LIMIT_S: Final = 600.0
+_FEW: Final = 1_000
+"""As many documents are fetched at once; more are streamed, in bounded memory."""
+
+_PART_ROWS: Final = 10_000
+_PART_BYTES: Final = 8 << 20
+_COLUMNS: Final = 5  # of a find
+
+
+class AsyncLiveReader:
+    """Reads from one collection or table; any thread or task may use it.
+
+    Attributes:
+        name: that of the collection or table.
+        subject: what messages call it.
+    """
+
+    def __init__(self, backend: AsyncStreamBackend, session: AsyncSession, name: str) -> None:
+        self._backend, self.name = backend, name
+        schema = backend.hub.source.schema
+        self.subject = titled(name, schema)
+        self._table = None if is_table_name(name) else AsyncTable(session, schema, name, auto_create=True)
+        self._decode = session.codec.decode
+
+    async def documents(self, search: Search, passes: Callable[[RowImage], bool]) -> LiveRows | None:
+        """Return the documents that a search finds, or all rows of a table that pass; `None` if it does not exist."""
+        with deadline_scope(_READ_LIMIT_S):
+            if self._table is None:
+                return await self._rows_of_table(passes)
+            query, params, _ = await self._table.search_statement("find", search)
+            limit = search.limit
+            found = await self.placed(
+                query, [*params, *search.last_param(limit)], _COLUMNS, is_large=limit is None or limit > _FEW
+            )
+        if found is None:
+            return None
+        rows, seen, end = found
+        images = [RowImage(self._table.document(*row)) for row in rows]
+        return LiveRows(images, limit is None or len(images) < limit, seen.sees, _by_transaction(seen), end)
+
+    async def placed(
+        self, query: GuardedQuery, params: list[Any], columns: int, *, is_large: bool = False
+    ) -> tuple[list[tuple[Any, ...]], PgSnapshot, int] | None:
+        """Return the rows of a statement on the collection, the transactions that it saw, and the end of the WAL.
+
+        `None` if there is no such collection.
+        """
+        assert self._table is not None  # noqa: S101 (of a collection)
+        query, rows = placed_statement(query, columns), []
+        try:
+            if is_large:
+                async with aclosing(self._table.stream(query, params)) as chunks:
+                    rows = [row async for chunk in chunks for row in chunk]
+            else:
+                rows = await self._table.read(query, params, prepare=False)
+        except CollectionNotFound:
+            return None
+        if not rows:
+            return None
+        hides_rows, text, end = rows[0][:3]
+        if hides_rows:
+            raise hidden_documents(self.subject)
+        return [row[3:] for row in rows[1:]], PgSnapshot.parse(text), end
+
+    async def _rows_of_table(self, passes: Callable[[RowImage], bool]) -> LiveRows | None:
+        """Read all rows of a table, in parts; each sees the transactions of a moment of its own."""
+        images: list[RowImage] = []
+        parts: list[SnapshotChunk] = []
+        async with aclosing(self._parts()) as found:
+            async for part in found:
+                images += filter(passes, map(RowImage, _documents_of(part, self._decode)))
+                part.documents.clear()
+                parts.append(part)
+        if not parts:
+            return None
+        seen = parts[0].seen  # the parts after it saw no less
+        return LiveRows(images, True, seen.sees, _by_part(parts), parts[-1].end_lsn)
+
+    async def _parts(self) -> AsyncGenerator[SnapshotChunk]:
+        key: list[str] | None = None
+        after = ""
+        while True:
+            rows = await self._backend.read_watched(self.name, key, _PART_ROWS, _PART_BYTES, limit_s=_READ_LIMIT_S)
+            if not rows:
+                return
+            ((hides_rows, text, end, read_at, names, kinds, document, columns, found, ids, texts),) = rows
+            if hides_rows:
+                raise hidden_documents(self.subject)
+            documents = rows_by_key(ids, texts, is_composite=len(names) > 1)
+            last = next(reversed(documents), None) if len(documents) < found or found == _PART_ROWS else None
+            order, shape = KeyOrder(kinds), table_shape_of(names, document, columns)
+            seen = PgSnapshot.parse(text)
+            yield SnapshotChunk(self.name, after, documents, last, seen, end, read_at, order, shape)
+            if last is None:
+                return
+            key, after = order.texts(last), last
+
+
+def _documents_of(part: SnapshotChunk, decode_text: Any) -> list[TableRow]:
+    assert part.shape is not None  # noqa: S101 (of a table)
+    texts = [(key, *texts_of_row(row, part.shape)) for key, row in part.documents.items()]
+    return [TableRow.of(key, data, part.collection, decode_text, columns) for key, data, columns in texts]
+
+
+def _by_transaction(seen: PgSnapshot) -> Callable[[RowEvent], bool]:
+    return lambda change: seen.sees(change.xid)
+
+
+def _by_part(parts: list[SnapshotChunk]) -> Callable[[RowEvent], bool | None]:
+    """Return whether the part that covers a row saw its change, or all parts a truncation."""
+
+    def sees(change: RowEvent) -> bool | None:
+        image = change.after or change.before
+        if image is not None:
+            return next(each for each in parts if each.covers(image.id)).seen.sees(change.xid)
+        seen = {part.seen.sees(change.xid) for part in parts}
+        return None if len(seen) > 1 else seen.pop()
+
+    return sees

@@ -1,0 +1,69 @@
+"""The order of documents in Python, which is that of `find(sort=...)`.
+
+The keys are the texts that the catalog's functions `sort_key` and `sort_rest` return. A key is cut to 80 characters,
+and with several paths, the keys of all decide before the rest of any.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from pgdoc.live.sort_keys import LONGEST, sort_key, sort_rest
+from pgdoc.query.filters.collations import collated
+from pgdoc.query.filters.order import value_at
+
+if TYPE_CHECKING:
+    from pgdoc.live.images import RowImage
+    from pgdoc.query.filters.nodes import SortKey
+
+__all__ = ["DocumentOrder", "Place"]
+
+Place: TypeAlias = tuple[str, ...]
+"""What a document sorts by, less or greater than that of every other one. Its last item is the id."""
+
+_ID: Final = ("_id",)
+_AFTER_ALL: Final = "~"
+"""After all keys: they begin with a digit."""
+
+
+class _Descending(str):
+    """A text that sorts the other way round."""
+
+    __slots__ = ()
+    __lt__, __gt__, __le__, __ge__ = str.__gt__, str.__lt__, str.__ge__, str.__le__
+
+
+class DocumentOrder:
+    """The order of a parsed sort. Documents with equal values sort by id, and so do all without a sort.
+
+    Documents that Python can't read come first, whichever way the sort goes.
+    """
+
+    def __init__(self, sort: tuple[SortKey, ...]) -> None:
+        self._sort = sort
+
+    def place(self, image: RowImage) -> Place:
+        """Return where the document sorts."""
+        keys: list[str] = []
+        rests: list[str] = []
+        for each in self._sort:
+            if each.path == _ID:
+                key, rest = image.id, ""
+            else:
+                key, rest = _key_of(image, each)
+            if each.descending:
+                key, rest = _Descending(key), _Descending(rest)
+            keys.append(key)
+            rests.append(rest)
+        return (*keys, *rests, image.id)
+
+
+def _key_of(image: RowImage, part: SortKey) -> tuple[str, str]:
+    try:
+        value = value_at(image.data, part.path)
+        if part.collation is not None:
+            value = collated(value, part.collation)
+        key = sort_key(value)
+        return key, sort_rest(value) if len(key) == LONGEST else ""
+    except Exception:  # noqa: BLE001 (Python can't read the document, or compare it)
+        return _AFTER_ALL if part.descending else "", ""

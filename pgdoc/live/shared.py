@@ -1,0 +1,160 @@
+"""One live query, which all handles that ask the same share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+
+from pgdoc.live.inbox import Inbox, LiveBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+
+    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.live.images import RowImage
+    from pgdoc.live.inbox import LivePlace
+    from pgdoc.live.routing import RequiredValue
+    from pgdoc.live.state import LiveState
+
+__all__ = ["LiveRows", "LiveWanted", "PendingRead", "RowEvent", "SharedQuery"]
+
+C = TypeVar("C")
+
+MOST_WAITING: Final = 100_000
+"""How many changes may wait for a read; no more are taken from the stream then."""
+
+
+class RowEvent(NamedTuple):
+    """A change of one row, or a truncation, which has no images.
+
+    Attributes:
+        event: as handles give it out; nobody has read its fields.
+    """
+
+    xid: int
+    before: RowImage | None
+    after: RowImage | None
+    event: ChangeEvent
+
+    @property
+    def images(self) -> list[RowImage]:
+        """The images that there are."""
+        return [image for image in (self.before, self.after) if image is not None]
+
+
+class LiveRows(NamedTuple):
+    """What a statement read for a live query.
+
+    Attributes:
+        rows: what `LiveState.load` takes.
+        is_all: see there.
+        sees: whether it saw the transaction of this number.
+        sees_change: the same for the change of a row; parts of a table are read by several statements. `None` for a
+            truncation that only some of them saw.
+        end_lsn: the end of the WAL after the last statement.
+    """
+
+    rows: Iterable[Any]
+    is_all: bool
+    sees: Callable[[int], bool]
+    sees_change: Callable[[RowEvent], bool | None]
+    end_lsn: int
+
+
+class LiveWanted(NamedTuple, Generic[C]):
+    """What a live query asks for: of equal keys, one is enough.
+
+    Attributes:
+        required: a value that all its documents have; `None` for none.
+        make_state: makes the state that changes keep up to date.
+        read: what reads for it; the source knows how to call it.
+    """
+
+    key: Hashable
+    required: RequiredValue | None
+    make_state: Callable[[], LiveState[C]]
+    read: Any
+
+
+class PendingRead:
+    """A read that is wanted, under way, or not due yet.
+
+    Changes that the stream takes meanwhile wait here, since the read may or may not see them.
+
+    Attributes:
+        must_see: the transactions of which the stream had taken changes before it began.
+        rows: what was read.
+    """
+
+    def __init__(self, must_see: tuple[int, ...]) -> None:
+        self.must_see = must_see
+        self.waiting: list[RowEvent] = []
+        self.rows: LiveRows | None = None
+
+
+class SharedQuery(Generic[C]):
+    """A result that is kept up to date, and the handles that follow it. The lock of its source guards it.
+
+    Attributes:
+        wanted: what it was made of.
+        state: the result.
+        read: the read that it waits for, if any. Until that is due, what is shown stays at its place.
+        is_stale: whether changes were missed, so that a read must replace everything.
+        not_before: when to read next, by the source's clock.
+        inboxes: those of its handles.
+        is_touched: whether the next commit may change what is shown.
+    """
+
+    def __init__(self, wanted: LiveWanted[C]) -> None:
+        self.wanted = wanted
+        self.state: LiveState[C] = wanted.make_state()
+        self.read: PendingRead | None = None
+        self.is_stale = False
+        self.not_before = 0.0
+        self.inboxes: dict[Inbox[C], None] = {}
+        self.is_touched = False
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what is shown is the result at the last commit."""
+        return self.read is None and not self.is_stale and not self.state.needs_read
+
+    def apply(self, change: RowEvent) -> None:
+        """Apply a change, and let it wait for the read, if there is one."""
+        if self.read is not None:
+            self.read.waiting.append(change)
+        self._apply(change)
+
+    def _apply(self, change: RowEvent) -> None:
+        if change.before is None and change.after is None:
+            is_touched = self.state.clear(change.event)
+        else:
+            is_touched = self.state.apply(change.before, change.after, change.event)
+        self.is_touched = self.is_touched or is_touched
+
+    def load(self) -> bool:
+        """Take the rows of the read, which is due, and the changes that it has not seen.
+
+        Returns:
+            Whether that has worked. Else it must be read again.
+        """
+        read, self.read = self.read, None
+        if read is None or read.rows is None:
+            return False
+        seen = list(map(read.rows.sees_change, read.waiting))
+        if None in seen:
+            return False
+        self.state.load(read.rows.rows, is_all=read.rows.is_all)
+        for change, is_seen in zip(read.waiting, seen, strict=True):
+            if not is_seen:
+                self._apply(change)
+        self.is_touched, self.is_stale = True, False
+        return True
+
+    def commit(self, place: LivePlace) -> None:
+        """Show the result at this place to all handles."""
+        self.is_touched = False
+        changes = self.state.commit()
+        if changes:
+            batch = LiveBatch(changes, place)
+            for inbox in self.inboxes:
+                inbox.put(batch)
