@@ -79,9 +79,14 @@ class AsyncLiveQuery(AsyncLiveHandle[LiveChange[M_co]], Generic[M_co]):
         self, sources: AsyncLiveSources, name: str, wanted: LiveWanted[LiveChange[M_co]], search: Search
     ) -> None:
         super().__init__(sources, name, wanted)
+        self._search = search
         self._order = DocumentOrder(search.keys)
         self._projection: Projection | None = search.projection
         self._result = _Result([], [])
+
+    def _again(self) -> AsyncLiveQuery[M_co]:
+        """Return the same query, not open yet."""
+        return AsyncLiveQuery(self._sources, self._name, self._wanted, self._search)
 
     @property
     def documents(self) -> list[Document[M_co]]:

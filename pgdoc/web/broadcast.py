@@ -6,10 +6,11 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from pgdoc._async.live import AsyncLiveQuery
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc.errors import PgdocError, StreamClosed
 from pgdoc.web.entries import DocumentsEntry
-from pgdoc.web.live import LiveQueryLike, LiveReading, parsed
+from pgdoc.web.live import LiveReading, check_query, parsed
 from pgdoc.web.reading import MOST, Batch, Reading, StreamReading, check_stream
 from pgdoc.web.ring import LiveRing, Ring, StreamRing
 
@@ -46,7 +47,9 @@ class Broadcast:
     def __init__(self, source: Any, *, keep: int = 1000, keep_bytes: int = 16 << 20) -> None:
         if isinstance(source, AsyncChangeStream):
             check_stream(source)
-        elif not isinstance(source, LiveQueryLike):
+        elif isinstance(source, AsyncLiveQuery):
+            check_query(source)
+        else:
             raise TypeError(f"a Broadcast is of a stream or live query of an AsyncStore, got {type(source).__name__}")
         self._source = source
         self._keep, self._keep_bytes = keep, keep_bytes

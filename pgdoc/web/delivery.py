@@ -7,10 +7,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from pgdoc._async.live import AsyncLiveQuery
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc.errors import PgdocError, StoreClosed, StreamClosed
 from pgdoc.web.broadcast import Broadcast
-from pgdoc.web.live import LiveQueryLike, LiveReading
+from pgdoc.web.live import LiveReading, check_query
 from pgdoc.web.messages import heartbeat, reset
 from pgdoc.web.reading import StreamReading, check_stream
 from pgdoc.web.views import Viewer
@@ -42,7 +43,9 @@ def check_source(source: Any) -> None:
     """
     if isinstance(source, AsyncChangeStream):
         check_stream(source)
-    elif not isinstance(source, Broadcast | LiveQueryLike):
+    elif isinstance(source, AsyncLiveQuery):
+        check_query(source)
+    elif not isinstance(source, Broadcast):
         raise TypeError(
             f"expected a stream or live query of an AsyncStore, or a Broadcast, got {type(source).__name__}: "
             "pass what watch() or live() of an AsyncStore returns"
@@ -150,7 +153,7 @@ def _reading_of(source: Any, after: str | None, *, hides: bool) -> Reading:
         return source.reading(after, hides=hides)
     if isinstance(source, AsyncChangeStream):
         return StreamReading(source, after)
-    return LiveReading(source, after, hides=hides)
+    return LiveReading(source, None if hides else after)  # a view has to see all documents first
 
 
 def _text(token: ResumeToken | None) -> str | None:

@@ -5,7 +5,7 @@ All readers of a `Broadcast` share an entry, which is rendered once for each tra
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pgdoc.changes.events import ChangeEvent
+    from pgdoc.live.changes import LiveChange
     from pgdoc.model.documents import Document
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.web.messages import Form
 
-__all__ = ["ChangeEntry", "ChangesEntry", "DocumentsEntry", "Entry", "LiveChangeLike", "document_json", "json_array"]
+__all__ = ["ChangeEntry", "ChangesEntry", "DocumentsEntry", "Entry", "document_json", "json_array"]
 
 
 class Entry:
@@ -104,26 +105,6 @@ def unreadable_json(event: ChangeEvent, error: UnreadableDocument) -> bytes:
     )
 
 
-class LiveChangeLike(Protocol):
-    """A change of a live query."""
-
-    @property
-    def kind(self) -> str:
-        """`added`, `modified` or `removed`."""
-
-    @property
-    def document(self) -> Document:
-        """The document after the change, or before its removal."""
-
-    @property
-    def old_index(self) -> int | None:
-        """Where it was."""
-
-    @property
-    def new_index(self) -> int | None:
-        """Where it is."""
-
-
 class DocumentsEntry(Entry):
     """All documents of a live query at one place."""
 
@@ -146,7 +127,7 @@ class ChangesEntry(Entry):
 
     event = CHANGES
 
-    def __init__(self, changes: Sequence[LiveChangeLike], since: ResumeToken, place: ResumeToken) -> None:
+    def __init__(self, changes: Sequence[LiveChange[Any]], since: ResumeToken, place: ResumeToken) -> None:
         super().__init__(place)
         self.changes = changes
         self.since = since

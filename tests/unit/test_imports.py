@@ -47,7 +47,7 @@ ALLOWED["__init__"] = ALLOWED["_async"] | {"_async", "_sync"}
 ALLOWED["telemetry"] = {"model", "runtime", "changes", "database", "sql", "streams", "workers"}
 ALLOWED["cli"] = {"__init__", "model", "changes", "database", "sql", "server", "telemetry", "upgrades"}
 ALLOWED["__main__"] = {"cli"}
-ALLOWED["web"] = {"model", "changes", "_async"}
+ALLOWED["web"] = {"model", "changes", "live", "_async"}
 ALLOWED["testing"] = {"__init__", "model", "database", "server"}
 
 PURE = ("decoding", "changes", "query", "live")

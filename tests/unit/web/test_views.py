@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,21 +11,13 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgdoc import Document
+from pgdoc import Document, LiveChange, LiveChangeKind
 from pgdoc.model.tokens import token_at
 from pgdoc.web.entries import ChangesEntry, DocumentsEntry
 from pgdoc.web.messages import socket_text
 from pgdoc.web.views import Viewer
 
 PLACE = token_at((1, 1, 0, 0), (7, 1, 1))
-
-
-@dataclass(frozen=True)
-class Change:
-    kind: str
-    document: Document
-    old_index: int | None
-    new_index: int | None
 
 
 def document(number: int, value: int) -> Document:
@@ -62,20 +54,20 @@ def test_applying_what_a_subscriber_gets_gives_the_documents_that_it_may_see(dat
     asyncio.run(run())
 
 
-def draw_change(data: st.DataObject, whole: list[Document], number: int) -> Change:
+def draw_change(data: st.DataObject, whole: list[Document], number: int) -> LiveChange[Any]:
     kind = data.draw(st.sampled_from(["added", "modified", "removed"] if whole else ["added"]))
     value = data.draw(st.integers(0, 3))
     if kind == "added":
         index = data.draw(st.integers(0, len(whole)))
         whole.insert(index, document(number, value))
-        return Change(kind, whole[index], None, index)
+        return LiveChange(LiveChangeKind(kind), whole[index], None, index, None)
     old = data.draw(st.integers(0, len(whole) - 1))
     former = whole.pop(old)
     if kind == "removed":
-        return Change(kind, former, old, None)
+        return LiveChange(LiveChangeKind(kind), former, old, None, None)
     new = data.draw(st.integers(0, len(whole)))
     whole.insert(new, replace(former, data={"value": value}))
-    return Change(kind, whole[new], old, new)
+    return LiveChange(LiveChangeKind(kind), whole[new], old, new, None)
 
 
 def apply(seen: list[Any], change: dict[str, Any]) -> None:
@@ -92,7 +84,7 @@ def test_a_document_that_gets_hidden_is_removed_without_its_data() -> None:
     async def run() -> Any:
         viewer = Viewer(is_seen)
         await viewer.text(DocumentsEntry([document(1, 1)], PLACE), socket_text)
-        change = Change("modified", document(1, 2), 0, 0)
+        change = LiveChange[Any](LiveChangeKind.MODIFIED, document(1, 2), 0, 0, None)
         return await viewer.text(ChangesEntry([change], PLACE, PLACE), socket_text)
 
     assert orjson.loads(asyncio.run(run()))["data"] == [
