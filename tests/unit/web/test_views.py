@@ -84,7 +84,7 @@ def test_a_document_that_gets_hidden_is_removed_without_its_data() -> None:
     async def run() -> Any:
         viewer = Viewer(is_seen)
         await viewer.text(DocumentsEntry([document(1, 1)], PLACE), socket_text)
-        change = LiveChange[Any](LiveChangeKind.MODIFIED, document(1, 2), 0, 0, None)
+        change = LiveChange(LiveChangeKind.MODIFIED, document(1, 2), 0, 0, None)
         return await viewer.text(ChangesEntry([change], PLACE, PLACE), socket_text)
 
     assert orjson.loads(asyncio.run(run()))["data"] == [
