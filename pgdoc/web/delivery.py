@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc._async.live import AsyncLiveQuery
@@ -69,7 +70,7 @@ class Delivery:
         after: the subscriber's token, as it sent it.
         view: decides what it may see.
         form: writes a message in the form of the transport.
-        heartbeat_s: the longest silence.
+        heartbeat_s: the longest time between two heartbeats.
     """
 
     def __init__(self, source: Any, after: str | None, *, view: View | None, form: Form, heartbeat_s: float) -> None:
@@ -78,7 +79,8 @@ class Delivery:
         self._heartbeat_s = heartbeat_s
         self._reading = _reading_of(source, after or None, hides=view is not None)
         self._first = asyncio.create_task(self._reading.next(heartbeat_s))
-        self._sent_at = time.monotonic()
+        self._beat_at = time.monotonic()
+        self._told_mode = ""  # of the last heartbeat
 
     async def begin(self, timeout_s: float) -> None:
         """Wait until the source is open, but not longer than this.
@@ -97,8 +99,8 @@ class Delivery:
             while True:
                 await self._write(batch, write)
                 await asyncio.sleep(0)  # a busy source lets others have their turn
-                silence_s = time.monotonic() - self._sent_at
-                batch = await self._reading.next(max(0.0, self._heartbeat_s - silence_s))
+                since_s = time.monotonic() - self._beat_at
+                batch = await self._reading.next(max(0.0, self._heartbeat_s - since_s))
         except (StreamClosed, StoreClosed):
             return True
         except PgdocError as exc:
@@ -108,7 +110,7 @@ class Delivery:
     async def _opened(self, write: Write) -> Batch:
         """Return the first batch. Until it is there, heartbeats tell the browser to wait."""
         while not (await asyncio.wait([self._first], timeout=self._heartbeat_s))[0]:
-            await self._send([self._form(heartbeat(None, "connecting"))], write)
+            await write([self._heartbeat(None, "connecting")])
         return self._first.result()
 
     async def _write(self, batch: Batch, write: Write) -> None:
@@ -123,21 +125,20 @@ class Delivery:
             texts.append(text)
             size += len(text)
             if size > _MOST_BYTES:
-                await self._send(texts, write)
+                await write(texts)
                 texts, size = [], 0
-        is_due = time.monotonic() - self._sent_at >= self._heartbeat_s
-        if not batch.entries or (is_due and not texts):
-            texts.append(self._form(heartbeat(_text(self._told(batch.token)), batch.mode)))
+        if batch.mode != self._told_mode or time.monotonic() - self._beat_at >= self._heartbeat_s:
+            texts.append(self._heartbeat(_text(self._told(batch.token)), batch.mode))
         if texts:
-            await self._send(texts, write)
+            await write(texts)
+
+    def _heartbeat(self, token: str | None, mode: str) -> bytes:
+        self._beat_at, self._told_mode = time.monotonic(), mode
+        return self._form(heartbeat(token, mode, datetime.now(UTC)))
 
     def _told(self, token: ResumeToken | None) -> ResumeToken | None:
         """Return a token that may be told: inside a snapshot it names the last document, which may be hidden."""
         return None if token is None or (self._viewer.hides and token.is_inside) else token
-
-    async def _send(self, texts: list[bytes], write: Write) -> None:
-        await write(texts)
-        self._sent_at = time.monotonic()
 
     async def close(self) -> None:
         """End it."""

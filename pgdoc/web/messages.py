@@ -8,6 +8,7 @@ import orjson
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
 __all__ = [
     "CHANGE",
@@ -45,9 +46,9 @@ Form: TypeAlias = "Callable[[Message], bytes]"
 """Writes a message in the form of a transport."""
 
 
-def heartbeat(token: str | None, mode: str) -> Message:
+def heartbeat(token: str | None, mode: str, time: datetime) -> Message:
     """Make the message that says that nothing is lost, and moves the browser's token on."""
-    return Message("heartbeat", token, orjson.dumps({"mode": mode}))
+    return Message("heartbeat", token, orjson.dumps({"mode": mode, "time": time.isoformat(timespec="milliseconds")}))
 
 
 def reset(token: str | None, reason: str) -> Message:

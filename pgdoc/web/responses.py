@@ -53,7 +53,7 @@ def sse(  # noqa: PLR0913 (the contract)
             query each document, and returns `True` for what it sees as it is, `None` or `False` for what is hidden, or
             what it gets instead: an event or document, or any value that JSON can represent.
         after: the token of the first request, instead of the query parameter.
-        heartbeat: the longest silence in seconds. Then a `heartbeat` follows, whose id moves on while nothing matches.
+        heartbeat: the longest time between two `heartbeat` events, in seconds. Their id moves on while nothing matches.
         retry: the seconds after which the browser reconnects.
 
     Raises:

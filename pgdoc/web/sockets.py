@@ -48,7 +48,7 @@ async def websocket(
         source: as for `sse`.
         view: as for `sse`.
         after: the token to resume after, instead of the query parameter.
-        heartbeat: the longest silence in seconds.
+        heartbeat: the longest time between two heartbeats, in seconds.
 
     Raises:
         TypeError: `source` is of another kind, such as a stream of the sync `Store`.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,8 +33,10 @@ def test_a_message_is_one_event_with_its_token_as_id() -> None:
 
 
 def test_without_a_token_the_browser_keeps_its_id() -> None:
-    assert server_sent(heartbeat(None, "reconnecting")) == b'event: heartbeat\ndata: {"mode":"reconnecting"}\n\n'
-    assert orjson.loads(socket_text(heartbeat(None, "live")))["id"] is None
+    beat = heartbeat(None, "reconnecting", datetime(2026, 11, 30, 9, 30, tzinfo=UTC))
+    data = b'{"mode":"reconnecting","time":"2026-11-30T09:30:00.000+00:00"}'
+    assert server_sent(beat) == b"event: heartbeat\ndata: " + data + b"\n\n"
+    assert orjson.loads(socket_text(beat))["id"] is None
 
 
 def test_a_reset_says_why_and_where_it_begins() -> None:
