@@ -6,9 +6,10 @@ takes much longer, and imports pgdoc when a test first asks for one of the fixtu
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import functools
 import inspect
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +30,10 @@ _NEEDS_ASYNCIO = (
     '        return "asyncio"\n\n'
     "in conftest.py"
 )
+_NO_SERVER = (
+    "there is no PostgreSQL for this test: {}. The environment variable PGDOC_TEST_DSN names the server; without it, "
+    "the tests start one of their own"
+)
 _RUN_BY_BOTH = (
     "async_store belongs to one event loop, and both pytest-asyncio and anyio run this test: "
     "set asyncio_mode = strict, or mark the test for one of them"
@@ -44,9 +49,14 @@ def pgdoc_prepare() -> Callable[[str], object] | None:
 @pytest.fixture(scope="session")
 def pgdoc_server(pgdoc_prepare: Callable[[str], object] | None) -> Iterator[PgdocServer]:
     """A PostgreSQL server for tests: that of PGDOC_TEST_DSN, or a private one, which ends with the run."""
-    from pgdoc.testing import open_server  # noqa: PLC0415 (see above)
+    from pgdoc import PgdocError  # noqa: PLC0415 (see above)
+    from pgdoc.testing import open_server  # noqa: PLC0415
 
-    with open_server(pgdoc_prepare) as server:
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(open_server(pgdoc_prepare))
+        except PgdocError as exc:
+            pytest.fail(_NO_SERVER.format(exc), pytrace=False)
         yield server
 
 
@@ -82,7 +92,7 @@ def async_store(request: pytest.FixtureRequest) -> AsyncStore:
 def _async_fixture_of(request: pytest.FixtureRequest) -> str:
     """Return the fixture that closes the store in the event loop of the test."""
     is_of_anyio = "anyio_backend" in request.fixturenames
-    if request.node.get_closest_marker("asyncio") and request.config.pluginmanager.has_plugin("asyncio"):
+    if request.node.get_closest_marker("asyncio") and _has_pytest_asyncio(request.config):
         if is_of_anyio:
             pytest.fail(_RUN_BY_BOTH, pytrace=False)
         return f"_pgdoc_async_store_of_{_loop_scope_of(request)}"
@@ -120,6 +130,8 @@ def _pgdoc_async_store_of_test(
     request: pytest.FixtureRequest, pgdoc_conninfo: str, pgdoc_store_args: dict[str, Any]
 ) -> Iterator[AsyncStore]:
     """A store for a test that runs an event loop itself, or that an unknown plugin runs in one."""
+    import asyncio  # noqa: PLC0415 (takes as long as all of this module)
+
     from pgdoc import AsyncStore  # noqa: PLC0415 (see above)
 
     store = AsyncStore(pgdoc_conninfo, **pgdoc_store_args)
@@ -147,8 +159,13 @@ def _closing(store: AsyncStore, test: Callable[..., Awaitable[None]]) -> Callabl
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Define the fixtures for pytest-asyncio, if it is active."""
-    if config.pluginmanager.has_plugin("asyncio"):
+    if _has_pytest_asyncio(config):
         config.pluginmanager.register(_fixtures_of_pytest_asyncio(), "pgdoc-asyncio")
+
+
+def _has_pytest_asyncio(config: pytest.Config) -> bool:
+    plugin = sys.modules.get("pytest_asyncio.plugin")
+    return plugin is not None and config.pluginmanager.is_registered(plugin)
 
 
 def _fixtures_of_pytest_asyncio() -> ModuleType:

@@ -1,7 +1,7 @@
 # `pgdoc metrics`, from the sources of this repository: the context is the repository's folder.
 FROM python:3.13-slim-bookworm
 
-COPY pyproject.toml README.md LICENSE /src/
+COPY pyproject.toml README.md LICENSE _pgdoc_pytestplugin.py /src/
 COPY pgdoc /src/pgdoc
 COPY migrations /src/migrations
 RUN pip install --no-cache-dir "/src[cli,telemetry]" && rm -r /src

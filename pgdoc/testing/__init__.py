@@ -5,8 +5,8 @@ The fixtures `store`, `async_store` and others come from a pytest plugin that is
 """
 
 from pgdoc.testing.collecting import collected
+from pgdoc.testing.programs import running
 from pgdoc.testing.retrying import async_eventually, eventually
-from pgdoc.testing.running import running
 from pgdoc.testing.server import PgdocServer, open_server
 
 __all__ = ["PgdocServer", "async_eventually", "collected", "eventually", "open_server", "running"]

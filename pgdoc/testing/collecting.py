@@ -10,7 +10,6 @@ from pgdoc.model.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from pgdoc import AsyncChangeStream, ChangeStream
 
@@ -30,8 +29,8 @@ class collected(Generic[S]):  # noqa: N801 (a context manager, called like a fun
             place_order(store, "o-1")
         assert [event.event_type for event in events] == ["insert"]
 
-    The list is complete after the block, which publishes an event and reads up to it. So an empty list means that
-    nothing was written.
+    The list is complete after the block, which publishes an event of the topic `pgdoc.testing.end` and reads up to it.
+    So an empty list means that nothing was written.
 
     Args:
         store: the store to watch.
@@ -59,9 +58,7 @@ class collected(Generic[S]):  # noqa: N801 (a context manager, called like a fun
         self._stream = self._store.watch(*self._names, **self._options)
         return self._events
 
-    def __exit__(
-        self: collected[Store], kind: type[BaseException] | None, _exc: BaseException | None, _tb: TracebackType | None
-    ) -> None:
+    def __exit__(self: collected[Store], kind: type[BaseException] | None, *_exc: object) -> None:
         stream: ChangeStream = self._stream
         with stream:
             if kind is None:
@@ -74,12 +71,7 @@ class collected(Generic[S]):  # noqa: N801 (a context manager, called like a fun
         self._stream = await self._store.watch(*self._names, **self._options)
         return self._events
 
-    async def __aexit__(
-        self: collected[AsyncStore],
-        kind: type[BaseException] | None,
-        _exc: BaseException | None,
-        _tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self: collected[AsyncStore], kind: type[BaseException] | None, *_exc: object) -> None:
         stream: AsyncChangeStream = self._stream
         async with stream:
             if kind is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,10 +54,18 @@ def eventually(check: Callable[[], T], timeout: float = TIMEOUT_S) -> T:
         time.sleep(attempts.pause_s)
 
 
+@overload
+async def async_eventually(check: Callable[[], Awaitable[T]], timeout: float = ...) -> T: ...  # noqa: ASYNC109
+
+
+@overload
+async def async_eventually(check: Callable[[], T], timeout: float = ...) -> T: ...  # noqa: ASYNC109
+
+
 async def async_eventually(
-    check: Callable[[], Awaitable[T] | T],
+    check: Callable[[], Any],
     timeout: float = TIMEOUT_S,  # noqa: ASYNC109 (as `eventually`)
-) -> T:
+) -> Any:
     """Call `check`, a coroutine function or a plain one, until it holds; see `eventually`.
 
     Other tasks run in between. The timeout does not cancel a call that waits.
@@ -71,7 +79,7 @@ async def async_eventually(
             attempts.failed(exc)
         else:
             if result is not False:
-                return cast("T", result)
+                return result
             attempts.failed(None)
         await asyncio.sleep(attempts.pause_s)
 

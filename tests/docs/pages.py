@@ -13,6 +13,7 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 _PART = "a part of a program in docs/examples, which tests/examples runs"
 _WHOLE_SERVER = "changes the whole server, which other tests use"
 _ROLES = "names roles of the reader's cluster; tests/security runs the same grants"
+_SUITE = "a file of a suite, which tests/docs/test_test_your_code.py runs"
 _SUPERVISOR = "for a supervisor that the tests do not have; tests/integration/test_worker_command.py runs the commands"
 NOT_RUN = {
     ("docs/examples/index.md", '--8<-- "examples/audit.py"'): _PART,
@@ -65,6 +66,21 @@ NOT_RUN = {
     ("docs/how-to/run-in-production.md", "ALTER SYSTEM SET wal_level = 'logical';"): _WHOLE_SERVER,
     ("docs/how-to/run-workers.md", "[Unit]"): _SUPERVISOR,
     ("docs/how-to/run-workers.md", "apiVersion: apps/v1"): _SUPERVISOR,
+    ("docs/how-to/test-your-code.md", "# shop.py"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# test_orders.py"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# test_asyncio.py"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# test_anyio.py"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# test_events.py"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# test_worker.py"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# test_cache.py"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# test_resume.py"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# test_program.py"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# conftest.py"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# .github/workflows/tests.yaml"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# .github/workflows/tests.yaml, with a server"): _SUITE,
+    ("docs/how-to/test-your-code.md", "# .gitlab-ci.yml"): _SUITE,
+    ("docs/how-to/test-your-code.md", "ALTER ROLE tester CREATEDB REPLICATION;"): _ROLES,
+    ("docs/how-to/test-your-code.md", "import unittest"): _SUITE,
     ("docs/reference/cli.md", "CREATE ROLE watcher LOGIN;"): _ROLES,
     ("docs/reference/roles.md", "GRANT SELECT ON pgdoc.dead_letters TO support;"): _ROLES,
     (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pgdoc
 import pgdoc.errors
 import pgdoc.server
+import pgdoc.testing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ TEST_PLUGIN = os.environ.get("PGDOC_TEST_PLUGIN")  # the tests make it the defau
 CONSTRUCTED = {
     *("Store", "AsyncStore", "LocalServer", "ResumeToken", "Worker", "AsyncWorker", "Relay", "AsyncRelay"),
     *("RemoteStream", "AsyncRemoteStream", "WebhookRelay", "AsyncWebhookRelay"),
+    *("collected", "running"),
 }  # calls return instances of the other classes
 SPECIAL = {"__getitem__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__iter__", "__aiter__", "__await__"}
 
@@ -42,6 +44,8 @@ def public_api() -> Iterator[str]:
     for name in sorted(pgdoc.__all__):
         yield from described(f"pgdoc.{name}", getattr(pgdoc, name))
     yield from described("pgdoc.server.LocalServer", pgdoc.server.LocalServer)
+    for name in pgdoc.testing.__all__:
+        yield from described(f"pgdoc.testing.{name}", getattr(pgdoc.testing, name))
 
 
 def described(name: str, value: Any) -> Iterator[str]:
