@@ -159,6 +159,8 @@ class LiveQueries:
 
     def come_to(self, place: LivePlace) -> None:
         """Note that every change of the transactions before this place was taken."""
+        if place.ids == self.place.ids and place.position < self.place.position:
+            return  # while changes wait to be taken, it is that of the last one
         if self._open is not None:
             if place.position < self._open:
                 return
