@@ -5,6 +5,8 @@ from pgdoc._async.bulk_collection import AsyncBulkCollection
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.indexes import Index, IndexProgress
 from pgdoc._async.live import AsyncLiveQuery
+from pgdoc._async.live_aggregates import AsyncLiveAggregate
+from pgdoc._async.mirror import AsyncMirror
 from pgdoc._async.relay import AsyncRelay
 from pgdoc._async.remote_stream import AsyncRemoteStream
 from pgdoc._async.store import AsyncStore
@@ -16,6 +18,8 @@ from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.bulk_collection import BulkCollection
 from pgdoc._sync.collection import Collection
 from pgdoc._sync.live import LiveQuery
+from pgdoc._sync.live_aggregates import LiveAggregate
+from pgdoc._sync.mirror import Mirror
 from pgdoc._sync.relay import Relay
 from pgdoc._sync.remote_stream import RemoteStream
 from pgdoc._sync.store import Store
@@ -29,6 +33,7 @@ from pgdoc.crud.write_count import WriteCount
 from pgdoc.errors import *  # noqa: F403 (its __all__ is the tree)
 from pgdoc.errors import __all__ as _errors
 from pgdoc.errors.documents import BulkFailure
+from pgdoc.live.aggregates import Groups, LiveAggregateChange
 from pgdoc.live.changes import LiveChange, LiveChangeKind
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import new_id
@@ -49,7 +54,9 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncBulkCollection",
     "AsyncChangeStream",
     "AsyncCollection",
+    "AsyncLiveAggregate",
     "AsyncLiveQuery",
+    "AsyncMirror",
     "AsyncRelay",
     "AsyncRemoteStream",
     "AsyncStore",
@@ -68,14 +75,18 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "Document",
     "EventType",
     "HandlerStatus",
+    "Groups",
     "History",
     "Index",
     "IndexProgress",
+    "LiveAggregate",
+    "LiveAggregateChange",
     "LiveChange",
     "LiveChangeKind",
     "LiveQuery",
     "LockHolder",
     "Lsn",
+    "Mirror",
     "RawJson",
     "Refusal",
     "Relay",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from pgdoc._async.indexes import AsyncIndexes
 from pgdoc._async.limits import AsyncLimits
 from pgdoc._async.live import live_query
+from pgdoc._async.live_calls import AsyncLiveCalls
 from pgdoc._async.looks import AsyncLooks
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.table import AsyncTable
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncCollection"]
 
 
-class AsyncCollection(AsyncValidation[M], AsyncWrites[M], AsyncUpserts[M], AsyncIndexes, AsyncLimits, Generic[M]):
+class AsyncCollection(
+    AsyncValidation[M], AsyncWrites[M], AsyncUpserts[M], AsyncIndexes, AsyncLimits, AsyncLiveCalls[M], Generic[M]
+):
     """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
     Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,

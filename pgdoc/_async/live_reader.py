@@ -9,14 +9,17 @@ from pgdoc._async.table import AsyncTable
 from pgdoc.changes.snapshot import PgSnapshot, SnapshotChunk
 from pgdoc.changes.snapshot_event import texts_of_row
 from pgdoc.crud.statements import placed_statement
+from pgdoc.crud.totals import totals_statement
 from pgdoc.decoding.registry_rows import table_shape_of
 from pgdoc.errors import CollectionNotFound
+from pgdoc.live.aggregates import Totals
 from pgdoc.live.images import RowImage
 from pgdoc.live.shared import LiveRows
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.stored_rows import rows_by_key
 from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.model.table_row import TableRow
+from pgdoc.query.indexes.plan import NO_INDEXES
 from pgdoc.replication.checks import hidden_documents
 from pgdoc.runtime.deadline import deadline_scope
 
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from pgdoc._async.stream_backend import AsyncStreamBackend
     from pgdoc.crud.find_query import Search
     from pgdoc.crud.guard import GuardedQuery
+    from pgdoc.live.aggregates import Aggregate
     from pgdoc.live.shared import RowEvent
+    from pgdoc.query.filters.nodes import Path
 
 __all__ = ["AsyncLiveReader"]
 
@@ -70,6 +75,20 @@ class AsyncLiveReader:
         rows, seen, end = found
         images = [RowImage(self._table.document(*row)) for row in rows]
         return LiveRows(images, limit is None or len(images) < limit, seen.sees, _by_transaction(seen), end)
+
+    async def totals(self, search: Search, path: Path | None, by: Path | None, aggregate: Aggregate) -> LiveRows | None:
+        """Return the totals of the documents that a search finds, by group; `None` if there is no such collection."""
+        if self._table is None:
+            found = await self.documents(search, aggregate.counts)
+            return None if found is None else found._replace(rows=aggregate.totals_of(found.rows))
+        indexes = await self._table.indexes() if search.may_use_index else NO_INDEXES
+        query, params = totals_statement(search, self._table.name, indexes, path, by)
+        with deadline_scope(_READ_LIMIT_S):
+            placed = await self.placed(query, params, len(Totals._fields))
+        if placed is None:
+            return None
+        rows, seen, end = placed
+        return LiveRows([Totals(*row) for row in rows], True, seen.sees, _by_transaction(seen), end)
 
     async def placed(
         self, query: GuardedQuery, params: list[Any], columns: int, *, is_large: bool = False

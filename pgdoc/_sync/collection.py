@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from pgdoc._sync.indexes import Indexes
 from pgdoc._sync.limits import Limits
 from pgdoc._sync.live import live_query
+from pgdoc._sync.live_calls import LiveCalls
 from pgdoc._sync.looks import Looks
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.table import Table
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Collection"]
 
 
-class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, Generic[M]):
+class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, LiveCalls[M], Generic[M]):
     """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
     Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,

@@ -16,7 +16,7 @@ from pgdoc.live.images import copy_of
 from pgdoc.live.order import DocumentOrder
 from pgdoc.live.routing import required_value
 from pgdoc.live.shared import LiveWanted
-from pgdoc.live.window import Window
+from pgdoc.live.window import LiveWindow
 from pgdoc.model.type_variables import M_co
 from pgdoc.query.filters.match import matcher
 
@@ -97,7 +97,7 @@ class LiveQuery(LiveHandle[LiveChange[M_co]], Generic[M_co]):
         return [*result.own]
 
     def _shown(self, state: Any) -> list[Document[Any]]:
-        window: Window = state
+        window: LiveWindow = state
         return window.documents
 
     def _result_of(self, shown: list[Document[Any]]) -> _Result:
@@ -145,14 +145,14 @@ def live_query(  # noqa: PLR0913
     node, keys = search.node, search.keys
     passes = matcher(node)
 
-    def read(reader: LiveReader, state: Window) -> LiveRows | None:
+    def read(reader: LiveReader, state: LiveWindow) -> LiveRows | None:
         return reader.documents(wanted_rows.limited(state.read_limit), lambda image: image.passes(passes))
 
     wanted_rows = search.unprojected()
     wanted = LiveWanted(
         key=("documents", repr(node), repr(keys), limit),
         required=required_value(node),
-        make_state=lambda: Window(node, keys, limit),
+        make_state=lambda: LiveWindow(node, keys, limit),
         read=read,
     )
     return LiveQuery[Any](sources, name, wanted, search)

@@ -9,7 +9,7 @@ from pgdoc.live.changes import LiveChange, LiveChangeKind
 from pgdoc.live.images import RowImage
 
 if TYPE_CHECKING:
-    from pgdoc.live.order import DocumentOrder, Place
+    from pgdoc.live.order import DocumentOrder, SortPlace
     from pgdoc.model.documents import Document
 
 __all__ = ["difference"]
@@ -27,7 +27,7 @@ def difference(order: DocumentOrder, old: list[Document[Any]], new: list[Documen
 class _Difference:
     def __init__(self, order: DocumentOrder, result: list[Document[Any]]) -> None:
         self._order, self._result = order, result
-        self._places: dict[int, Place] = {}  # by the id of the object
+        self._places: dict[int, SortPlace] = {}  # by the id of the object
 
     def changes(
         self, before: dict[str, Document[Any]], after: dict[str, Document[Any]], new: list[Document[Any]]
@@ -57,7 +57,7 @@ class _Difference:
     def _index(self, document: Document[Any]) -> int:
         return bisect_left(self._result, self._place(document), key=self._place)
 
-    def _place(self, document: Document[Any]) -> Place:
+    def _place(self, document: Document[Any]) -> SortPlace:
         place = self._places.get(id(document))
         if place is None:
             place = self._places[id(document)] = self._order.place(RowImage(document))

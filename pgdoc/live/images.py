@@ -28,12 +28,13 @@ class RowImage:
         id: that of the document.
     """
 
-    __slots__ = ("_subject", "document", "id")
+    __slots__ = ("_given", "_subject", "document", "id")
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document[Any]) -> None:
         self.document = document
         self.id = document.id
         self._subject: Any = _UNREAD
+        self._given: Document[Any] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id!r})"
@@ -64,6 +65,14 @@ class RowImage:
     def release(self) -> None:
         """Forget the decoded data, which takes more memory than its text. It is decoded again where it is needed."""
         self._subject = _UNREAD
+
+    @property
+    def given(self) -> Document[Any]:
+        """A copy for readers that do not change its data: the same each time, so that it is decoded once."""
+        given = self._given
+        if given is None:
+            given = self._given = copy_of(self.document)
+        return given
 
     def passes(self, match: Callable[[Any], bool]) -> bool:
         """Return whether the document matches; `True` if that can't be told, as in a stream's `where`."""
@@ -99,21 +108,21 @@ class _Unreadable:
         raise UnreadableDocument(f"document {self._id!r} can't be read: {self._exc}") from self._exc
 
 
-def _version_of(document: Document) -> int | None:
+def _version_of(document: Document[Any]) -> int | None:
     return document.version if document.__class__ is Document else None
 
 
-def _columns_of(document: Document) -> Any:
+def _columns_of(document: Document[Any]) -> Any:
     text = getattr(document, "columns_text", None)
     return None if text is None else decode_comparable(text)
 
 
-def _text_of(document: Document) -> bytes | None:
+def _text_of(document: Document[Any]) -> bytes | None:
     text: bytes | str | None = document.__dict__.get("_data")
     return text.encode() if isinstance(text, str) else text
 
 
-def copy_of(document: Document, projection: Projection | None = None) -> Document:
+def copy_of(document: Document[Any], projection: Projection | None = None) -> Document[Any]:
     """Return the document to give out: a copy with data of its own, or with what a projection leaves of it.
 
     A document of a `RowImage` is shared by all that follow it, and users may change the data of theirs.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from pgdoc.live.sort_keys import LONGEST, sort_key, sort_rest
+from pgdoc.live.sort_keys import LONGEST, key_of_value, rest_of_value
 from pgdoc.query.filters.collations import collated
 from pgdoc.query.filters.order import value_at
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pgdoc.live.images import RowImage
     from pgdoc.query.filters.nodes import SortKey
 
-__all__ = ["DocumentOrder", "Place"]
+__all__ = ["DocumentOrder", "SortPlace"]
 
-Place: TypeAlias = tuple[str, ...]
+SortPlace: TypeAlias = tuple[str, ...]
 """What a document sorts by, less or greater than that of every other one. Its last item is the id."""
 
 _ID: Final = ("_id",)
@@ -42,7 +42,7 @@ class DocumentOrder:
     def __init__(self, sort: tuple[SortKey, ...]) -> None:
         self._sort = sort
 
-    def place(self, image: RowImage) -> Place:
+    def place(self, image: RowImage) -> SortPlace:
         """Return where the document sorts."""
         keys: list[str] = []
         rests: list[str] = []
@@ -63,7 +63,7 @@ def _key_of(image: RowImage, part: SortKey) -> tuple[str, str]:
         value = value_at(image.data, part.path)
         if part.collation is not None:
             value = collated(value, part.collation)
-        key = sort_key(value)
-        return key, sort_rest(value) if len(key) == LONGEST else ""
+        key = key_of_value(value)
+        return key, rest_of_value(value) if len(key) == LONGEST else ""
     except Exception:  # noqa: BLE001 (Python can't read the document, or compare it)
         return _AFTER_ALL if part.descending else "", ""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pgdoc.model.json_numbers import decimal_of
 
-__all__ = ["LONGEST", "NULL_KEY", "sort_key", "sort_rest"]
+__all__ = ["LONGEST", "NULL_KEY", "key_of_value", "rest_of_value"]
 
 LONGEST: Final = 80
 """The most characters of a key."""
@@ -25,7 +25,7 @@ _MOST_LEVELS: Final = 260
 _END_OF_TEXT: Final = "\x01\x01"
 
 
-def sort_key(value: Any) -> str:
+def key_of_value(value: Any) -> str:
     """Return the key of a value, which is cut to 80 characters."""
     if value.__class__ is str:
         return "3" + value[: LONGEST - 1]
@@ -34,7 +34,7 @@ def sort_key(value: Any) -> str:
     return _scalar_key(value)[:LONGEST]
 
 
-def sort_rest(value: Any) -> str:
+def rest_of_value(value: Any) -> str:
     """Return the whole key of a value whose key was cut; empty, which sorts before all rests, for all others."""
     if value.__class__ is dict or value.__class__ is list:
         whole = "" if _is_deeper(value, _MOST_LEVELS) else _nested_key(value, None)

@@ -8,6 +8,8 @@ change after that place, and `commit` where a transaction's changes end:
 While `needs_read` is true, `commit` returns nothing and what is shown stays at its former place. The source may go on
 with `apply` and `commit` meanwhile. `load` may come at any time; it stands for the place where its read was made, so
 the source must then have applied every change that commits before that place, and apply the others afterwards.
+
+The images of a change are shared by all states. The source calls their `release` once all have seen them.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right, insort
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgdoc.live.changes import LiveChange, LiveChangeKind
-from pgdoc.live.order import DocumentOrder, Place
+from pgdoc.live.order import DocumentOrder, SortPlace
 from pgdoc.query.filters.match import matcher
 
 if TYPE_CHECKING:
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from pgdoc.model.documents import Document
     from pgdoc.query.filters.nodes import Node, SortKey
 
-__all__ = ["SPARE", "Window"]
+__all__ = ["SPARE", "LiveWindow"]
 
 SPARE: Final = 100
 """How many documents beyond the limit are held, to replace those that leave without reading again."""
 
-_BEFORE_ALL: Final[Place] = ()
+_BEFORE_ALL: Final[SortPlace] = ()
 
 _ADDED, _MODIFIED, _REMOVED = LiveChangeKind.ADDED, LiveChangeKind.MODIFIED, LiveChangeKind.REMOVED
 
 
-class _Held(NamedTuple):
+class _Placed(NamedTuple):
     """A document that matches, and where it sorts."""
 
-    place: Place
+    place: SortPlace
     image: RowImage
 
 
-class Window:
+class LiveWindow:
     """The result of a live query: a `LiveState` that returns each `LiveChange`.
 
     With a limit, it knows a prefix of the documents that match: all up to a boundary. A document that comes to lie
@@ -58,13 +58,13 @@ class Window:
         self.limit = limit
         self.read_limit = None if limit is None else limit + spare if limit else 0
         # What is known: all documents that match and do not sort after the boundary, of which `None` means none.
-        self._known: dict[str, _Held] = {}
-        self._places: list[Place] = []  # those of `_known`, sorted
-        self._boundary: Place | None = None
+        self._known: dict[str, _Placed] = {}
+        self._places: list[SortPlace] = []  # those of `_known`, sorted
+        self._boundary: SortPlace | None = None
         self._is_loaded = False
         # What was shown by the last commit, and what may have changed since.
-        self._shown: dict[str, _Held] = {}
-        self._shown_places: list[Place] = []
+        self._shown: dict[str, _Placed] = {}
+        self._shown_places: list[SortPlace] = []
         self._touched: dict[str, ChangeEvent | None] = {}
 
     @property
@@ -91,12 +91,12 @@ class Window:
             rows: the documents, in any order. Those that do not match are left out.
             is_all: whether no other document matches.
         """
-        former, known, last = self._known, dict[str, _Held](), _BEFORE_ALL
+        former, known, last = self._known, dict[str, _Placed](), _BEFORE_ALL
         for image in rows:
             place = self._order.place(image)
             last = max(last, place)
             if image.passes(self._match):
-                known[image.id] = _Held(place, image)
+                known[image.id] = _Placed(place, image)
             image.release()
         for document_id in former.keys() | known.keys():
             if not _is_same(former.get(document_id), known.get(document_id)):
@@ -158,7 +158,7 @@ class Window:
         elif former.place != place:
             del self._places[bisect_left(self._places, former.place)]
             insort(self._places, place)
-        self._known[image.id] = _Held(place, image)
+        self._known[image.id] = _Placed(place, image)
         self._touched[image.id] = event
         self._forget_beyond()
         return True
@@ -185,14 +185,14 @@ class Window:
         del places[most:]
         self._boundary = places[-1] if places else _BEFORE_ALL
 
-    def _last_shown(self) -> Place | None:
+    def _last_shown(self) -> SortPlace | None:
         """Return the place of the last document to show; `None` if all are shown."""
         limit, places = self.limit, self._places
         if limit is None or len(places) <= limit:
             return None
         return places[limit - 1] if limit else _BEFORE_ALL
 
-    def _leaving(self, touched: dict[str, ChangeEvent | None], last: Place | None) -> list[Place]:
+    def _leaving(self, touched: dict[str, ChangeEvent | None], last: SortPlace | None) -> list[SortPlace]:
         """Return the places, in order, of those that were shown and no longer are."""
         found = [held.place for each in touched if (held := self._shown.get(each)) and not self._shows(each, last)]
         if last is not None:
@@ -200,7 +200,7 @@ class Window:
             found += [place for place in beyond if place[-1] not in touched]
         return sorted(found)
 
-    def _coming(self, touched: dict[str, ChangeEvent | None], last: Place | None) -> list[_Held]:
+    def _coming(self, touched: dict[str, ChangeEvent | None], last: SortPlace | None) -> list[_Placed]:
         """Return, in order, those to show that may have changed, or were not shown."""
         found = [self._known[each] for each in touched if self._shows(each, last)]
         if self.limit is not None:
@@ -213,16 +213,16 @@ class Window:
             ]
         return sorted(found, key=_place_of)
 
-    def _shows(self, document_id: str, last: Place | None) -> bool:
+    def _shows(self, document_id: str, last: SortPlace | None) -> bool:
         held = self._known.get(document_id)
         return held is not None and (last is None or held.place <= last)
 
-    def _leave(self, places: list[Place], place: Place, event: ChangeEvent | None) -> LiveChange:
+    def _leave(self, places: list[SortPlace], place: SortPlace, event: ChangeEvent | None) -> LiveChange:
         index = bisect_left(places, place)
         del places[index]
         return LiveChange(_REMOVED, self._shown.pop(place[-1]).image.document, index, None, event)
 
-    def _come(self, places: list[Place], held: _Held, event: ChangeEvent | None) -> LiveChange | None:
+    def _come(self, places: list[SortPlace], held: _Placed, event: ChangeEvent | None) -> LiveChange | None:
         """Show a document; return `None` if it was shown and is the same."""
         document_id = held.image.id
         former = self._shown.get(document_id)
@@ -241,11 +241,11 @@ class Window:
         return LiveChange(_MODIFIED, held.image.document, old_index, index, event)
 
 
-def _place_of(held: _Held) -> Place:
+def _place_of(held: _Placed) -> SortPlace:
     return held.place
 
 
-def _is_same(one: _Held | None, two: _Held | None) -> bool:
+def _is_same(one: _Placed | None, two: _Placed | None) -> bool:
     if one is None or two is None:
         return one is two
     return one is two or (one.place == two.place and one.image.is_state_of(two.image))

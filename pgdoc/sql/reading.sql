@@ -14,6 +14,13 @@ WHERE {guard} {and_condition} {order} {numbers}
 -- name: count
 SELECT count(*) FROM {rows} WHERE {guard} {and_condition}
 
+-- name: totals
+-- By the JSON value {group}: the documents, and of {value}, how many are numbers, and their sum.
+SELECT {text_of}(grouped), count(*), count(number), sum(number)
+FROM (SELECT coalesce({group}, 'null') AS grouped, CASE WHEN jsonb_typeof({value}) = 'number' THEN ({value})::numeric END AS number
+  FROM {rows} WHERE {guard} {and_condition}) AS counted
+GROUP BY grouped
+
 -- name: distinct
 SELECT {text_of}(value)
 FROM (SELECT DISTINCT value FROM {table} CROSS JOIN LATERAL {values} AS found(value)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pgdoc.live.images import RowImage
 from pgdoc.live.order import DocumentOrder
-from pgdoc.live.sort_keys import sort_key, sort_rest
+from pgdoc.live.sort_keys import key_of_value, rest_of_value
 from pgdoc.model.documents import Document
 from pgdoc.model.json_codec import decode_comparable, encode, encode_value
 from pgdoc.query import compile_sort, parse_sort
@@ -58,7 +58,7 @@ def test_a_key_in_python_is_that_of_the_catalog(connection: psycopg.Connection, 
     query = "SELECT pgdoc.sort_key(value), coalesce(pgdoc.sort_rest(value), '') FROM unnest(%s::jsonb[]) AS each(value)"
     rows = connection.execute(query, [texts]).fetchall()
     read = [decode_comparable(row[0]) for row in connection.execute("SELECT unnest(%s::jsonb[])::text", [texts])]
-    assert [(sort_key(value), sort_rest(value)) for value in read] == rows
+    assert [(key_of_value(value), rest_of_value(value)) for value in read] == rows
 
 
 sorts = st.lists(

@@ -50,6 +50,11 @@ def sort_key(path: Path, collation: str | None = None) -> str:
     return f'pgdoc.sort_key({_value(path, collation)}) COLLATE pg_catalog."C"'
 
 
+def value_sql(path: Path) -> str:
+    """Return the expression for the value at a path, which is null if there is none; for `_id`, the id."""
+    return "pg_catalog.to_jsonb(id)" if path == ("_id",) else _value(path, None)
+
+
 @lru_cache(maxsize=1024)
 def sort_rest(path: Path, collation: str | None = None) -> str:
     """Return the expression for the full key of a truncated sort key; it is null for a whole one."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pgdoc.live.changes import LiveChange, applied
 from pgdoc.live.images import RowImage
 from pgdoc.live.order import DocumentOrder
-from pgdoc.live.window import Window
+from pgdoc.live.window import LiveWindow
 from pgdoc.model.documents import Document
 from pgdoc.model.json_codec import encode
 from pgdoc.query import matches, parse_filter, parse_sort
@@ -38,7 +38,7 @@ class Model:
     def __post_init__(self) -> None:
         sort = parse_sort(self.sort)
         self.order = DocumentOrder(sort)
-        self.window = Window(NODE, sort, self.limit, spare=self.spare)
+        self.window = LiveWindow(NODE, sort, self.limit, spare=self.spare)
         self.followed: list[tuple[str, int]] = []
         self.truncations: list[object] = []
         self.events: dict[str, Any] = {}  # since the last commit, the last one of each that is shown or matches

@@ -1,0 +1,122 @@
+# Written by .ci/twins.py from pgdoc/_async/live_calls.py: change that file, and run it.
+"""The calls that keep figures and copies of a collection up to date."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic
+
+from pgdoc._sync.live_aggregates import live_aggregate
+from pgdoc._sync.mirror import mirror_of
+from pgdoc.live.aggregates import AggregateKind
+from pgdoc.model.type_variables import M
+from pgdoc.runtime.primitives import opening
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from decimal import Decimal
+
+    from pgdoc._sync.live_aggregates import LiveAggregate
+    from pgdoc._sync.live_sources import LiveSources
+    from pgdoc._sync.mirror import Mirror
+
+__all__ = ["LiveCalls"]
+
+
+class LiveCalls(Generic[M]):
+    """The live aggregates and mirrors of a collection, which inherits them."""
+
+    _name: str
+    _live: LiveSources | None
+
+    def live_count(
+        self,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        by: str | None = None,
+    ) -> LiveAggregate[int]:
+        """Open a live count of the documents that match, and what changes about it.
+
+        It begins with everything that was committed before the call. Equal queries of a store cost as much as one.
+
+        Args:
+            filter: as for `find`.
+            by: a path; the documents are counted for each value at it. Documents without one count for `None`.
+
+        Raises:
+            InvalidFilter: `filter` is not a filter.
+            InvalidInput: `by` is not a path.
+            StreamError: this handle belongs to a transaction.
+            CollectionNotFound: the collection does not exist, and the store does not create it.
+            ReplicationUnavailable: the server or the role is not set up for streams; the message says what to do.
+            SlotBlocked: the first slot of the database has to wait for open transactions.
+            ReplicaIdentityChanged: the collection's changes have no before images.
+        """
+        return opening(live_aggregate(self._live, self._name, AggregateKind.COUNT, None, filter, by=by))
+
+    def live_sum(
+        self,
+        path: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        by: str | None = None,
+    ) -> LiveAggregate[Decimal]:
+        """Open a live sum of the numbers at a path, and what changes about it.
+
+        The sum is exact. Other values, and the items of arrays, are left out. Without any number, it is 0.
+
+        Args:
+            path: a dotted path.
+            filter: as for `find`.
+            by: as for `live_count`.
+
+        Raises:
+            InvalidFilter: `filter` is not a filter.
+            InvalidInput: `path` or `by` is not a path.
+            StreamError: this handle belongs to a transaction.
+            PgdocError: as for `live_count`.
+        """
+        return opening(live_aggregate(self._live, self._name, AggregateKind.SUM, path, filter, by=by))
+
+    def live_average(
+        self,
+        path: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        by: str | None = None,
+    ) -> LiveAggregate[Decimal | None]:
+        """Open a live average of the numbers at a path, and what changes about it.
+
+        It is the exact sum divided by how many numbers there are, with 28 digits. Other values, and the items of
+        arrays, are left out. Without any number, it is `None`.
+
+        Args:
+            path: a dotted path.
+            filter: as for `find`.
+            by: as for `live_count`.
+
+        Raises:
+            InvalidFilter: `filter` is not a filter.
+            InvalidInput: `path` or `by` is not a path.
+            StreamError: this handle belongs to a transaction.
+            PgdocError: as for `live_count`.
+        """
+        return opening(live_aggregate(self._live, self._name, AggregateKind.AVERAGE, path, filter, by=by))
+
+    def mirror(
+        self,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+    ) -> Mirror[M]:
+        """Open a mirror: a read-only mapping of the documents that match, by id, which follows the collection.
+
+        It begins with everything that was committed before the call, and holds all documents that match in memory.
+        Equal mirrors of a store cost as much as one.
+
+        Args:
+            filter: as for `find`.
+
+        Raises:
+            InvalidFilter: `filter` is not a filter.
+            StreamError: this handle belongs to a transaction.
+            PgdocError: as for `live_count`.
+        """
+        return opening(mirror_of(self._live, self._name, filter))

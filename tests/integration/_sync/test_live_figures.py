@@ -1,0 +1,169 @@
+# Written by .ci/twins.py from tests/integration/_async/test_live_figures.py: change that file, and run it.
+"""Live counts, sums and averages: their values, groups and changes."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+import pgdoc
+from pgdoc import Store
+from pgdoc.errors import CollectionNotFound, InvalidFilter, InvalidInput, StreamClosed, StreamError
+
+if TYPE_CHECKING:
+    from pgdoc import LiveAggregate, LiveAggregateChange
+
+PATIENCE_S = 30.0
+DEEP = '{"total": 1, "deep": ' + "[" * 1100 + "]" * 1100 + "}"
+
+
+def take(query: LiveAggregate[Any], count: int) -> list[LiveAggregateChange[Any]]:
+    changes: list[LiveAggregateChange[Any]] = []
+    while len(changes) < count:
+        batch = query.next_batch(timeout=PATIENCE_S)
+        assert batch, f"no change after {changes}"
+        changes += batch
+    return changes
+
+
+def brief(changes: list[LiveAggregateChange[Any]]) -> list[tuple[Any, ...]]:
+    return [(str(change.kind), change.group, change.old_value, change.value) for change in changes]
+
+
+def test_a_count_begins_with_what_is_there_and_follows_the_documents_that_match(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        orders = store["orders"]
+        orders.insert("a", {"status": "new"})
+        with orders.live_count({"status": "new"}) as query:
+            assert (query.value, query.closed) == (1, False)
+            began = query.resume_token
+            with pgdoc.metadata(user="alice"):
+                orders.insert("b", {"status": "new"})
+            orders.insert("c", {"status": "old"})
+            orders.update("a", {"$set": {"status": "old"}})
+            first, second = take(query, 2)
+            assert brief([first, second]) == [("modified", None, 1, 2), ("modified", None, 2, 1)]
+            assert first.event is not None
+            assert (first.event.document_id, first.event.metadata) == ("b", {"user": "alice"})
+            assert query.value == 1
+            assert query.resume_token > began
+            assert query.try_next() is None
+        assert (query.value, query.closed) == (1, True)
+        with pytest.raises(StreamClosed):
+            query.next()
+
+
+def test_a_group_comes_with_its_first_document_and_goes_with_its_last(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        orders = store["orders"]
+        orders.insert("a", {"status": "new", "total": 1.5})
+        with orders.live_sum("total", by="status") as query:
+            assert query.groups == {"new": Decimal("1.5")}
+            with store.transaction() as tx:
+                tx["orders"].insert("b", {"total": Decimal("0.1")})
+                tx["orders"].insert("c", {"status": None, "total": Decimal("0.2")})
+                tx["orders"].update("a", {"$set": {"status": True}})
+            batch = query.next_batch(timeout=PATIENCE_S)
+            assert brief(batch) == [
+                ("added", None, None, Decimal("0.3")),
+                ("removed", "new", Decimal("1.5"), None),
+                ("added", True, None, Decimal("1.5")),
+            ]
+            assert query.groups == {None: Decimal("0.3"), True: Decimal("1.5")}
+            orders.delete_many({})
+            assert [change.kind for change in take(query, 2)] == ["removed", "removed"]
+            assert query.groups == {}
+
+
+def test_only_numbers_count_in_a_sum_and_an_average(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        orders = store["orders"]
+        with orders.live_sum("total") as total, orders.live_average("total", by="status") as average:
+            assert (total.value, average.groups) == (0, {})
+            for key, value in {"a": "1", "b": True, "c": [5], "d": None}.items():
+                orders.insert(key, {"total": value})
+            orders.insert("e", {"total": 2, "status": "new"})
+            assert brief(take(total, 1)) == [("modified", None, 0, 2)]
+            take(average, 2)
+            assert average.groups == {None: None, "new": 2}
+            orders.insert("f", {"total": 1, "status": "new"})
+            take(average, 1)
+            assert average.groups["new"] == Decimal("1.5")
+            orders.insert("g", {"total": 1, "status": "new"})
+            take(average, 1)
+            assert str(average.groups["new"]) == "1.333333333333333333333333333"
+
+
+def test_equal_aggregates_share_what_they_compute(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        orders = store["orders"]
+        with orders.live_count() as one, orders.live_count() as other:
+            assert one._query is other._query
+            orders.insert("a", {})
+            (first,), (second,) = take(one, 1), take(other, 1)
+            assert first == second
+            assert first.event is not second.event
+
+
+def test_a_truncation_empties_all_groups(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        orders = store["orders"]
+        for key in "abc":
+            orders.insert(key, {"of": key})
+        with orders.live_count(by="of") as groups, orders.live_count() as count:
+            with psycopg.Connection.connect(shared_dsn, autocommit=True) as connection:
+                connection.execute(f'TRUNCATE "{schema}".orders'.encode())
+            assert [change.kind for change in take(groups, 3)] == ["removed"] * 3
+            (change,) = take(count, 1)
+            assert change.event is not None
+            assert (change.value, change.event.event_type) == (0, "truncate")
+
+
+def test_a_document_that_python_can_not_read_is_counted_by_the_server(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        orders = store["orders"]
+        orders.insert("a", {"total": 5})
+        with orders.live_sum("total", {"total": {"$gt": 0}}) as query:
+            with psycopg.Connection.connect(shared_dsn, autocommit=True) as connection:
+                connection.execute(f'INSERT INTO "{schema}".orders (id, data) VALUES (%s, %s)'.encode(), ["b", DEEP])
+                assert brief(take(query, 1)) == [("modified", None, 5, 6)]
+                orders.insert("c", {"total": 1})
+                assert brief(take(query, 1)) == [("modified", None, 6, 7)]
+                connection.execute(f"""DELETE FROM "{schema}".orders WHERE id = 'b'""".encode())
+            (change,) = take(query, 1)
+            assert (change.value, change.event) == (6, None)
+
+
+def test_an_aggregate_ends_with_its_collection(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        store.create_collection("orders")
+        with store["orders"].live_count() as query:
+            store["orders"].insert("a", {})
+            store.drop_collection("orders")
+            assert (take(query, 1))[0].value == 1
+            with pytest.raises(CollectionNotFound, match="dropped"):
+                query.next(timeout=PATIENCE_S)
+            assert query.value == 1
+
+
+def test_wrong_arguments_are_refused(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        orders = store["orders"]
+        for path in ("", "-total", "a..b", 5):
+            with pytest.raises(InvalidInput):
+                orders.live_sum(path)  # type: ignore[arg-type]
+            with pytest.raises(InvalidInput):
+                orders.live_count(by=path)  # type: ignore[arg-type]
+        with pytest.raises(InvalidFilter):
+            orders.live_average("total", {"$no": 1})
+        with orders.live_count() as one, orders.live_count(by="a") as many:
+            with pytest.raises(InvalidInput, match="read its value"):
+                _ = one.groups
+            with pytest.raises(InvalidInput, match="read its groups"):
+                _ = many.value
+        with store.transaction() as tx:
+            with pytest.raises(StreamError, match="inside a transaction"):
+                tx["orders"].live_count()
