@@ -29,7 +29,7 @@ async def place(order: NewOrder, shop: CurrentShop) -> StoredOrder:
     product = shop.products.get(order.product)
     if product is None:
         raise HTTPException(422, f"there is no product {order.product!r}")
-    cents = product.data.cents * order.quantity
+    cents = product["cents"] * order.quantity
     return await shop.orders.insert(pgdoc.new_id(), Order(**order.model_dump(), cents=cents))
 
 

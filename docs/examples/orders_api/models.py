@@ -7,13 +7,6 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 
-class Product(BaseModel):
-    """Something to order. Its id is its number in the catalogue."""
-
-    name: str
-    cents: int
-
-
 class NewOrder(BaseModel):
     """What a customer orders."""
 

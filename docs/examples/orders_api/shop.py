@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 import pgdoc
 from pgdoc import web
 
-from .models import Order, Product
+from .models import Order
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Shop:
     """What the endpoints use."""
 
     orders: pgdoc.AsyncCollection[Order]
-    products: pgdoc.AsyncMirror[Product]  # in memory, and up to date
+    products: pgdoc.AsyncMirror  # in memory, and up to date
     changes: web.Broadcast
     unpaid: web.Broadcast
 
@@ -28,13 +28,12 @@ class Shop:
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open one store for all requests. Its end ends all streams."""
-    async with pgdoc.AsyncStore(os.environ["PGDOC_DSN"]) as store:
+    async with pgdoc.AsyncStore(os.environ["PGDOC_DSN"]) as store, store.mirror("products") as products:
         await store.set_history()  # browsers can go on where they were, also after the application was away
-        orders, products = store.collection("orders", Order), store.collection("products", Product)
-        async with products.mirror() as mirror:
-            unpaid = orders.live({"status": "new"}, sort="-cents", limit=20)
-            app.state.shop = Shop(orders, mirror, web.Broadcast(store.watch("orders")), web.Broadcast(unpaid))
-            yield
+        orders = store.collection("orders", Order)
+        unpaid = web.Broadcast(orders.live({"status": "new"}, sort="-cents", limit=20))
+        app.state.shop = Shop(orders, products, web.Broadcast(store.watch("orders")), unpaid)
+        yield
 
 
 async def current_shop(connection: HTTPConnection) -> Shop:

@@ -132,7 +132,8 @@ def test_the_list_of_unpaid_orders_is_live(products: pgdoc.Collection) -> None:
         assert next_event(lines, "documents") == []
         placed = httpx.post(f"{url}/orders", json=TEA).json()
         (added,) = next_event(lines, "changes")
-        assert (added["kind"], added["document"], added["new_index"]) == ("added", placed, 0)
+        assert (added["kind"], added["document"]["id"], added["new_index"]) == ("added", placed["id"], 0)
+        assert added["document"]["data"] == placed["data"]
         httpx.patch(f"{url}/orders/{placed['id']}", json={"status": "paid"})
         (removed,) = next_event(lines, "changes")
         assert (removed["kind"], removed["old_index"]) == ("removed", 0)
