@@ -6,11 +6,9 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc._async.live import AsyncLiveQuery
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc.errors import PgdocError, StreamClosed
-from pgdoc.web.entries import DocumentsEntry
-from pgdoc.web.live import LiveReading, check_query, parsed
+from pgdoc.web.live import LIVE, LiveReading, check_query, parsed
 from pgdoc.web.reading import MOST, Batch, Reading, StreamReading, check_stream
 from pgdoc.web.ring import LiveRing, Ring, StreamRing
 
@@ -47,33 +45,38 @@ class Broadcast:
     def __init__(self, source: Any, *, keep: int = 1000, keep_bytes: int = 16 << 20) -> None:
         if isinstance(source, AsyncChangeStream):
             check_stream(source)
-        elif isinstance(source, AsyncLiveQuery):
+        elif isinstance(source, LIVE):
             check_query(source)
         else:
             raise TypeError(f"a Broadcast is of a stream or live query of an AsyncStore, got {type(source).__name__}")
+        self._shared = SharedSource(source, keep, keep_bytes)
+
+    async def close(self) -> None:
+        """End the stream, and with it the responses of all browsers."""
+        await self._shared.close()
+
+
+class SharedSource:
+    """What a broadcast reads, and its last messages. Used by the event loop's thread only."""
+
+    def __init__(self, source: Any, keep: int, keep_bytes: int) -> None:
         self._source = source
         self._keep, self._keep_bytes = keep, keep_bytes
         # These belong to the event loop, and are made anew when the source is opened again.
         self._pump: asyncio.Task[None] | None = None
         self._ring: Ring | None = None
         self._live: LiveReading | None = None
-        self._shown: DocumentsEntry | None = None
+        self._whole: tuple[int, Entry | None] = 0, None  # and the number of the entry after it
         self._mode = "connecting"
         self._arrived = asyncio.Event()
         self._waiting_tokens: list[ResumeToken] = []
 
     async def close(self) -> None:
-        """End the stream, and with it the responses of all browsers."""
+        """End the stream."""
         if self._pump is not None:
             self._pump.cancel()
             with suppress(asyncio.CancelledError, PgdocError):
                 await self._pump
-
-    def reading(self, after: str | None, *, hides: bool) -> BroadcastReading:
-        """Return a subscriber's place in it."""
-        return BroadcastReading(self, after, hides=hides)
-
-    # What follows is for `BroadcastReading`.
 
     @property
     def ring(self) -> Ring | None:
@@ -91,7 +94,7 @@ class Broadcast:
             if token is not None and self._ring is None:
                 self._waiting_tokens.append(token)
             return
-        self._ring, self._shown, self._mode = None, None, "connecting"
+        self._ring, self._whole, self._mode = None, (0, None), "connecting"
         self._waiting_tokens = [] if token is None else [token]
         self._pump = asyncio.create_task(self._read(), name="pgdoc-broadcast")
         self._pump.add_done_callback(self._ended)
@@ -102,7 +105,8 @@ class Broadcast:
             error = None if self._pump is None or self._pump.cancelled() else self._pump.exception()
             raise error or StreamClosed("the broadcast is closed")
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._arrived.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # `wait_for` would make a task, for each browser and event
+                await self._arrived.wait()
 
     def own_stream(self, after: str | None) -> StreamReading | None:
         """Return a stream of a subscriber's own, for what the ring does not have; `None` for a live query."""
@@ -114,13 +118,15 @@ class Broadcast:
         source = self._source
         return isinstance(source, AsyncChangeStream) and source._options.snapshot  # noqa: SLF001 (the same package)
 
-    def documents(self) -> DocumentsEntry | None:
-        """Return all documents of the live query at the end of the ring."""
+    def whole(self) -> Entry | None:
+        """Return all documents of the live query, or its value, at the end of the ring; `None` for a stream."""
         if self._live is None or self._ring is None:
             return None
-        if self._shown is None or self._shown.place != self._ring.end:
-            self._shown = DocumentsEntry(self._live.query.documents, self._ring.end)
-        return self._shown
+        number, whole = self._whole
+        if whole is None or number != self._ring.next_number:
+            whole = self._live.whole()
+            self._whole = self._ring.next_number, whole
+        return whole
 
     async def _read(self) -> None:
         """Read the source into the ring until it ends."""
@@ -154,8 +160,9 @@ class Broadcast:
     def _add(self, entries: Sequence[Entry], token: ResumeToken, *, is_new: bool) -> None:
         if self._ring is None or is_new:
             kind = StreamRing if self._live is None else LiveRing
-            self._ring = kind(token, self._keep, self._keep_bytes)
-        self._ring.extend([each for each in entries if not isinstance(each, DocumentsEntry)], token)
+            self._ring, self._whole = kind(token, self._keep, self._keep_bytes), (0, None)
+            entries = () if self._live is not None else entries  # it begins with all documents, which `whole` returns
+        self._ring.extend(entries, token)
 
     def _wake(self) -> None:
         self._arrived.set()
@@ -166,7 +173,7 @@ class BroadcastReading:
     """One subscriber's place in a broadcast: in the ring, or in a stream of its own."""
 
     def __init__(self, broadcast: Broadcast, after: str | None, *, hides: bool) -> None:
-        self._broadcast = broadcast
+        self._shared = broadcast._shared  # noqa: SLF001 (the same module)
         self._after: str | None = after
         self._hides = hides
         self._is_started = False
@@ -185,29 +192,29 @@ class BroadcastReading:
 
     async def _begin(self, timeout_s: float) -> Batch:
         """Find the place to begin at, once the source is open."""
-        broadcast, token = self._broadcast, parsed(self._after)
+        shared, token = self._shared, parsed(self._after)
         if not self._is_started:
             self._is_started = True
-            broadcast.start(token)
-        if broadcast.ring is None:
-            await broadcast.arrival(timeout_s)
-        ring = broadcast.ring
+            shared.start(token)
+        if shared.ring is None:
+            await shared.arrival(timeout_s)
+        ring = shared.ring
         if ring is None:
-            await broadcast.arrival(0.0)  # raises the error if the source could not be opened
-            return Batch(mode=broadcast.mode)
+            await shared.arrival(0.0)  # raises the error if the source could not be opened
+            return Batch(mode=shared.mode)
         return self._begin_in(ring, token)
 
     def _begin_in(self, ring: Ring, token: ResumeToken | None) -> Batch:
-        broadcast = self._broadcast
-        documents = broadcast.documents()
-        number = ring.number_after(token) if token is not None and not (documents and self._hides) else None
+        shared = self._shared
+        whole = shared.whole()
+        number = ring.number_after(token) if token is not None and not (whole and self._hides) else None
         if number is not None:
-            return self._join(ring, number, Batch((), token, broadcast.mode))
-        if documents is not None:
-            return self._join(ring, ring.next_number, Batch([documents], ring.end, broadcast.mode))
-        if not self._after and not broadcast.begins_with_snapshot:
-            return self._join(ring, ring.next_number, Batch((), ring.end, broadcast.mode))
-        self._own = broadcast.own_stream(self._after)
+            return self._join(ring, number, Batch((), token, shared.mode))
+        if whole is not None:
+            return self._join(ring, ring.next_number, Batch([whole], whole.place, shared.mode))
+        if not self._after and not shared.begins_with_snapshot:
+            return self._join(ring, ring.next_number, Batch((), ring.end, shared.mode))
+        self._own = shared.own_stream(self._after)
         return Batch(mode="catching_up")
 
     def _join(self, ring: Ring, number: int, batch: Batch) -> Batch:
@@ -217,7 +224,7 @@ class BroadcastReading:
 
     async def _next_own(self, own: StreamReading, timeout_s: float) -> Batch:
         batch = await own.next(timeout_s)
-        ring, token = self._broadcast.ring, batch.token
+        ring, token = self._shared.ring, batch.token
         if ring is None or token is None or token.is_inside:
             return batch
         number = ring.next_number if ring.is_behind(token) else ring.number_after(token)
@@ -228,12 +235,12 @@ class BroadcastReading:
         return self._join(ring, number, batch)
 
     async def _next_shared(self, ring: Ring, timeout_s: float) -> Batch:
-        broadcast = self._broadcast
-        if ring is not broadcast.ring:  # the source has lost its place
+        shared = self._shared
+        if ring is not shared.ring:  # the source has lost its place
             return self._fall_out()
         entries = ring.read(self._number, MOST)
         if entries is not None and not entries:
-            await broadcast.arrival(timeout_s)
+            await shared.arrival(timeout_s)
             entries = ring.read(self._number, MOST)
         if entries is None:
             return self._fall_out()
@@ -247,12 +254,12 @@ class BroadcastReading:
             else:
                 self._passed = None
         self._after = str(token)
-        return Batch(entries, token, broadcast.mode)
+        return Batch(entries, token, shared.mode)
 
     def _fall_out(self) -> Batch:
         """Go on without the ring, which no longer has what comes next."""
         self._ring, self._passed = None, None
-        self._own = self._broadcast.own_stream(self._after)
+        self._own = self._shared.own_stream(self._after)
         if self._own is None:
             self._after = None  # of a live query, all documents again
         return Batch(mode="catching_up")

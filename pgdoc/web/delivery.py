@@ -8,11 +8,10 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc._async.live import AsyncLiveQuery
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc.errors import PgdocError, StoreClosed, StreamClosed
-from pgdoc.web.broadcast import Broadcast
-from pgdoc.web.live import LiveReading, check_query
+from pgdoc.web.broadcast import Broadcast, BroadcastReading
+from pgdoc.web.live import LIVE, LiveReading, check_query
 from pgdoc.web.messages import heartbeat, reset
 from pgdoc.web.reading import StreamReading, check_stream
 from pgdoc.web.views import Viewer
@@ -44,7 +43,7 @@ def check_source(source: Any) -> None:
     """
     if isinstance(source, AsyncChangeStream):
         check_stream(source)
-    elif isinstance(source, AsyncLiveQuery):
+    elif isinstance(source, LIVE):
         check_query(source)
     elif not isinstance(source, Broadcast):
         raise TypeError(
@@ -151,7 +150,7 @@ class Delivery:
 
 def _reading_of(source: Any, after: str | None, *, hides: bool) -> Reading:
     if isinstance(source, Broadcast):
-        return source.reading(after, hides=hides)
+        return BroadcastReading(source, after, hides=hides)
     if isinstance(source, AsyncChangeStream):
         return StreamReading(source, after)
     return LiveReading(source, None if hides else after)  # a view has to see all documents first

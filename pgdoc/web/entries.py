@@ -13,7 +13,7 @@ from pgdoc.changes.event_json import document_shape
 from pgdoc.changes.events import twin_of
 from pgdoc.changes.value_json import encode_json
 from pgdoc.errors import InvalidDocument, UnreadableDocument
-from pgdoc.web.messages import CHANGE, CHANGES, DOCUMENTS, Message
+from pgdoc.web.messages import CHANGE, CHANGES, DOCUMENTS, VALUE, Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.web.messages import Form
 
-__all__ = ["ChangeEntry", "ChangesEntry", "DocumentsEntry", "Entry", "document_json", "json_array"]
+__all__ = ["ChangeEntry", "ChangesEntry", "DocumentsEntry", "Entry", "ValueEntry", "document_json", "json_array"]
 
 
 class Entry:
@@ -138,6 +138,23 @@ class ChangesEntry(Entry):
             for each in self.changes
         ]
         return json_array(shapes)
+
+
+class ValueEntry(Entry):
+    """The value of a live count, sum or average at one place, or those of its groups.
+
+    Attributes:
+        shown: `{"value": ...}`, or `{"groups": [{"group": ..., "value": ...}, ...]}`.
+    """
+
+    event = VALUE
+
+    def __init__(self, shown: dict[str, Any], place: ResumeToken) -> None:
+        super().__init__(place)
+        self.shown = shown
+
+    def _render(self) -> bytes:
+        return encode_json(self.shown)
 
 
 def document_json(document: Document) -> bytes:

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pgdoc._async.live import AsyncLiveQuery
+from pgdoc._async.live_aggregates import AsyncLiveAggregate
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.model.tokens import ResumeToken
-from pgdoc.web.entries import ChangesEntry, DocumentsEntry
+from pgdoc.web.entries import ChangesEntry, DocumentsEntry, ValueEntry
 from pgdoc.web.reading import Batch
 
 if TYPE_CHECKING:
-    from pgdoc._async.live import AsyncLiveQuery
+    from pgdoc.web.entries import Entry
 
-__all__ = ["LiveReading", "check_query", "parsed"]
+__all__ = ["LIVE", "Live", "LiveReading", "check_query", "parsed"]
+
+Live: TypeAlias = AsyncLiveQuery[Any] | AsyncLiveAggregate[Any]
+LIVE = (AsyncLiveQuery, AsyncLiveAggregate)
 
 
 class LiveReading:
     """A live query of one subscriber: all documents first, then the changes from place to place.
+
+    Of a count, sum or average: the value at each place.
 
     Args:
         query: an unopened query; a query like it is opened.
         after: the token of a browser. If nothing has changed since, it gets no documents.
     """
 
-    def __init__(self, query: AsyncLiveQuery[Any], after: str | None) -> None:
+    def __init__(self, query: Live, after: str | None) -> None:
         self._query = query._again()  # noqa: SLF001 (the same package)
         self._after = after
         self._is_open = False
 
-    @property
-    def query(self) -> AsyncLiveQuery[Any]:
-        """The query that it reads."""
-        return self._query
+    def whole(self) -> Entry:
+        """Return all documents, or the value, at the present place."""
+        query = self._query
+        token = query.resume_token
+        if isinstance(query, AsyncLiveQuery):
+            return DocumentsEntry(query.documents, token)
+        if query._has_groups:  # noqa: SLF001
+            groups = [{"group": group, "value": value} for group, value in query.groups.items()]
+            return ValueEntry({"groups": groups}, token)
+        return ValueEntry({"value": query.value}, token)
 
     async def next(self, timeout_s: float) -> Batch:
         """See `Reading`."""
@@ -41,15 +54,18 @@ class LiveReading:
             self._is_open = True
             return self._first()
         since = query.resume_token
-        changes = await query.next_batch(max(0.0, timeout_s))
-        token = query.resume_token
-        return Batch([ChangesEntry(changes, since, token)] if changes else (), token, self._mode)
+        timeout_s = max(0.0, timeout_s)
+        if isinstance(query, AsyncLiveQuery):
+            changes = await query.next_batch(timeout_s)
+            token = query.resume_token
+            return Batch([ChangesEntry(changes, since, token)] if changes else (), token, self._mode)
+        entries = [self.whole()] if await query.next_batch(timeout_s) else []
+        return Batch(entries, query.resume_token, self._mode)
 
     def _first(self) -> Batch:
-        token = self._query.resume_token
-        if self._after is not None and self._after == str(token):
-            return Batch((), token, self._mode)
-        return Batch([DocumentsEntry(self._query.documents, token)], token, self._mode)
+        whole = self.whole()
+        is_same = self._after is not None and self._after == whole.token
+        return Batch(() if is_same else [whole], whole.place, self._mode)
 
     @property
     def _mode(self) -> str:
@@ -61,7 +77,7 @@ class LiveReading:
         await self._query.close()
 
 
-def check_query(query: AsyncLiveQuery[Any]) -> None:
+def check_query(query: Live) -> None:
     """Refuse a live query that is open.
 
     Raises:

@@ -14,6 +14,7 @@ __all__ = [
     "CHANGE",
     "CHANGES",
     "DOCUMENTS",
+    "VALUE",
     "Form",
     "Message",
     "heartbeat",
@@ -26,6 +27,7 @@ __all__ = [
 CHANGE: Final = "change"
 DOCUMENTS: Final = "documents"
 CHANGES: Final = "changes"
+VALUE: Final = "value"
 
 
 class Message(NamedTuple):

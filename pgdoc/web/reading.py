@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pgdoc.web.entries import Entry
 
 __all__ = ["Batch", "Reading", "StreamReading", "check_stream"]
+
+logger = logging.getLogger("pgdoc.web")
 
 MOST: Final = 256  # entries in a batch
 RETRY_S: Final = 0.5  # between attempts to open a stream
@@ -112,6 +115,8 @@ class StreamReading:
             self._after = self._opened.resume_token
         self._opened = None
         if is_lost:
+            level = logging.WARNING if isinstance(error, HistoryLost) else logging.INFO  # a client can send anything
+            logger.log(level, "a subscriber begins anew: %s", error)
             self._after = None
             self._reset = "history_lost" if isinstance(error, HistoryLost) else "invalid_token"
             return await self._open()

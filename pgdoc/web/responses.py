@@ -48,7 +48,8 @@ def sse(  # noqa: PLR0913 (the contract)
 
     Args:
         request: the request, of Starlette or FastAPI.
-        source: what `watch()` or `live()` of an `AsyncStore` returns, neither awaited nor entered; or a `Broadcast`.
+        source: what `watch()`, `live()`, `live_count()`, `live_sum()` or `live_average()` of an `AsyncStore` returns,
+            neither awaited nor entered; or a `Broadcast`.
         view: a function, or coroutine function, that decides what this browser sees. It gets each event, or of a live
             query each document, and returns `True` for what it sees as it is, `None` or `False` for what is hidden, or
             what it gets instead: an event or document, or any value that JSON can represent.
@@ -69,10 +70,8 @@ def sse(  # noqa: PLR0913 (the contract)
 class EventStream(Response):
     """The response that `sse` returns. It opens its source when the server sends it."""
 
-    media_type = "text/event-stream"
-
     def __init__(self, source: Any, after: str | None, *, view: View | None, heartbeat: float, retry: float) -> None:
-        super().__init__(headers=_HEADERS)
+        super().__init__(headers=_HEADERS, media_type="text/event-stream")
         del self.headers["content-length"]
         self._source, self._after = source, after
         self._view, self._heartbeat_s, self._retry_s = view, heartbeat, retry

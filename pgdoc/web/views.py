@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pgdoc.changes.events import ChangeEvent
 from pgdoc.changes.value_json import encode_json
 from pgdoc.model.documents import Document
-from pgdoc.web.entries import ChangeEntry, ChangesEntry, DocumentsEntry, change_json, document_json, json_array
+from pgdoc.web.entries import (
+    ChangeEntry,
+    ChangesEntry,
+    DocumentsEntry,
+    ValueEntry,
+    change_json,
+    document_json,
+    json_array,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +61,8 @@ class Viewer:
             data = await self._documents(entry)
         elif isinstance(entry, ChangesEntry):
             data = await self._changes(entry)
+        elif isinstance(entry, ValueEntry):
+            return await self._text_of_value(entry, form)
         return None if data is None else form(entry.message(data))
 
     async def _text_of_change(self, entry: ChangeEntry, form: Form) -> bytes | None:
@@ -63,6 +73,12 @@ class Viewer:
         if seen is None or seen is False:
             return None
         return form(entry.message(seen.to_json() if isinstance(seen, ChangeEvent) else encode_json(seen)))
+
+    async def _text_of_value(self, entry: ValueEntry, form: Form) -> bytes | None:
+        seen = await self._look(copy.deepcopy(entry.shown))
+        if seen is True:
+            return entry.text(form)
+        return None if seen is None or seen is False else form(entry.message(encode_json(seen)))
 
     async def _look(self, subject: Any) -> Any:
         assert self._view is not None  # noqa: S101 (its callers have checked)

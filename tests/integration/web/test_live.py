@@ -16,7 +16,7 @@ from tests.integration.web.test_sse import Page
 from tests.web_browsers import PATIENCE_S, Browser, Sent, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from starlette.requests import Request
 
@@ -150,6 +150,35 @@ async def test_a_live_query_goes_on_after_the_server_was_away(private_server: Lo
         async with pgdoc.AsyncStore(private_dsn) as store:
             await store["orders"].insert("o-2", {"status": "new", "total": 2})
         await result.until(browser, ["o-2", "o-1"])
+
+
+@pytest.mark.parametrize("shares", [False, True])
+async def test_a_live_count_is_a_value_and_a_live_sum_by_group_has_groups(dsn: str, shares: bool) -> None:
+    async with pgdoc.AsyncStore(dsn) as store:
+        orders = store["orders"]
+        sources: dict[str, Callable[[], Any]] = {
+            "/count": orders.live_count,
+            "/sum": lambda: orders.live_sum("total", by="status"),
+        }
+        shared = {path: web.Broadcast(make()) for path, make in sources.items()}
+
+        async def events(request: Request) -> web.EventStream:
+            path = request.url.path
+            return web.sse(request, shared[path] if shares else sources[path]())
+
+        await orders.insert("o-1", {"status": "new", "total": 2})
+        app = Starlette(routes=[Route(path, events) for path in sources])
+        async with (
+            serving(app) as served,
+            Browser(f"{served.url}/count") as count,
+            Browser(f"{served.url}/sum") as total,
+        ):
+            assert (await count.next("value")).data == {"value": 1}
+            assert (await total.next("value")).data == {"groups": [{"group": "new", "value": 2}]}
+            await orders.insert("o-2", {"status": "paid", "total": 5})
+            assert (await count.next("value")).data == {"value": 2}
+            groups = [{"group": "new", "value": 2}, {"group": "paid", "value": 5}]
+            assert (await total.next("value")).data == {"groups": groups}
 
 
 async def test_an_open_live_query_is_refused(dsn: str) -> None:
