@@ -27,10 +27,11 @@ from tests.docs.pages import NOT_RUN, PAGES, ROOT, Block, blocks, expected_outpu
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LANGUAGES = {"python", "sql", "console", "json", "text"}
+LANGUAGES = {"python", "sql", "console", "javascript", "json", "text"}
 PAGE_TIMEOUT_S = 120
 PROGRAMS = {
     "cat",
+    "curl",
     "export",
     "jq",
     "pg_ctl",
@@ -41,6 +42,7 @@ PROGRAMS = {
     "psql",
     "redis-server",
     "sudo",
+    "uvicorn",
     "vacuumdb",
     "zcat",
 }
