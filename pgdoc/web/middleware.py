@@ -32,7 +32,7 @@ _ID: Final = re.compile(r"[!-~]{1,128}")  # visible ASCII: it goes into a header
 class PgdocMiddleware:
     """ASGI middleware for the writes and the errors of a request.
 
-    Every write of a request carries `request_id` and `user` as [metadata](streams.md), also those of sync endpoints,
+    Every write of a request carries `request_id` and `user` as metadata, also those of sync endpoints,
     which run in threads. The id is that of the header `X-Request-ID`, or a new one; the response returns it, and
     `request.state.request_id` has it.
 
