@@ -128,3 +128,22 @@ async def test_a_server_that_ends_without_a_signal_ends_its_browsers(dsn: str, t
             for browser in browsers:
                 await browser.end()
     assert "the store is closed" in process.log.read_text()
+
+
+async def test_a_browser_that_does_not_read_is_cut_after_the_graceful_timeout(dsn: str, tmp_path: Path) -> None:
+    process = Process(dsn, [*UVICORN, "--timeout-graceful-shutdown", "1"], tmp_path / "log")
+    async with pgdoc.AsyncStore(dsn) as store, process:
+        await store["orders"].insert("o-1", {})
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port, limit=1)
+        writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        browser = Browser(process.url + "/events")
+        async with open_browsers([browser]):
+            count, text = 200, "x" * 100_000  # more than the buffers of both sockets
+            await store["orders"].insert_many((f"o-{number:04}", {"text": text}) for number in range(2, 2 + count))
+            await browser.ids(count)
+            ended = asyncio.create_task(process.end())
+            await browser.end()
+            assert await ended == -signal.SIGTERM
+        assert reader is not None
+        writer.close()
+    assert "Waiting for connections to close" in process.log.read_text()

@@ -123,6 +123,25 @@ async def test_a_token_that_can_not_be_used_resets_the_page(dsn: str, token: str
             assert await browser.ids(1 + snapshot) == ["o-1", "o-2"][1 - snapshot :]
 
 
+@pytest.mark.parametrize("snapshot", [False, True])
+async def test_a_token_whose_history_is_gone_resets_the_page(
+    dsn: str, snapshot: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with page(dsn, watch={"snapshot": snapshot}) as shown:
+        await shown.orders.insert("o-1", {})
+        browser = shown.browser()
+        async with browser:
+            token = (await browser.next("heartbeat", "change")).id
+        ids = ".".join(token.split(".")[-3:])
+        browser.last_id = f"0/1000000.{ids}"
+        async with browser:
+            sent = await browser.next()
+            assert (sent.event, sent.data) == ("reset", {"reason": "history_lost"})
+            await shown.orders.insert("o-2", {})
+            assert await browser.ids(1 + snapshot) == ["o-1", "o-2"][1 - snapshot :]
+    assert "a subscriber begins anew" in caplog.text
+
+
 async def test_a_heartbeat_moves_the_id_on_while_nothing_matches(dsn: str) -> None:
     async with (
         page(dsn, watch={"where": {"event_type": "delete"}}, heartbeat=0.05) as shown,
