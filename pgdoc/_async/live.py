@@ -89,9 +89,14 @@ class AsyncLiveQuery(AsyncLiveHandle[LiveChange[M_co]], Generic[M_co]):
     ) -> None:
         super().__init__(sources, name, wanted)
         self._reader = None if search.projection is not None else reader
+        self._search = search
         self._order = DocumentOrder(search.keys)
         self._projection: Projection | None = search.projection
         self._result = _Result([], [])
+
+    def _again(self) -> AsyncLiveQuery[M_co]:
+        """Return the same query, not open yet."""
+        return AsyncLiveQuery(self._sources, self._name, self._wanted, self._search, self._reader)
 
     @property
     def documents(self) -> list[Document[M_co]]:

@@ -52,6 +52,10 @@ class AsyncLiveAggregate(AsyncLiveHandle[LiveAggregateChange[V]], Generic[V]):
         super().__init__(sources, name, wanted)
         self._has_groups = has_groups
 
+    def _again(self) -> AsyncLiveAggregate[V]:
+        """Return the same query, not open yet."""
+        return AsyncLiveAggregate(self._sources, self._name, self._wanted, has_groups=self._has_groups)
+
     @property
     def value(self) -> V:
         """The value at the handle's place.

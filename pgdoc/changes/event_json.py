@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pgdoc.decoding.records import RowChange
     from pgdoc.model.documents import Document
 
-__all__ = ["FIELDS", "json_of", "payload_text", "plain_field", "plain_of", "printed_of"]
+__all__ = ["FIELDS", "document_shape", "json_of", "payload_text", "plain_field", "plain_of", "printed_of"]
 
 
 class _Form(NamedTuple):
@@ -77,6 +77,11 @@ def _shape_of_document(document: Document | None, form: _Form) -> dict[str, Any]
         "created_at": document.created_at.isoformat(),
         "updated_at": document.updated_at.isoformat(),
     }
+
+
+def document_shape(document: Document) -> dict[str, Any]:
+    """Return what orjson writes for a document, as `json_of` does: a row of a watched table has no version."""
+    return _shape_of_document(document, _JSON) or {}
 
 
 def _shape_of_description(description: UpdateDescription | None, shape: Callable[[Any], Any]) -> dict[str, Any] | None:

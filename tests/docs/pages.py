@@ -49,6 +49,9 @@ NOT_RUN = {
         "docs/how-to/fail-over.md",
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE failover AND NOT synced;",
     ): _WHOLE_SERVER,
+    ("docs/how-to/fastapi.md", '--8<-- "examples/orders_api/shop.py"'): _PART,
+    ("docs/how-to/fastapi.md", '--8<-- "examples/orders_api/app.py"'): _PART,
+    ("docs/how-to/fastapi.md", '--8<-- "examples/orders_api/audit.py"'): _PART,
     ("docs/how-to/operate.md", "ALTER SYSTEM SET wal_compression = 'lz4';"): _WHOLE_SERVER,
     (
         "docs/how-to/operate.md",

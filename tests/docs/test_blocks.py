@@ -28,11 +28,12 @@ from tests.docs.project import PROJECTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LANGUAGES = {"python", "sql", "console", "json", "text"}
+LANGUAGES = {"python", "sql", "console", "javascript", "json", "text"}
 PAGE_TIMEOUT_S = 120
 PROGRAMS = {
     "cat",
     "celery",
+    "curl",
     "export",
     "jq",
     "pg_ctl",
@@ -44,6 +45,7 @@ PROGRAMS = {
     "psql",
     "redis-server",
     "sudo",
+    "uvicorn",
     "vacuumdb",
     "zcat",
 }

@@ -13,8 +13,12 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as NotThereYetError
 
+from tests.examples.chromium import chromium
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from selenium.webdriver import Chrome
 
 START_TIMEOUT_S = 30.0
 TEST_TIMEOUT_S = 120
@@ -31,6 +35,12 @@ def no_test_hangs() -> Iterator[None]:
     signal.alarm(TEST_TIMEOUT_S)
     yield
     signal.alarm(0)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -18,21 +18,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 import pytest
-from selenium.webdriver import Chrome
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 
 import pgdoc
+from tests.examples.chromium import PATIENCE_S, free_port, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from selenium.webdriver import Chrome
 
     from pgdoc.server import LocalServer
 
 PROGRAM = Path(__file__).parents[2] / "docs" / "examples" / "dashboard" / "app.py"
-PATIENCE_S = 40.0
-OPTIONS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-OPTIONS += ["--disable-background-networking", "--disable-component-update", "--window-size=1240,1160"]
 STATUSES = ["new", "paid", "shipped", "delivered"]
 FIGURES = """
 const read = (id) => document.getElementById(id).textContent;
@@ -161,32 +158,6 @@ class Page:
             time.sleep(0.1)
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    options = Options()
-    options.binary_location = "/usr/bin/chromium"
-    for option in [*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = Chrome(options, Service("/usr/bin/chromedriver"))
-    try:
-        yield browser
-    finally:
-        browser.quit()
-
-
 @pytest.fixture
 def page(browser: Chrome) -> Iterator[Page]:
     """A page that is closed after the test, which fails if its script logged an error."""
@@ -282,7 +253,6 @@ def test_a_place_that_is_no_longer_kept(app, dsn, page):
     page.browser.execute_script("connect('0/1.0/1.0.0.0.1')")
     writer.write(5)
     page.equals_the_table(dsn)
-    assert "restarting a browser with a snapshot" in app.log.read_text()
 
 
 def connect(app: App) -> socket.socket:

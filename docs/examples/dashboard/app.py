@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
-import logging
 import os
 import random
 import time
@@ -22,79 +20,26 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import FileResponse, StreamingResponse
+from starlette.responses import FileResponse
 from starlette.routing import Route
 
 import pgdoc
+from pgdoc import web
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
 
 PAGE = Path(__file__).with_name("page.html")
-BEAT_S = 1.0  # seconds between messages to a browser while nothing changes
-BATCH = 500  # the most events in one write
 AMOUNTS, MOST = {int, float, Decimal}, 10**13  # JavaScript adds cents exactly up to about 10**15
 NAMES = ["Ada", "Alan", "Barbara", "Donald", "Edsger", "Grace"]
-logger = logging.getLogger("uvicorn.error")
 
 
-class Events(StreamingResponse):
-    """Server-sent events. Closes their source when the browser disconnects."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, source: AsyncGenerator[str]) -> None:
-        super().__init__(source, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._source = source
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send events until the browser disconnects or the source ends."""
-        async with contextlib.aclosing(self._source):
-            await super().__call__(scope, receive, send)
-
-
-async def events(request: Request) -> Events:
-    """Serve the events after the browser's token, from its reconnect header or else from the query string."""
-    return Events(follow(request.app.state, request.headers.get("last-event-id") or request.query_params.get("after")))
-
-
-async def follow(state: Any, after: str | None) -> AsyncGenerator[str]:
-    """Yield all changes after a browser's token. Without a usable token, start with a snapshot."""
-    yield "retry: 1000\n\n"
-    while True:
-        try:
-            if not after:
-                yield message("begin", {})
-            token = pgdoc.ResumeToken.parse(after) if after else None
-            async with state.store["orders"].watch(snapshot=True, resume_after=token) as stream:
-                while not state.server.should_exit:
-                    yield await batch(stream)
-        except (pgdoc.HistoryLost, pgdoc.InvalidResumeToken) as exc:
-            logger.warning("restarting a browser with a snapshot: %s", exc)
-            after = None
-            continue
-        except pgdoc.PgdocError as exc:  # the browser reconnects by itself
-            logger.warning("disconnecting a browser, which will reconnect: %s", exc)
-        return
-
-
-async def batch(stream: pgdoc.AsyncChangeStream) -> str:
-    """Return the waiting changes, then a beat whose id is the token after the last change."""
-    texts = []
-    event = await stream.next(timeout=BEAT_S)
-    while event is not None:
-        texts.append(message("change", change(event), event.resume_token))
-        event = await stream.try_next() if len(texts) < BATCH and event.event_type != "invalidate" else None
-    beat = {"mode": stream.stats().mode, "now": time.time() * 1000}  # the browser's clock may be wrong
-    return "".join(texts) + message("beat", beat, stream.resume_token)
-
-
-def message(kind: str, data: dict[str, Any], token: pgdoc.ResumeToken | str = "") -> str:
-    """Format a server-sent event. The browser keeps the id and sends it when it reconnects."""
-    return f"event: {kind}\nid: {token}\ndata: {json.dumps(data)}\n\n"
+async def events(request: Request) -> web.EventStream:
+    """Send all orders, and then each change, to a browser; after a reconnect, what it has missed."""
+    orders = request.app.state.store["orders"]
+    return web.sse(request, orders.watch(snapshot=True), view=change, heartbeat=1)
 
 
 def change(event: pgdoc.ChangeEvent) -> dict[str, Any]:
@@ -157,8 +102,7 @@ def main() -> None:
     parser.add_argument("--demo", action="store_true")
     app = Starlette(routes=[Route("/", lambda _: FileResponse(PAGE)), Route("/events", events)], lifespan=lifespan)
     app.state.arguments = arguments = parser.parse_args()
-    app.state.server = uvicorn.Server(uvicorn.Config(app, port=arguments.port, timeout_graceful_shutdown=3))
-    app.state.server.run()
+    uvicorn.run(app, port=arguments.port, timeout_graceful_shutdown=3)  # for browsers that read nothing
 
 
 if __name__ == "__main__":

@@ -1,0 +1,176 @@
+"""What a source has for its readers: a change of a stream, or a place of a live query. Without I/O.
+
+All readers of a `Broadcast` share an entry, which is rendered once for each transport.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from pgdoc.changes.event_json import document_shape
+from pgdoc.changes.events import twin_of
+from pgdoc.changes.value_json import encode_json
+from pgdoc.errors import InvalidDocument, UnreadableDocument
+from pgdoc.web.messages import CHANGE, CHANGES, DOCUMENTS, VALUE, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.live.changes import LiveChange
+    from pgdoc.model.documents import Document
+    from pgdoc.model.tokens import ResumeToken
+    from pgdoc.web.messages import Form
+
+__all__ = ["ChangeEntry", "ChangesEntry", "DocumentsEntry", "Entry", "ValueEntry", "document_json", "json_array"]
+
+
+class Entry:
+    """One message of a source.
+
+    Attributes:
+        event: the name of the message.
+        place: where to resume after it.
+        token: the same as text.
+    """
+
+    event = ""
+
+    def __init__(self, place: ResumeToken) -> None:
+        self.place = place
+        self.token = str(place)
+        self._data: bytes | None = None
+        self._texts: dict[Form, bytes] = {}  # written once, read by every reader
+
+    @property
+    def data(self) -> bytes:
+        """The JSON of the message, as everybody may see it."""
+        if self._data is None:
+            self._data = self._render()
+        return self._data
+
+    @property
+    def size(self) -> int:
+        """The bytes that a ring counts."""
+        return len(self.data)
+
+    def text(self, form: Form) -> bytes:
+        """Return the message in a form."""
+        found = self._texts.get(form)
+        if found is None:
+            found = self._texts[form] = form(self.message(self.data))
+        return found
+
+    def message(self, data: bytes) -> Message:
+        """Return the message with other data."""
+        return Message(self.event, self.token, data)
+
+    def _render(self) -> bytes:
+        raise NotImplementedError
+
+
+class ChangeEntry(Entry):
+    """A change of a stream."""
+
+    event = CHANGE
+
+    def __init__(self, event: ChangeEvent) -> None:
+        super().__init__(event.resume_token)
+        self._event = event  # nobody reads its documents: each reading takes a twin
+
+    def twin(self) -> ChangeEvent:
+        """Return the event for one reader, who may change what it holds."""
+        return twin_of(self._event)
+
+    def _render(self) -> bytes:
+        event = self.twin()
+        try:
+            return event.to_json()
+        except UnreadableDocument as exc:
+            return unreadable_json(event, exc)
+
+
+def unreadable_json(event: ChangeEvent, error: UnreadableDocument) -> bytes:
+    """Return the JSON of an event whose document can't be read: the browser passes it, and can tell."""
+    return orjson.dumps(
+        {
+            "event_type": str(event.event_type),
+            "collection": event.collection,
+            "document_id": event.document_id,
+            "resume_token": str(event.resume_token),
+            "error": type(error).__name__,
+        }
+    )
+
+
+class DocumentsEntry(Entry):
+    """All documents of a live query at one place."""
+
+    event = DOCUMENTS
+
+    def __init__(self, documents: Sequence[Document], place: ResumeToken) -> None:
+        super().__init__(place)
+        self.documents = documents
+
+    def _render(self) -> bytes:
+        return json_array([document_json(each) for each in self.documents])
+
+
+class ChangesEntry(Entry):
+    """The changes of a live query from one place to the next.
+
+    Attributes:
+        since: the last token at which the list before these changes held.
+    """
+
+    event = CHANGES
+
+    def __init__(self, changes: Sequence[LiveChange[Any]], since: ResumeToken, place: ResumeToken) -> None:
+        super().__init__(place)
+        self.changes = changes
+        self.since = since
+
+    def _render(self) -> bytes:
+        shapes = [
+            change_json(each.kind, document_json(each.document), each.old_index, each.new_index)
+            for each in self.changes
+        ]
+        return json_array(shapes)
+
+
+class ValueEntry(Entry):
+    """The value of a live count, sum or average at one place, or those of its groups.
+
+    Attributes:
+        shown: `{"value": ...}`, or `{"groups": [{"group": ..., "value": ...}, ...]}`.
+    """
+
+    event = VALUE
+
+    def __init__(self, shown: dict[str, Any], place: ResumeToken) -> None:
+        super().__init__(place)
+        self.shown = shown
+
+    def _render(self) -> bytes:
+        return encode_json(self.shown)
+
+
+def document_json(document: Document) -> bytes:
+    """Return the JSON of a document: its id, data, version and times."""
+    try:
+        return orjson.dumps(document_shape(document))
+    except (UnreadableDocument, InvalidDocument) as exc:
+        return encode_json({"id": document.id, "error": type(exc).__name__})
+
+
+def change_json(kind: str, document: bytes, old_index: int | None, new_index: int | None) -> bytes:
+    """Return the JSON of a change of a live query."""
+    shape = {"kind": kind, "document": orjson.Fragment(document), "old_index": old_index, "new_index": new_index}
+    return orjson.dumps(shape)
+
+
+def json_array(items: Sequence[bytes]) -> bytes:
+    """Return an array of JSON texts."""
+    return b"[%b]" % b",".join(items)

@@ -1,0 +1,107 @@
+"""The same messages over a WebSocket: `websocket`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from pgdoc.errors import PgdocError
+from pgdoc.web.closing import watch_closing
+from pgdoc.web.delivery import Delivery, check_options, check_source
+from pgdoc.web.messages import socket_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.websockets import WebSocket
+
+    from pgdoc.web.views import View
+
+__all__ = ["websocket"]
+
+logger = logging.getLogger("pgdoc.web")
+
+_LAST_WRITE_S: Final = 0.5
+NORMAL, FAILED, RESTARTING, TRY_AGAIN = 1000, 1011, 1012, 1013  # RFC 6455 and its registry of close codes
+
+
+async def websocket(
+    websocket: WebSocket,
+    source: Any,
+    *,
+    view: View | None = None,
+    after: str | None = None,
+    heartbeat: float = 15.0,
+) -> None:
+    """Send a stream, live query or broadcast over a WebSocket until either side closes it.
+
+    Each message is a JSON object with `event`, `id` and `data`, as the parts of a server-sent event. A client resumes
+    with the last `id` as the query parameter `after`. To take it from the client's first message, accept the WebSocket,
+    read that message, and pass the token. What the client sends later is ignored.
+
+    Args:
+        websocket: the WebSocket, of Starlette or FastAPI, accepted or not.
+        source: as for `sse`.
+        view: as for `sse`.
+        after: the token to resume after, instead of the query parameter.
+        heartbeat: the longest time between two heartbeats, in seconds.
+
+    Raises:
+        TypeError: `source` is of another kind, such as a stream of the sync `Store`.
+        ValueError: the stream is open, or has a consumer or a position of its own; or `heartbeat` is not positive.
+    """
+    check_source(source)
+    check_options(view, heartbeat=heartbeat)
+    if websocket.application_state is WebSocketState.CONNECTING:
+        await websocket.accept()
+    token = websocket.query_params.get("after") if after is None else after
+    with watch_closing() as closing:
+        delivery = Delivery(source, token, view=view, form=socket_text, heartbeat_s=heartbeat)
+        try:
+            code = await _deliver(delivery, websocket, closing)
+        finally:
+            await delivery.close()
+        if code is not None:
+            with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):  # the server may have closed it
+                async with asyncio.timeout(_LAST_WRITE_S):
+                    await websocket.close(code)
+
+
+async def _deliver(delivery: Delivery, websocket: WebSocket, closing: asyncio.Event) -> int | None:
+    """Send messages, and return the code to close with; `None` if the client has gone."""
+
+    async def write(texts: Sequence[bytes]) -> None:
+        for text in texts:
+            await websocket.send_text(text.decode())
+
+    sending = asyncio.create_task(delivery.run(write))
+    gone = asyncio.create_task(_disconnected(websocket))
+    shutdown = asyncio.create_task(closing.wait())
+    try:
+        await asyncio.wait([sending, gone, shutdown], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (sending, gone, shutdown):
+            task.cancel()
+        await asyncio.wait([sending, gone, shutdown])
+    if not gone.cancelled():
+        return None
+    if sending.cancelled():
+        return RESTARTING
+    error = sending.exception()
+    if error is None:
+        return NORMAL if sending.result() else TRY_AGAIN
+    if isinstance(error, WebSocketDisconnect | OSError):
+        return None
+    if isinstance(error, PgdocError):
+        return TRY_AGAIN
+    logger.error("a subscriber's stream failed", exc_info=error)
+    return FAILED
+
+
+async def _disconnected(websocket: WebSocket) -> None:
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        pass
