@@ -393,5 +393,5 @@ def document_read_as(reader: Any, document: Document[Any]) -> TypedDocument[Any]
     if origin is None:
         state["_decode"] = reader
     else:
-        state["_origin"] = origin._replace(decode_text=reader, is_typed=True)
+        state["_origin"] = origin._replace(decode_text=reader, kind=TypedDocument)
     return copy
