@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origi
 from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
 
-__all__ = ["MSGSPEC", "PYDANTIC", "Kind", "kind_of", "name_of"]
+__all__ = ["MSGSPEC", "PYDANTIC", "Fault", "Kind", "kind_of", "name_of"]
 
 PYDANTIC: Final = "pydantic"
 MSGSPEC: Final = "msgspec"
@@ -25,6 +25,20 @@ class Kind(NamedTuple):
 
     library: str
     classes: tuple[type, ...]
+
+
+class Fault(NamedTuple):
+    """What a library found.
+
+    Attributes:
+        path: the dotted path of the value; empty for the whole data.
+        reason: what is wrong with it.
+        others: how many more faults there are.
+    """
+
+    path: str
+    reason: str
+    others: int = 0
 
 
 def kind_of(model: Any) -> Kind:
