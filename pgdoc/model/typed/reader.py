@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, cast, get_args, get_origin
 from weakref import WeakValueDictionary
 
 from pgdoc.errors import InvalidInput, InvalidModel, MissingExtra, PgdocError, UnreadableDocument
 from pgdoc.model.json_codec import decode as usual_decode
 from pgdoc.model.type_variables import M, N
-from pgdoc.model.typed.kinds import MSGSPEC, Fault, kind_of, name_of
+from pgdoc.model.typed.kinds import MSGSPEC, Fault, kind_of, members_of, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +83,10 @@ class ModelReader(Generic[M]):
 
 
 def reader_of(model: TypeForm[N], untyped: JsonDecoder | None = None) -> ModelReader[N]:
-    """Return the reader of a model, the same one while it is in use; `untyped` is the decoder of the store, if any.
+    """Return the reader of a model; `untyped` is the decoder of the store, if it has one.
+
+    It is the same one while it is in use, and for the classes of modules, of which making one can take longer than a
+    query, always.
 
     Raises:
         InvalidInput: it is not a model, or its library can't read it.
@@ -95,11 +99,20 @@ def reader_of(model: TypeForm[N], untyped: JsonDecoder | None = None) -> ModelRe
         return ModelReader(model, untyped)
     if reader is None:
         reader = _readers.setdefault(key, ModelReader(model, untyped))
+        if all(map(_is_of_module, members_of(model))):
+            _kept[key] = reader
     return cast("ModelReader[N]", reader)
 
 
 _readers: Final[WeakValueDictionary[Any, ModelReader[Any]]] = WeakValueDictionary()
 """The readers in use. A class that was made at run time lives no longer than its collections, documents and events."""
+
+_kept: Final[dict[Any, ModelReader[Any]]] = {}
+"""Keeps the readers of classes that live as long as their modules."""
+
+
+def _is_of_module(member: type) -> bool:
+    return getattr(sys.modules.get(member.__module__), member.__qualname__, None) is member
 
 
 def _parts_of(model: Any) -> Any:
