@@ -139,7 +139,14 @@ class Document(Generic[M_co]):
         @overload
         def __init__(self, id: str, data: M_co, version: int, created_at: datetime, updated_at: datetime) -> None: ...
 
-        def __init__(self, *args: Any, **fields: Any) -> None: ...
+        def __init__(
+            self,
+            id: str,  # noqa: A002
+            data: Any,
+            version: int,
+            created_at: datetime,
+            updated_at: datetime,
+        ) -> None: ...
 
     @classmethod
     def from_text(  # noqa: PLR0913
