@@ -33,7 +33,7 @@ lint: $(VENV)/.dev  ## check format, lint, types, shell and Docker files, and th
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
-	@$(RUN) -m pyright
+	@$(RUN) -m pyright --pythonpath $(RUN)
 	@$(RUN) .ci/twins.py --check
 	@$(VENV)/bin/shellcheck .ci/run .ci/install_python.sh
 	@$(VENV)/bin/hadolint docker/Dockerfile docker/metrics.Dockerfile

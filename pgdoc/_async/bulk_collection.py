@@ -98,6 +98,7 @@ class AsyncBulkCollection(AsyncBulkUpserts[M]):
 
         Raises:
             InvalidDocument: the id or the data can't be stored, or are too large. Nothing was queued.
+            ModelViolation: the data is not valid for the model of the collection. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
         target = self._target("insert", check_id(id))
@@ -204,6 +205,7 @@ class AsyncBulkCollection(AsyncBulkUpserts[M]):
 
         Raises:
             InvalidDocument: the data can't be stored. Nothing was queued.
+            ModelViolation: the data is not valid for the model of the collection. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
         check_version(if_version, upsert=upsert)

@@ -166,7 +166,8 @@ class AsyncCollection(
 
         Args:
             id: any non-empty text of at most 1,024 bytes, or a UUID; `pgdoc.new_id()` returns a new one.
-            data: a JSON object: a mapping, or an instance of a dataclass, pydantic model or msgspec struct.
+            data: a JSON object: a mapping, or an instance of a dataclass, pydantic model or msgspec struct. In a typed
+                collection, what is not an instance of the model is read as one, which is stored.
 
         Returns:
             The document as it is stored, also if a trigger of the table has changed it.
@@ -176,6 +177,7 @@ class AsyncCollection(
                 transaction can continue.
             DatabaseError: among other reasons, a row policy or a trigger of the table dropped the document.
             InvalidDocument: the id or the data can't be stored. Nothing was sent.
+            ModelViolation: the data is not valid for the model of the collection. Nothing was sent.
             DocumentTooLarge: the data is larger than the collection's limit.
             SchemaViolation: the data does not conform to the collection's JSON Schema.
             CollectionNotFound: the collection does not exist, and the store does not create it.
@@ -218,6 +220,7 @@ class AsyncCollection(
         Raises:
             DuplicateDocument: an id exists, or occurs twice.
             InvalidDocument: an id or its data can't be stored.
+            ModelViolation: a document's data is not valid for the model of the collection.
             DocumentTooLarge: a document is larger than the collection's limit.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """

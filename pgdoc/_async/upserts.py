@@ -126,7 +126,7 @@ class AsyncUpserts(Generic[M]):
 
         Args:
             filter: a filter in the filter language.
-            data: a JSON object.
+            data: as for `insert`.
             sort: as for `find`; without it, any document that matches.
             upsert: if no document matches, insert the data. The id is the filter's `_id`, or a new one.
             return_document: as for `update_one`.
@@ -139,6 +139,7 @@ class AsyncUpserts(Generic[M]):
             InvalidFilter: `filter` is not a filter.
             InvalidInput: `sort`, `collation` or `return_document` is invalid.
             InvalidDocument: the data can't be stored. Nothing was sent.
+            ModelViolation: the data is not valid for the model of the collection. Nothing was sent.
             DocumentTooLarge: the data is larger than the collection's limit.
             SchemaViolation: the data does not conform to the collection's JSON Schema.
             DuplicateDocument: as for `update_one`.

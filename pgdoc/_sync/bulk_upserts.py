@@ -109,7 +109,7 @@ class BulkUpserts(Generic[M]):
 
         Args:
             filter: a filter in the filter language.
-            data: a JSON object.
+            data: as for the same call on a collection.
             sort: as for `find`; without it, any document that matches.
             upsert: if no document matches, insert the data, as `update_one` does.
             collation: as for `update_one`.
@@ -118,6 +118,7 @@ class BulkUpserts(Generic[M]):
             InvalidInput: `sort` or `collation` is invalid. Nothing was queued.
             InvalidFilter: `filter` is not a filter. Nothing was queued.
             InvalidDocument: the data can't be stored. Nothing was queued.
+            ModelViolation: the data is not valid for the model of the collection. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
         text = self._table.form.encoded(data)

@@ -125,7 +125,7 @@ class Upserts(Generic[M]):
 
         Args:
             filter: a filter in the filter language.
-            data: a JSON object.
+            data: as for `insert`.
             sort: as for `find`; without it, any document that matches.
             upsert: if no document matches, insert the data. The id is the filter's `_id`, or a new one.
             return_document: as for `update_one`.
@@ -138,6 +138,7 @@ class Upserts(Generic[M]):
             InvalidFilter: `filter` is not a filter.
             InvalidInput: `sort`, `collation` or `return_document` is invalid.
             InvalidDocument: the data can't be stored. Nothing was sent.
+            ModelViolation: the data is not valid for the model of the collection. Nothing was sent.
             DocumentTooLarge: the data is larger than the collection's limit.
             SchemaViolation: the data does not conform to the collection's JSON Schema.
             DuplicateDocument: as for `update_one`.

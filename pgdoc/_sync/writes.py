@@ -168,7 +168,7 @@ class Writes(Generic[M]):
 
         Args:
             id: the document's id.
-            data: a JSON object: a mapping, or an instance of a dataclass, pydantic model or msgspec struct.
+            data: as for `insert`.
             upsert: if the document does not exist, insert it.
             if_version: replace the document only if it has this version.
 
@@ -179,6 +179,7 @@ class Writes(Generic[M]):
             DuplicateDocument: as for `update`.
             DatabaseError: as for `update`.
             InvalidDocument: the data can't be stored. Nothing was sent.
+            ModelViolation: the data is not valid for the model of the collection. Nothing was sent.
             DocumentTooLarge: the data is larger than the collection's limit.
             SchemaViolation: the data does not conform to the collection's JSON Schema.
             VersionConflict: the document has another version, or does not exist.

@@ -96,10 +96,9 @@ def state_of_json(
         "_json": raw,
         "_texts": texts,
     }
-    if isinstance(decode_text, ModelReader) and is_table_name(state["collection"]):
-        decode_text = decode_text.untyped  # a row has no model
     if decode_text is not None:
-        state["_decode"] = decode_text
+        is_row = isinstance(decode_text, ModelReader) and is_table_name(state["collection"])
+        state["_decode"] = decode_text.untyped if is_row else decode_text  # type: ignore[attr-defined]
     return state
 
 
@@ -284,7 +283,7 @@ def _document_in(event: ReadEvent, name: str) -> Document | None:
     if is_row:
         columns = state["_texts"].get("columns")
         return TableRow.of(document_id, texts["data"], state["collection"], decode, columns)
-    kind = TypedDocument if isinstance(decode, ModelReader) else Document
+    kind = TypedDocument if decode.__class__ is ModelReader else Document
     return kind.from_text(
         document_id,
         texts["data"],

@@ -291,17 +291,18 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document[Any]:
     state = event.__dict__
     table = state["_change"].row.table
     decode: Any = state.get("_decode")
-    is_typed = decode.__class__ is ModelReader
     if REST in image:
-        # The cache would keep the class of a model alive.
-        origin = Origin(table, other_columns, decode, kind=TypedDocument) if is_typed else _origin_of(table, decode)
+        if decode.__class__ is ModelReader:
+            origin = Origin(table, other_columns, decode, TypedDocument)  # a cache would keep the model's class alive
+        else:
+            origin = _origin_of(table, decode)
         return document_of_image(image["id"], image["data"], image[REST], origin)
     if is_table_name(table):
         columns = columns_text_of(image, table)
         return TableRow.of(image["id"], data_of(image, table), table, decode, columns)
     check_columns(image, table)
     values = [image[name] for name in ("id", "data", "version", "created_at", "updated_at")]
-    kind = TypedDocument if is_typed else Document
+    kind = TypedDocument if decode.__class__ is ModelReader else Document
     return kind.from_text(*values, collection=table, decode_text=decode)
 
 

@@ -139,7 +139,14 @@ class Document(Generic[M_co]):
         @overload
         def __init__(self, id: str, data: M_co, version: int, created_at: datetime, updated_at: datetime) -> None: ...
 
-        def __init__(self, *args: Any, **fields: Any) -> None: ...
+        def __init__(
+            self,
+            id: str,  # noqa: A002
+            data: Any,
+            version: int,
+            created_at: datetime,
+            updated_at: datetime,
+        ) -> None: ...
 
     @classmethod
     def from_text(  # noqa: PLR0913
@@ -178,6 +185,7 @@ class Document(Generic[M_co]):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
+        state.pop("_plain", None)
         if "_origin" in state:  # it has a function of the plugin
             columns, origin = _columns_of(state), state.pop("_origin")
             del state["_rest"]
@@ -303,7 +311,7 @@ class TypedDocument(Document[M_co]):
         return plain_data(self).get(key, default)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Document):
+        if not isinstance(other, Document) or other.__class__ not in {Document, TypedDocument}:
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in _NOT_DATA) and (
             plain_data(self) == plain_data(other)
@@ -373,9 +381,10 @@ def to_be_decoded_by(decode_text: JsonDecoder, document: Document[Any]) -> Docum
     kind: type[Document[Any]] = TypedDocument if isinstance(decode_text, ModelReader) else usual
     copy = object.__new__(kind)
     copy.__dict__.update(document.__dict__)
-    if kind is not document.__class__:
+    if TypedDocument in {kind, document.__class__}:
         copy.__dict__["_data"] = _stored_text(copy.__dict__)
         copy.__dict__.pop("data", None)
+        copy.__dict__.pop("_plain", None)
     origin: Origin | None = copy.__dict__.get("_origin")
     if origin is None:
         copy.__dict__["_decode"] = decode_text

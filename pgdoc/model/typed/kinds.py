@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origi
 from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
 
-__all__ = ["MSGSPEC", "PYDANTIC", "Kind", "kind_of", "name_of"]
+__all__ = ["MSGSPEC", "PYDANTIC", "Fault", "Kind", "kind_of", "members_of", "name_of"]
 
 PYDANTIC: Final = "pydantic"
 MSGSPEC: Final = "msgspec"
@@ -27,13 +27,27 @@ class Kind(NamedTuple):
     classes: tuple[type, ...]
 
 
+class Fault(NamedTuple):
+    """What a library found.
+
+    Attributes:
+        path: the dotted path of the value; empty for the whole data.
+        reason: what is wrong with it.
+        others: how many more faults there are.
+    """
+
+    path: str
+    reason: str
+    others: int = 0
+
+
 def kind_of(model: Any) -> Kind:
     """Return what a model is.
 
     Raises:
         InvalidInput: it is not a model.
     """
-    members = _members_of(model)
+    members = members_of(model)
     libraries = {_library_of(member, model) for member in members}
     if len(libraries) > 1:
         raise InvalidInput(
@@ -52,15 +66,15 @@ def name_of(model: Any) -> str:
     return name_of(get_args(model)[0]) if get_origin(model) is Annotated else short_repr(model)
 
 
-def _members_of(model: Any) -> list[Any]:
-    """Return the classes that a model consists of."""
+def members_of(model: Any) -> list[Any]:
+    """Return the classes that a model consists of: one, or the members of a union."""
     if not isinstance(model, type):
         model = getattr(model, "__value__", model)  # of `type Event = Order | Refund`
     origin = get_origin(model)
     if origin is Annotated:
-        return _members_of(get_args(model)[0])
+        return members_of(get_args(model)[0])
     if origin in (Union, UnionType):
-        return [member for each in get_args(model) for member in _members_of(each)]
+        return [member for each in get_args(model) for member in members_of(each)]
     return [model if origin is None else origin]  # the class of `Page[Order]`
 
 

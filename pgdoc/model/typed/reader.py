@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, cast, get_args, get_origin
+import sys
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, cast, get_args, get_origin
 from weakref import WeakValueDictionary
 
 from pgdoc.errors import InvalidInput, InvalidModel, MissingExtra, PgdocError, UnreadableDocument
 from pgdoc.model.json_codec import decode as usual_decode
 from pgdoc.model.type_variables import M, N
-from pgdoc.model.typed.kinds import MSGSPEC, kind_of, name_of
+from pgdoc.model.typed.kinds import MSGSPEC, Fault, kind_of, members_of, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
 
     from typing_extensions import TypeForm
 
     from pgdoc.model.json_codec import JsonDecoder
 
-__all__ = ["Fault", "ModelReader", "reader_of"]
-
-
-class Fault(NamedTuple):
-    """What a library found.
-
-    Attributes:
-        path: the dotted path of the value; empty for the whole data.
-        reason: what is wrong with it.
-        others: how many more faults there are.
-    """
-
-    path: str
-    reason: str
-    others: int = 0
+__all__ = ["ModelReader", "reader_of"]
 
 
 class ModelReader(Generic[M]):
@@ -56,14 +41,13 @@ class ModelReader(Generic[M]):
         self.model, self.classes = model, kind.classes
         self.untyped, self.plain = untyped, untyped or usual_decode
         self.name = name_of(model)
-        library = _import(kind.library, self.name)
+        make, self._fault_of = _functions_of(kind.library, self.name)
         try:
-            self._decode: Callable[[bytes | str], M] = library.decoder_of(model)
+            self._decode: Callable[[bytes | str], M] = make(model)
         except PgdocError:
             raise
         except Exception as exc:
             raise InvalidInput(f"{kind.library} can't read model {self.name}: {exc}") from exc
-        self._fault_of: Callable[[Exception], Fault | None] = library.fault_of
 
     def __call__(self, text: bytes | str) -> Any:
         """Decode JSON values."""
@@ -99,7 +83,10 @@ class ModelReader(Generic[M]):
 
 
 def reader_of(model: TypeForm[N], untyped: JsonDecoder | None = None) -> ModelReader[N]:
-    """Return the reader of a model, the same one while it is in use; `untyped` is the decoder of the store, if any.
+    """Return the reader of a model; `untyped` is the decoder of the store, if it has one.
+
+    It is the same one while it is in use, and for the classes of modules, of which making one can take longer than a
+    query, always.
 
     Raises:
         InvalidInput: it is not a model, or its library can't read it.
@@ -112,11 +99,20 @@ def reader_of(model: TypeForm[N], untyped: JsonDecoder | None = None) -> ModelRe
         return ModelReader(model, untyped)
     if reader is None:
         reader = _readers.setdefault(key, ModelReader(model, untyped))
+        if all(map(_is_of_module, members_of(model))):
+            _kept[key] = reader
     return cast("ModelReader[N]", reader)
 
 
 _readers: Final[WeakValueDictionary[Any, ModelReader[Any]]] = WeakValueDictionary()
 """The readers in use. A class that was made at run time lives no longer than its collections, documents and events."""
+
+_kept: Final[dict[Any, ModelReader[Any]]] = {}
+"""Keeps the readers of classes that live as long as their modules."""
+
+
+def _is_of_module(member: type) -> bool:
+    return getattr(sys.modules.get(member.__module__), member.__qualname__, None) is member
 
 
 def _parts_of(model: Any) -> Any:
@@ -125,11 +121,17 @@ def _parts_of(model: Any) -> Any:
     return model if origin is None else (origin, *map(_parts_of, get_args(model)))
 
 
-def _import(library: str, model: str) -> ModuleType:
+def _functions_of(library: str, model: str) -> tuple[Callable[[Any], Any], Callable[[Exception], Fault | None]]:
+    """Return what makes the function that reads a model, and what explains the errors of that."""
     try:
-        return import_module(f"pgdoc.model.typed.with_{library}")
+        if library == MSGSPEC:
+            from pgdoc.model.typed.with_msgspec import msgspec_decoder, msgspec_fault  # noqa: PLC0415 (an extra)
+
+            return msgspec_decoder, msgspec_fault
+        from pgdoc.model.typed.with_pydantic import pydantic_decoder, pydantic_fault  # noqa: PLC0415 (as above)
     except ModuleNotFoundError as exc:
         if exc.name != library:
             raise
         extra = "pgdoc[models]" if library == MSGSPEC else library
         raise MissingExtra(f"reading model {model} needs the package {library}: run pip install '{extra}'") from exc
+    return pydantic_decoder, pydantic_fault

@@ -10,15 +10,15 @@ from msgspec import inspect
 
 from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
-from pgdoc.model.typed.reader import Fault
+from pgdoc.model.typed.kinds import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["decoder_of", "fault_of"]
+__all__ = ["msgspec_decoder", "msgspec_fault"]
 
 
-def decoder_of(model: Any) -> Callable[[bytes | str], Any]:
+def msgspec_decoder(model: Any) -> Callable[[bytes | str], Any]:
     """Return the function that reads JSON text.
 
     A duration is stored as a number of seconds, which msgspec takes for one only where it is not strict.
@@ -51,7 +51,7 @@ _PLACE: Final = re.compile(r"(?P<reason>.*?)(?: - at `(?:key in )?\$(?P<path>.*)
 _FIELD: Final = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`")
 
 
-def fault_of(exc: Exception) -> Fault | None:
+def msgspec_fault(exc: Exception) -> Fault | None:
     """Return what an error of msgspec says; `None` for another error."""
     if not isinstance(exc, msgspec.MsgspecError):
         return None

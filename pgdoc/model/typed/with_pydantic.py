@@ -9,12 +9,12 @@ import pydantic
 
 from pgdoc.errors import MissingExtra
 from pgdoc.model.json_codec import decode, decode_decimals, may_be_rounded
-from pgdoc.model.typed.reader import Fault
+from pgdoc.model.typed.kinds import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["decoder_of", "fault_of"]
+__all__ = ["pydantic_decoder", "pydantic_fault"]
 
 _OLDEST: Final = (2, 11)
 """The first version that takes fields by their names where they have aliases."""
@@ -23,7 +23,7 @@ _BY_EITHER: Final = {"by_alias": True, "by_name": True}
 """`model_dump` writes the names of fields, unless the model's configuration says otherwise."""
 
 
-def decoder_of(model: Any) -> Callable[[bytes | str], Any]:
+def pydantic_decoder(model: Any) -> Callable[[bytes | str], Any]:
     """Return the function that reads JSON text.
 
     pydantic's own reader of JSON makes a Decimal of a float, which has lost digits and trailing zeros. So it gets
@@ -71,7 +71,7 @@ def _decode_exactly(validator: Any, is_needed: Callable[[bytes], bool] | None, t
     return validator.validate_python(decode_decimals(raw), strict=False if is_needed else None, **_BY_EITHER)
 
 
-def fault_of(exc: Exception) -> Fault | None:
+def pydantic_fault(exc: Exception) -> Fault | None:
     """Return what an error of pydantic says; `None` for another error."""
     if not isinstance(exc, pydantic.ValidationError):
         return None

@@ -20,6 +20,7 @@ from pgdoc.model.document_form import DocumentForm
 from pgdoc.model.documents import Document, TypedDocument, data_text, plain_data, to_be_decoded_by
 from pgdoc.model.json_codec import decode, decode_comparable
 from pgdoc.model.raw_json import RawJson
+from pgdoc.model.table_row import TableRow
 from pgdoc.model.typed.reader import reader_of
 from pgdoc.model.value_codec import USUAL_VALUES, ValueCodec
 
@@ -128,6 +129,7 @@ def test_documents_are_equal_by_what_is_stored() -> None:
     assert document() != object()
     made = Document("o-1", Order(status="new"), 1, NOON, NOON)
     assert document(b'{"status": "new", "total": 0, "order_id": ""}') == made
+    assert document() != TableRow.of("o-1", TEXT, "public.orders", None)
     with pytest.raises(TypeError, match="unhashable"):
         hash(document())
 
@@ -159,6 +161,14 @@ def test_other_decoders_see_no_model() -> None:
     accessed = document()
     assert accessed.data.status == "new"
     assert to_be_decoded_by(decode_comparable, accessed).data["status"] == "new"
+
+
+def test_another_reader_reads_another_model() -> None:
+    accessed = document()
+    assert accessed.data.status == accessed["status"] == "new"
+    other = to_be_decoded_by(reader_of(OrderStruct), accessed)
+    assert other.data == OrderStruct("new", Decimal("0.12345678901234567890"), "a-1")
+    assert accessed.data.order_id == "a-1"
 
 
 def test_a_page_begins_after_a_document_by_its_stored_fields() -> None:

@@ -281,6 +281,12 @@ def test_a_reader_is_shared_while_it_is_in_use() -> None:
     assert reader_of(Paid | Refunded) is not reader_of(Refunded | Paid)
 
 
+def test_the_reader_of_a_modules_class_is_kept() -> None:
+    watched = weakref.ref(reader_of(StructOrder)), weakref.ref(reader_of(Paid | Refunded))
+    gc.collect()
+    assert all(reference() is not None for reference in watched)
+
+
 def test_a_class_that_was_made_at_run_time_is_freed() -> None:
     made = make_dataclass("Made", [("name", str), ("tags", list[str], field(default_factory=list))])
     created = pydantic.create_model("Created", name=str)
