@@ -1,4 +1,4 @@
-"""The keys of values sort as the values do; `tests/integration/test_live_order_laws.py` compares them with the server."""
+"""The keys of values sort as the values do. `tests/integration/test_live_order_laws.py` asks the server."""
 
 from __future__ import annotations
 
