@@ -189,12 +189,14 @@ class LiveQueries:
                 self.want_again(query)
         touched, self._touched = self._touched, {}
         for query in touched:
-            if query.is_current:
+            if query.can_commit:
                 try:
                     query.commit(place)
                 except Exception as exc:  # noqa: BLE001 (see `failed`)
                     self.failed.append((query, exc))
-            elif query.read is None:
+                continue
+            query.is_current = False
+            if query.read is None:
                 self._wanting[query] = None
 
     def _is_due(self, query: SharedQuery[Any]) -> bool:
@@ -229,7 +231,7 @@ class LiveQueries:
 
     def want_again(self, query: SharedQuery[Any]) -> None:
         """Read for a query again, from the beginning."""
-        query.read = None
+        query.read, query.is_current = None, False
         self._reading.pop(query, None)
         if self._queries.get(query.wanted.key) is query:
             self._wanting[query] = None

@@ -102,6 +102,8 @@ class SharedQuery(Generic[C]):
         is_stale: whether changes were missed, so that a read must replace everything.
         not_before: when to read next, by the source's clock.
         inboxes: those of its handles.
+        is_current: whether what is shown is the result at the place of the source. Inside a transaction, the state may
+            be ahead of that: after a truncation, it needs no read any more.
         is_touched: whether the next commit may change what is shown.
     """
 
@@ -112,11 +114,12 @@ class SharedQuery(Generic[C]):
         self.is_stale = False
         self.not_before = 0.0
         self.inboxes: dict[Inbox[C], None] = {}
+        self.is_current = False
         self.is_touched = False
 
     @property
-    def is_current(self) -> bool:
-        """Whether what is shown is the result at the last commit."""
+    def can_commit(self) -> bool:
+        """Whether the state is the result where the changes have come to."""
         return self.read is None and not self.is_stale and not self.state.needs_read
 
     def apply(self, change: RowEvent) -> None:
@@ -156,7 +159,7 @@ class SharedQuery(Generic[C]):
 
     def commit(self, place: LivePlace) -> None:
         """Show the result at this place to all handles."""
-        self.is_touched = False
+        self.is_touched, self.is_current = False, True
         changes = self.state.commit()
         if changes:
             batch = LiveBatch(changes, place)
