@@ -159,8 +159,11 @@ class SharedQuery(Generic[C]):
 
     def commit(self, place: LivePlace) -> None:
         """Show the result at this place to all handles."""
-        self.is_touched, self.is_current = False, True
+        was_current, self.is_touched, self.is_current = self.is_current, False, True
         changes = self.state.commit()
+        if not was_current:  # some handles wait for that, to begin or to go on
+            for inbox in self.inboxes:
+                inbox.wake()
         if changes:
             batch = LiveBatch(changes, place)
             for inbox in self.inboxes:
