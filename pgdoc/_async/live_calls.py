@@ -1,4 +1,4 @@
-"""The calls that keep figures and copies of a collection up to date."""
+"""The calls that keep figures and copies of a collection or table up to date."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pgdoc._async.mirror import mirror_of
 from pgdoc.live.aggregates import AggregateKind
 from pgdoc.model.type_variables import M
 from pgdoc.runtime.primitives import async_opening
+from pgdoc.streams.options import make_selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
     from pgdoc._async.live_aggregates import AsyncLiveAggregate
     from pgdoc._async.live_sources import AsyncLiveSources
     from pgdoc._async.mirror import AsyncMirror
+    from pgdoc._async.table import AsyncTable
 
-__all__ = ["AsyncLiveCalls"]
+__all__ = ["AsyncLiveCalls", "AsyncLiveStoreCalls"]
 
 
 class AsyncLiveCalls(Generic[M]):
     """The live aggregates and mirrors of a collection, which inherits them."""
 
     _name: str
+    _table: AsyncTable[M]
     _live: AsyncLiveSources | None
 
     def live_count(
@@ -118,4 +121,97 @@ class AsyncLiveCalls(Generic[M]):
             StreamError: this handle belongs to a transaction.
             PgdocError: as for `live_count`.
         """
-        return async_opening(mirror_of(self._live, self._name, filter))
+        return async_opening(mirror_of(self._live, self._name, filter, self._table.form.reader))
+
+
+class AsyncLiveStoreCalls:
+    """The same for a collection or a watched table, by its name; the store inherits them."""
+
+    _live: AsyncLiveSources
+
+    def live_count(
+        self,
+        name: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        by: str | None = None,
+    ) -> AsyncLiveAggregate[int]:
+        """Open a live count on a collection, or on a watched table; see `AsyncCollection.live_count`.
+
+        Args:
+            name: that of the collection, or of the table as `"schema.table"` (see `add_table`).
+            filter: as for `live`.
+            by: a path; the documents are counted for each value at it.
+
+        Raises:
+            TableRefused: the table is not watched.
+            PgdocError: as for `AsyncCollection.live_count`.
+        """
+        return async_opening(live_aggregate(self._live, _checked(name), AggregateKind.COUNT, None, filter, by=by))
+
+    def live_sum(
+        self,
+        name: str,
+        path: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        by: str | None = None,
+    ) -> AsyncLiveAggregate[Decimal]:
+        """Open a live sum on a collection, or on a watched table; see `AsyncCollection.live_sum`.
+
+        Args:
+            name: as for `live_count`.
+            path: a dotted path.
+            filter: as for `live`.
+            by: as for `live_count`.
+
+        Raises:
+            TableRefused: the table is not watched.
+            PgdocError: as for `AsyncCollection.live_sum`.
+        """
+        return async_opening(live_aggregate(self._live, _checked(name), AggregateKind.SUM, path, filter, by=by))
+
+    def live_average(
+        self,
+        name: str,
+        path: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        by: str | None = None,
+    ) -> AsyncLiveAggregate[Decimal | None]:
+        """Open a live average on a collection, or on a watched table; see `AsyncCollection.live_average`.
+
+        Args:
+            name: as for `live_count`.
+            path: a dotted path.
+            filter: as for `live`.
+            by: as for `live_count`.
+
+        Raises:
+            TableRefused: the table is not watched.
+            PgdocError: as for `AsyncCollection.live_average`.
+        """
+        return async_opening(live_aggregate(self._live, _checked(name), AggregateKind.AVERAGE, path, filter, by=by))
+
+    def mirror(
+        self,
+        name: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+    ) -> AsyncMirror:
+        """Open a mirror of a collection or of a watched table; see `AsyncCollection.mirror`.
+
+        Args:
+            name: as for `live_count`.
+            filter: as for `live`.
+
+        Raises:
+            TableRefused: the table is not watched.
+            PgdocError: as for `AsyncCollection.mirror`.
+        """
+        return async_opening(mirror_of(self._live, _checked(name), filter))
+
+
+def _checked(name: str) -> str:
+    """Return the name of a collection or table as streams know it."""
+    (checked,) = make_selection((name,), None, tables=False).collections or (name,)
+    return checked

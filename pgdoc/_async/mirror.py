@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pgdoc._async.live_sources import AsyncLiveSources
     from pgdoc.live.shared import LiveRows, SharedQuery
     from pgdoc.live.state import LiveState
-    from pgdoc.model.json_codec import JsonDecoder
     from pgdoc.model.tokens import ResumeToken
+    from pgdoc.model.typed.reader import ModelReader
 
 __all__ = ["AsyncMirror", "mirror_of"]
 
@@ -213,7 +213,7 @@ def mirror_of(
     sources: AsyncLiveSources | None,
     name: str,
     filter: Mapping[str, Any] | None,  # noqa: A002
-    decode_text: JsonDecoder | None = None,
+    reader: ModelReader[Any] | None = None,
 ) -> AsyncMirror[Any]:
     """Check the arguments, and return the mirror, which is not open yet."""
     if sources is None:
@@ -222,13 +222,13 @@ def mirror_of(
     node = search.node
     passes = matcher(node)
 
-    async def read(reader: AsyncLiveReader, _state: Mirrored) -> LiveRows | None:
-        return await reader.documents(search, lambda image: image.passes(passes))
+    async def read(source: AsyncLiveReader, _state: Mirrored) -> LiveRows | None:
+        return await source.documents(search, lambda image: image.passes(passes))
 
     wanted: LiveWanted[Any] = LiveWanted(
-        key=("mirror", repr(node), decode_text),
+        key=("mirror", repr(node), reader),
         required=required_value(node),
-        make_state=lambda: Mirrored(node, decode_text),
+        make_state=lambda: Mirrored(node, reader),
         read=read,
     )
     return AsyncMirror[Any](sources, name, wanted)

@@ -13,8 +13,8 @@ from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.connections import AsyncConnections
 from pgdoc._async.dead_letters import AsyncDeadLetterCalls
 from pgdoc._async.live import live_query
+from pgdoc._async.live_calls import AsyncLiveStoreCalls
 from pgdoc._async.live_sources import AsyncLiveSources
-from pgdoc._async.mirror import mirror_of
 from pgdoc._async.publishing import publish_message
 from pgdoc._async.server_calls import AsyncServerCalls
 from pgdoc._async.stream import AsyncChangeStream
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
     from pgdoc._async.live import AsyncLiveQuery
-    from pgdoc._async.mirror import AsyncMirror
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
@@ -56,7 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncStore"]
 
 
-class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDeadLetterCalls):
+class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDeadLetterCalls, AsyncLiveStoreCalls):
     """Collections of documents in one schema of a PostgreSQL database.
 
     A context manager that closes the store at the end of its block. Creating a store does no I/O: the first call that
@@ -339,23 +338,6 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
         return async_opening(
             live_query(self._live, checked, filter, sort=sort, limit=limit, fields=fields, collation=collation)
         )
-
-    def mirror(
-        self,
-        name: str,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
-    ) -> AsyncMirror:
-        """Open a mirror of a collection or of a watched table; see `AsyncCollection.mirror`.
-
-        Args:
-            name: that of the collection, or of the table as `"schema.table"` (see `add_table`).
-            filter: as for `live`.
-
-        Raises:
-            TableRefused: the table is not watched.
-        """
-        (checked,) = make_selection((name,), None, tables=False).collections or (name,)
-        return async_opening(mirror_of(self._live, checked, filter))
 
     async def close(self) -> None:
         """End all streams and close all connections; later calls raise `StoreClosed`. A second `close` is allowed."""

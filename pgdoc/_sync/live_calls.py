@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from pgdoc/_async/live_calls.py: change that file, and run it.
-"""The calls that keep figures and copies of a collection up to date."""
+"""The calls that keep figures and copies of a collection or table up to date."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pgdoc._sync.mirror import mirror_of
 from pgdoc.live.aggregates import AggregateKind
 from pgdoc.model.type_variables import M
 from pgdoc.runtime.primitives import opening
+from pgdoc.streams.options import make_selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
     from pgdoc._sync.live_aggregates import LiveAggregate
     from pgdoc._sync.live_sources import LiveSources
     from pgdoc._sync.mirror import Mirror
+    from pgdoc._sync.table import Table
 
-__all__ = ["LiveCalls"]
+__all__ = ["LiveCalls", "LiveStoreCalls"]
 
 
 class LiveCalls(Generic[M]):
     """The live aggregates and mirrors of a collection, which inherits them."""
 
     _name: str
+    _table: Table[M]
     _live: LiveSources | None
 
     def live_count(
@@ -119,4 +122,97 @@ class LiveCalls(Generic[M]):
             StreamError: this handle belongs to a transaction.
             PgdocError: as for `live_count`.
         """
-        return opening(mirror_of(self._live, self._name, filter))
+        return opening(mirror_of(self._live, self._name, filter, self._table.form.reader))
+
+
+class LiveStoreCalls:
+    """The same for a collection or a watched table, by its name; the store inherits them."""
+
+    _live: LiveSources
+
+    def live_count(
+        self,
+        name: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        by: str | None = None,
+    ) -> LiveAggregate[int]:
+        """Open a live count on a collection, or on a watched table; see `Collection.live_count`.
+
+        Args:
+            name: that of the collection, or of the table as `"schema.table"` (see `add_table`).
+            filter: as for `live`.
+            by: a path; the documents are counted for each value at it.
+
+        Raises:
+            TableRefused: the table is not watched.
+            PgdocError: as for `Collection.live_count`.
+        """
+        return opening(live_aggregate(self._live, _checked(name), AggregateKind.COUNT, None, filter, by=by))
+
+    def live_sum(
+        self,
+        name: str,
+        path: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        by: str | None = None,
+    ) -> LiveAggregate[Decimal]:
+        """Open a live sum on a collection, or on a watched table; see `Collection.live_sum`.
+
+        Args:
+            name: as for `live_count`.
+            path: a dotted path.
+            filter: as for `live`.
+            by: as for `live_count`.
+
+        Raises:
+            TableRefused: the table is not watched.
+            PgdocError: as for `Collection.live_sum`.
+        """
+        return opening(live_aggregate(self._live, _checked(name), AggregateKind.SUM, path, filter, by=by))
+
+    def live_average(
+        self,
+        name: str,
+        path: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        by: str | None = None,
+    ) -> LiveAggregate[Decimal | None]:
+        """Open a live average on a collection, or on a watched table; see `Collection.live_average`.
+
+        Args:
+            name: as for `live_count`.
+            path: a dotted path.
+            filter: as for `live`.
+            by: as for `live_count`.
+
+        Raises:
+            TableRefused: the table is not watched.
+            PgdocError: as for `Collection.live_average`.
+        """
+        return opening(live_aggregate(self._live, _checked(name), AggregateKind.AVERAGE, path, filter, by=by))
+
+    def mirror(
+        self,
+        name: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+    ) -> Mirror:
+        """Open a mirror of a collection or of a watched table; see `Collection.mirror`.
+
+        Args:
+            name: as for `live_count`.
+            filter: as for `live`.
+
+        Raises:
+            TableRefused: the table is not watched.
+            PgdocError: as for `Collection.mirror`.
+        """
+        return opening(mirror_of(self._live, _checked(name), filter))
+
+
+def _checked(name: str) -> str:
+    """Return the name of a collection or table as streams know it."""
+    (checked,) = make_selection((name,), None, tables=False).collections or (name,)
+    return checked

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pgdoc._sync.live_sources import LiveSources
     from pgdoc.live.shared import LiveRows, SharedQuery
     from pgdoc.live.state import LiveState
-    from pgdoc.model.json_codec import JsonDecoder
     from pgdoc.model.tokens import ResumeToken
+    from pgdoc.model.typed.reader import ModelReader
 
 __all__ = ["Mirror", "mirror_of"]
 
@@ -214,7 +214,7 @@ def mirror_of(
     sources: LiveSources | None,
     name: str,
     filter: Mapping[str, Any] | None,  # noqa: A002
-    decode_text: JsonDecoder | None = None,
+    reader: ModelReader[Any] | None = None,
 ) -> Mirror[Any]:
     """Check the arguments, and return the mirror, which is not open yet."""
     if sources is None:
@@ -223,13 +223,13 @@ def mirror_of(
     node = search.node
     passes = matcher(node)
 
-    def read(reader: LiveReader, _state: Mirrored) -> LiveRows | None:
-        return reader.documents(search, lambda image: image.passes(passes))
+    def read(source: LiveReader, _state: Mirrored) -> LiveRows | None:
+        return source.documents(search, lambda image: image.passes(passes))
 
     wanted: LiveWanted[Any] = LiveWanted(
-        key=("mirror", repr(node), decode_text),
+        key=("mirror", repr(node), reader),
         required=required_value(node),
-        make_state=lambda: Mirrored(node, decode_text),
+        make_state=lambda: Mirrored(node, reader),
         read=read,
     )
     return Mirror[Any](sources, name, wanted)

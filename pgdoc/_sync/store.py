@@ -14,8 +14,8 @@ from pgdoc._sync.collection import Collection
 from pgdoc._sync.connections import Connections
 from pgdoc._sync.dead_letters import DeadLetterCalls
 from pgdoc._sync.live import live_query
+from pgdoc._sync.live_calls import LiveStoreCalls
 from pgdoc._sync.live_sources import LiveSources
-from pgdoc._sync.mirror import mirror_of
 from pgdoc._sync.publishing import publish_message
 from pgdoc._sync.server_calls import ServerCalls
 from pgdoc._sync.stream import ChangeStream
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
     from pgdoc._sync.live import LiveQuery
-    from pgdoc._sync.mirror import Mirror
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["Store"]
 
 
-class Store(CatalogCalls, TableCalls, ServerCalls, DeadLetterCalls):
+class Store(CatalogCalls, TableCalls, ServerCalls, DeadLetterCalls, LiveStoreCalls):
     """Collections of documents in one schema of a PostgreSQL database.
 
     A context manager that closes the store at the end of its block. Creating a store does no I/O: the first call that
@@ -338,23 +337,6 @@ class Store(CatalogCalls, TableCalls, ServerCalls, DeadLetterCalls):
         return opening(
             live_query(self._live, checked, filter, sort=sort, limit=limit, fields=fields, collation=collation)
         )
-
-    def mirror(
-        self,
-        name: str,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
-    ) -> Mirror:
-        """Open a mirror of a collection or of a watched table; see `Collection.mirror`.
-
-        Args:
-            name: that of the collection, or of the table as `"schema.table"` (see `add_table`).
-            filter: as for `live`.
-
-        Raises:
-            TableRefused: the table is not watched.
-        """
-        (checked,) = make_selection((name,), None, tables=False).collections or (name,)
-        return opening(mirror_of(self._live, checked, filter))
 
     def close(self) -> None:
         """End all streams and close all connections; later calls raise `StoreClosed`. A second `close` is allowed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pgdoc.live.images import copy_of
-from pgdoc.model.documents import to_be_decoded_by
+from pgdoc.model.documents import document_read_as
 from pgdoc.query.filters.match import matcher
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.live.images import RowImage
     from pgdoc.model.documents import Document
-    from pgdoc.model.json_codec import JsonDecoder
+    from pgdoc.model.typed.reader import ModelReader
     from pgdoc.query.filters.nodes import Node
 
 __all__ = ["Mirrored"]
@@ -25,16 +25,16 @@ class Mirrored:
 
     Args:
         node: the parsed filter.
-        decode_text: decodes the data for readers; `None` for the decoder that the documents have.
+        reader: reads the data as its model; `None` for dicts.
 
     Attributes:
         shown: the documents as of the last commit, by id, each for all readers. Any thread may look one up. Only
             `commit` changes it, so iterating over it needs the source's lock.
     """
 
-    def __init__(self, node: Node, decode_text: JsonDecoder | None = None) -> None:
+    def __init__(self, node: Node, reader: ModelReader[Any] | None = None) -> None:
         self._match = matcher(node)
-        self._decode_text = decode_text
+        self._reader = reader
         self._is_loaded = False
         self.shown: dict[str, Document[Any]] = {}
         # What the next commit does: first replace all, then change these; `None` removes.
@@ -85,4 +85,4 @@ class Mirrored:
     def _given(self, image: RowImage) -> Document[Any]:
         """Return the document for readers: its data is decoded once, at the first access."""
         document = image.document
-        return copy_of(document) if self._decode_text is None else to_be_decoded_by(self._decode_text, document)
+        return copy_of(document) if self._reader is None else document_read_as(self._reader, document)

@@ -55,7 +55,7 @@ def test_the_reference_has_each_public_name_once_and_nothing_else(site: Path) ->
 def test_async_classes_have_the_entries_of_their_twins(site: Path) -> None:
     found = set(entries(site))
     twins = {name.removeprefix("Async") for name in pgdoc.__all__ if name.startswith("Async")}
-    assert len(twins) == 10
+    assert len(twins) == 13
     for twin in twins:
         names = {name.removeprefix(f"pgdoc.{twin}.") for name in found if name.startswith(f"pgdoc.{twin}.")}
         assert names

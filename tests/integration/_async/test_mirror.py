@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -141,6 +142,25 @@ async def test_a_mirror_follows_a_watched_table(dsn: str) -> None:
             await connection.execute("INSERT INTO public.products VALUES (3, 7)")
             await mirror.wait_for()
             assert sorted(mirror) == ["2", "3"]
+
+
+@dataclass
+class Product:
+    """The model of the products."""
+
+    price: int
+
+
+async def test_a_mirror_of_a_typed_collection_has_its_models(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        products = store.collection("products", Product)
+        await products.insert("a", Product(1))
+        async with products.mirror({"price": {"$gt": 0}}) as mirror, store.mirror("products") as plain:
+            await products.insert("b", Product(2))
+            await mirror.wait_for()
+            await plain.wait_for()
+            assert {key: document.data for key, document in mirror.items()} == {"a": Product(1), "b": Product(2)}
+            assert plain["b"].data == {"price": 2}
 
 
 async def test_a_mirror_that_is_not_possible_is_refused(shared_dsn: str, schema: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import pgdoc
 from pgdoc import Store
-from pgdoc.errors import CollectionNotFound, InvalidFilter, InvalidInput, StreamClosed, StreamError
+from pgdoc.errors import CollectionNotFound, InvalidFilter, InvalidInput, StreamClosed, StreamError, TableRefused
 
 if TYPE_CHECKING:
     from pgdoc import LiveAggregate, LiveAggregateChange
@@ -82,7 +82,8 @@ def test_only_numbers_count_in_a_sum_and_an_average(shared_dsn: str, schema: str
     with Store(shared_dsn, schema=schema) as store:
         orders = store["orders"]
         with orders.live_sum("total") as total, orders.live_average("total", by="status") as average:
-            assert (total.value, average.groups) == (0, {})
+            assert total.value == 0
+            assert average.groups == {}
             for key, value in {"a": "1", "b": True, "c": [5], "d": None}.items():
                 orders.insert(key, {"total": value})
             orders.insert("e", {"total": 2, "status": "new"})
@@ -147,6 +148,31 @@ def test_an_aggregate_ends_with_its_collection(shared_dsn: str, schema: str) -> 
             with pytest.raises(CollectionNotFound, match="dropped"):
                 query.next(timeout=PATIENCE_S)
             assert query.value == 1
+
+
+def test_the_figures_of_a_watched_table_are_those_of_its_rows(dsn: str) -> None:
+    with (
+        psycopg.Connection.connect(dsn, autocommit=True) as connection,
+        Store(dsn) as store,
+    ):
+        connection.execute("CREATE TABLE public.bids (id int PRIMARY KEY, item text, amount numeric)")
+        connection.execute("INSERT INTO public.bids VALUES (1, 'vase', 0.1), (2, 'vase', 0.2), (3, 'lamp', 15)")
+        with pytest.raises(TableRefused):
+            store.live_count("public.bids")
+        store.add_table("public.bids")
+        with (
+            store.live_count("public.bids", {"item": "vase"}) as count,
+            store.live_sum("public.bids", "amount", by="item") as total,
+            store.live_average("public.bids", "amount") as average,
+        ):
+            assert (count.value, average.value) == (2, Decimal("5.1"))
+            assert total.groups == {"vase": Decimal("0.3"), "lamp": 15}
+            connection.execute("UPDATE public.bids SET item = 'vase', amount = 0.6 WHERE id = 3")
+            take(count, 1)
+            take(average, 1)
+            take(total, 2)
+            assert (count.value, average.value) == (3, Decimal("0.3"))
+            assert total.groups == {"vase": Decimal("0.9")}
 
 
 def test_wrong_arguments_are_refused(shared_dsn: str, schema: str) -> None:

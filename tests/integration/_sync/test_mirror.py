@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -142,6 +143,25 @@ def test_a_mirror_follows_a_watched_table(dsn: str) -> None:
             connection.execute("INSERT INTO public.products VALUES (3, 7)")
             mirror.wait_for()
             assert sorted(mirror) == ["2", "3"]
+
+
+@dataclass
+class Product:
+    """The model of the products."""
+
+    price: int
+
+
+def test_a_mirror_of_a_typed_collection_has_its_models(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        products = store.collection("products", Product)
+        products.insert("a", Product(1))
+        with products.mirror({"price": {"$gt": 0}}) as mirror, store.mirror("products") as plain:
+            products.insert("b", Product(2))
+            mirror.wait_for()
+            plain.wait_for()
+            assert {key: document.data for key, document in mirror.items()} == {"a": Product(1), "b": Product(2)}
+            assert plain["b"].data == {"price": 2}
 
 
 def test_a_mirror_that_is_not_possible_is_refused(shared_dsn: str, schema: str) -> None:

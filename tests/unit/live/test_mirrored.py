@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import given
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from pgdoc.live.images import RowImage
 from pgdoc.live.mirrored import Mirrored
 from pgdoc.model.documents import Document
-from pgdoc.model.json_codec import encode
+from pgdoc.model.json_codec import decode, encode
+from pgdoc.model.typed.reader import reader_of
 from pgdoc.query import parse_filter
 
 EVENT: Any = object()
@@ -46,11 +48,18 @@ def test_a_mirror_shows_what_matched_at_the_last_commit(drawn: list[tuple[str, i
         assert {key: each["n"] for key, each in mirrored.shown.items()} == shown
 
 
-def test_the_documents_of_a_mirror_are_its_own_and_decoded_as_it_says():
+@dataclass
+class Counted:
+    """A model."""
+
+    n: int
+
+
+def test_the_documents_of_a_mirror_are_its_own_and_read_as_its_model():
     shared = image("a", 1)
-    plain, exact = Mirrored(parse_filter({})), Mirrored(parse_filter({}), lambda _text: {"n": "decoded"})
-    for mirrored in (plain, exact):
+    plain, typed = Mirrored(parse_filter({})), Mirrored(parse_filter({}), reader_of(Counted, decode))
+    for mirrored in (plain, typed):
         mirrored.load([shared], is_all=True)
         mirrored.commit()
-    assert (plain.shown["a"].data, exact.shown["a"].data) == ({"n": 1}, {"n": "decoded"})
+    assert (plain.shown["a"].data, typed.shown["a"].data) == ({"n": 1}, Counted(1))
     assert plain.shown["a"] is not shared.document

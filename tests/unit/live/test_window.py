@@ -79,6 +79,9 @@ class Model:
 
     def commit(self) -> list[LiveChange]:
         if self.window.needs_read:
+            assert self.limit is not None
+            assert len(self.window._places) < self.limit
+            assert self.window._boundary is not None, "it knows all documents"
             assert self.window.commit() == []
             self.read()
         assert not self.window.needs_read
@@ -121,3 +124,30 @@ def test_after_each_commit_the_window_shows_what_a_sort_of_all_documents_shows(
     for name, *arguments in steps:
         getattr(model, name)(*arguments)
     model.commit()
+
+
+@given(st.integers(1, 4), st.lists(writes, min_size=5, max_size=40))
+def test_a_window_with_room_for_all_documents_reads_once(limit: int, steps: list[tuple[Any, ...]]) -> None:
+    model = Model("a", limit, spare=8)
+    for name, *arguments in steps:
+        getattr(model, name)(*arguments)
+        assert not model.window.needs_read
+        model.commit()
+
+
+def test_a_window_reads_when_the_documents_beyond_it_may_be_next():
+    model = Model("a", 2, spare=1)
+    for number, document_id in enumerate("abcde", 2):
+        model.write(document_id, number)
+    model.commit()
+    model.write("a", None)
+    needs_read = [model.window.needs_read]  # not yet: the spare document takes its place
+    model.commit()
+    model.write("b", None)
+    needs_read.append(model.window.needs_read)
+    assert needs_read == [False, True]
+    model.read()
+    (removed, added) = model.commit()
+    assert [(removed.kind, removed.document.id), (added.kind, added.document.id)] == [("removed", "b"), ("added", "d")]
+    assert (removed.old_index, removed.new_index, added.old_index, added.new_index) == (0, None, None, 1)
+    assert added.event is None
