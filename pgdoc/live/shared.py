@@ -52,6 +52,7 @@ class LiveRows(NamedTuple):
         sees_change: the same for the change of a row; parts of a table are read by several statements. `None` for a
             truncation that only some of them saw.
         end_lsn: the end of the WAL after the last statement.
+        timeline: that of the server that was read.
     """
 
     rows: Iterable[Any]
@@ -59,6 +60,7 @@ class LiveRows(NamedTuple):
     sees: Callable[[int], bool]
     sees_change: Callable[[RowEvent], bool | None]
     end_lsn: int
+    timeline: int
 
 
 class LiveWanted(NamedTuple, Generic[C]):
