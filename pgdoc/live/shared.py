@@ -52,6 +52,7 @@ class LiveRows(NamedTuple):
         sees_change: the same for the change of a row; parts of a table are read by several statements. `None` for a
             truncation that only some of them saw.
         end_lsn: the end of the WAL after the last statement.
+        timeline: that of the server that was read.
     """
 
     rows: Iterable[Any]
@@ -59,6 +60,7 @@ class LiveRows(NamedTuple):
     sees: Callable[[int], bool]
     sees_change: Callable[[RowEvent], bool | None]
     end_lsn: int
+    timeline: int
 
 
 class LiveWanted(NamedTuple, Generic[C]):
@@ -159,8 +161,11 @@ class SharedQuery(Generic[C]):
 
     def commit(self, place: LivePlace) -> None:
         """Show the result at this place to all handles."""
-        self.is_touched, self.is_current = False, True
+        was_current, self.is_touched, self.is_current = self.is_current, False, True
         changes = self.state.commit()
+        if not was_current:  # some handles wait for that, to begin or to go on
+            for inbox in self.inboxes:
+                inbox.wake()
         if changes:
             batch = LiveBatch(changes, place)
             for inbox in self.inboxes:

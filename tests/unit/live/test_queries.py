@@ -49,10 +49,17 @@ class Source:
         return self.end_read(query, end_lsn, seen, rows, is_all=is_all)
 
     def end_read(
-        self, query: SharedQuery[Any], end_lsn: int, seen: set[int], rows: dict[str, int], *, is_all: bool = True
+        self,
+        query: SharedQuery[Any],
+        end_lsn: int,
+        seen: set[int],
+        rows: dict[str, int],
+        *,
+        is_all: bool = True,
+        timeline: int = 1,
     ) -> bool:
         images = [RowImage(_document(key, n)) for key, n in rows.items()]
-        found = LiveRows(images, is_all, seen.__contains__, lambda change: change.xid in seen, end_lsn)
+        found = LiveRows(images, is_all, seen.__contains__, lambda change: change.xid in seen, end_lsn, timeline)
         return self.queries.end_read(query, query.read, found)
 
 
@@ -303,3 +310,17 @@ def test_a_result_that_waits_for_a_read_is_not_current_inside_a_transaction_that
     assert [each.is_current for each in source.queries] == [False]
     source.come_to(201)
     assert [each.is_current for each in source.queries] == [True]
+
+
+def test_a_read_of_another_timeline_does_not_count() -> None:
+    source = Source()
+    query, _ = followed(source)
+    assert source.queries.begin_read(0.0) is query
+    assert not source.end_read(query, 150, set(), {"a": 1}, timeline=2)
+    assert source.read(150, set(), {"a": 1})
+    source.queries.come_to(LivePlace((160, 0, 0, 0), (1, 2, 5)))  # the stream has followed to a promoted server
+    assert [each.is_current for each in source.queries] == [False]
+    assert source.queries.begin_read(0.0) is query
+    assert source.end_read(query, 170, set(), {"b": 1}, timeline=2)
+    source.queries.come_to(LivePlace((180, 0, 0, 0), (1, 2, 5)))
+    assert shown(query) == [("b", 1)]
