@@ -11,7 +11,7 @@ from pgdoc.errors import StreamClosed, StreamError
 from pgdoc.live.inbox import Inbox, LivePlace
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.model.tokens import token_at
-from pgdoc.runtime.primitives import AsyncOpening, async_sleep
+from pgdoc.runtime.primitives import AsyncOpening
 from pgdoc.runtime.retry import growing_pause_s
 from pgdoc.runtime.wakeup import AsyncWakeup, wake
 from pgdoc.streams.options import check_timeout
@@ -29,6 +29,7 @@ __all__ = ["AsyncLiveHandle"]
 C = TypeVar("C")
 
 _LONGEST_LOOK_S: Final = 0.02
+_LONGEST_PAUSE_S: Final = 1.0
 _ASK_AFTER_S: Final = 0.1
 
 
@@ -93,9 +94,11 @@ class AsyncLiveHandle(AsyncOpening, Generic[C]):
         """Begin once the shared result has everything that committed before `lsn`."""
         began = time.monotonic()
         while not self._begins(lsn, source, query):
-            waited_s = time.monotonic() - began
-            source.look(ask=waited_s > _ASK_AFTER_S)
-            await async_sleep(growing_pause_s(waited_s, _LONGEST_LOOK_S))
+            waited_s, pause_s = time.monotonic() - began, _LONGEST_PAUSE_S
+            if query.is_current:  # else the source wakes this handle
+                source.look(ask=waited_s > _ASK_AFTER_S)
+                pause_s = growing_pause_s(waited_s, _LONGEST_LOOK_S)
+            await self._wakeup.wait(pause_s)
 
     def _begins(self, lsn: int, source: AsyncLiveSource, query: SharedQuery[C]) -> bool:
         with source.lock:
@@ -186,8 +189,6 @@ class AsyncLiveHandle(AsyncOpening, Generic[C]):
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0 and timeout != 0:
                 return False
-            if self._inbox.is_behind:  # it may have to wait for a read, after which nothing wakes it
-                left_s = _LONGEST_LOOK_S if left_s is None else min(left_s, _LONGEST_LOOK_S)
             await self._wakeup.wait(left_s)
             if timeout == 0 and not self._take(source, query):
                 return False

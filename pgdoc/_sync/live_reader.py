@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pgdoc._sync.table import Table
 from pgdoc.changes.snapshot import PgSnapshot, SnapshotChunk
@@ -25,7 +25,7 @@ from pgdoc.replication.checks import hidden_documents
 from pgdoc.runtime.deadline import deadline_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Callable
+    from collections.abc import Generator, Callable, Iterable
 
     from pgdoc._sync.session import Session
     from pgdoc._sync.stream_backend import StreamBackend
@@ -44,6 +44,25 @@ _FEW: Final = 1_000
 _PART_ROWS: Final = 10_000
 _PART_BYTES: Final = 8 << 20
 _COLUMNS: Final = 5  # of a find
+
+
+class PlacedRows(NamedTuple):
+    """What a statement returned.
+
+    Attributes:
+        seen: the transactions that it saw.
+        end_lsn, timeline: where the WAL ended then.
+    """
+
+    rows: list[tuple[Any, ...]]
+    seen: PgSnapshot
+    end_lsn: int
+    timeline: int
+
+    def of(self, rows: Iterable[Any], *, is_all: bool) -> LiveRows:
+        """Return what a state loads, with these rows."""
+        sees = self.seen.sees
+        return LiveRows(rows, is_all, sees, lambda change: sees(change.xid), self.end_lsn, self.timeline)
 
 
 class LiveReader:
@@ -73,9 +92,8 @@ class LiveReader:
             )
         if found is None:
             return None
-        rows, seen, end = found
-        images = [RowImage(self._table.document(*row)) for row in rows]
-        return LiveRows(images, limit is None or len(images) < limit, seen.sees, _by_transaction(seen), end)
+        images = [RowImage(self._table.document(*row)) for row in found.rows]
+        return found.of(images, is_all=limit is None or len(images) < limit)
 
     def totals(self, search: Search, path: Path | None, by: Path | None, aggregate: Aggregate) -> LiveRows | None:
         """Return the totals of the documents that a search finds, by group; `None` if there is no such collection."""
@@ -88,16 +106,12 @@ class LiveReader:
             placed = self.placed(query, params, len(Totals._fields))
         if placed is None:
             return None
-        rows, seen, end = placed
-        return LiveRows([Totals(*row) for row in rows], True, seen.sees, _by_transaction(seen), end)
+        return placed.of([Totals(*row) for row in placed.rows], is_all=True)
 
     def placed(
         self, query: GuardedQuery, params: list[Any], columns: int, *, is_large: bool = False
-    ) -> tuple[list[tuple[Any, ...]], PgSnapshot, int] | None:
-        """Return the rows of a statement on the collection, the transactions that it saw, and the end of the WAL.
-
-        `None` if there is no such collection.
-        """
+    ) -> PlacedRows | None:
+        """Return the rows of a statement on the collection, and their place; `None` if there is no such collection."""
         assert self._table is not None  # noqa: S101 (of a collection)
         query, rows = placed_statement(query, columns), []
         try:
@@ -110,10 +124,10 @@ class LiveReader:
             return None
         if not rows:
             return None
-        hides_rows, text, end = rows[0][:3]
+        hides_rows, text, end, timeline = rows[0][:4]
         if hides_rows:
             raise hidden_documents(self.subject)
-        return [row[3:] for row in rows[1:]], PgSnapshot.parse(text), end
+        return PlacedRows([row[4:] for row in rows[1:]], PgSnapshot.parse(text), end, timeline)
 
     def _rows_of_table(self, passes: Callable[[RowImage], bool]) -> LiveRows | None:
         """Read all rows of a table, in parts; each sees the transactions of a moment of its own."""
@@ -127,7 +141,8 @@ class LiveReader:
         if not parts:
             return None
         seen = parts[0].seen  # the parts after it saw no less
-        return LiveRows(images, True, seen.sees, _by_part(parts), parts[-1].end_lsn)
+        ((timeline,),) = self._backend.fetch("timeline")
+        return LiveRows(images, True, seen.sees, _by_part(parts), parts[-1].end_lsn, timeline)
 
     def _parts(self) -> Generator[SnapshotChunk]:
         key: list[str] | None = None
@@ -153,10 +168,6 @@ def _documents_of(part: SnapshotChunk, decode_text: Any) -> list[TableRow]:
     assert part.shape is not None  # noqa: S101 (of a table)
     texts = [(key, *texts_of_row(row, part.shape)) for key, row in part.documents.items()]
     return [TableRow.of(key, data, part.collection, decode_text, columns) for key, data, columns in texts]
-
-
-def _by_transaction(seen: PgSnapshot) -> Callable[[RowEvent], bool]:
-    return lambda change: seen.sees(change.xid)
 
 
 def _by_part(parts: list[SnapshotChunk]) -> Callable[[RowEvent], bool | None]:

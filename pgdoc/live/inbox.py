@@ -44,13 +44,14 @@ class Inbox(Generic[C]):
         wake: called when there is something new; returns at once.
 
     Attributes:
+        wake: see there.
         is_behind: whether there were too many; the handle goes on with the difference to the newest result.
         error: what ended the query, after the batches.
         is_over: whether nothing more comes.
     """
 
     def __init__(self, wake: Callable[[], object]) -> None:
-        self._wake = wake
+        self.wake = wake
         self.batches: deque[LiveBatch[C]] = deque()
         self._count = 0
         self._has_begun = False
@@ -72,7 +73,7 @@ class Inbox(Generic[C]):
             self._count += len(batch.changes)
             if len(self.batches) > MOST_BATCHES or (self._count > MOST_CHANGES and len(self.batches) > 1):
                 self.fall_behind()
-        self._wake()
+        self.wake()
 
     def take(self, batch: LiveBatch[C]) -> None:
         """Remove the first batch, if it is this one: the handle has taken it."""
@@ -101,4 +102,4 @@ class Inbox(Generic[C]):
         """Let nothing more come; the handle raises `error` after the batches."""
         if not self.is_over:
             self.error, self.is_over = error, True
-        self._wake()
+        self.wake()

@@ -12,6 +12,8 @@ come to the end of the WAL as of the statement: its rows, and the changes that i
 3. The statement saw no transaction beyond the end of the WAL as of itself. So where the stream comes to that, nothing
    is missing, and nothing is counted twice.
 
+A read of another timeline than the stream's does not count: during a failover the two may lead to different servers.
+
 Other queries go on meanwhile, and no change has to wait for a read.
 """
 
@@ -178,7 +180,7 @@ class LiveQueries:
         self.place = place
         for query in [each for each in self._reading if self._is_due(each)]:
             try:
-                is_loaded = query.load()
+                is_loaded = self._is_of_this_timeline(query) and query.load()
             except Exception as exc:  # noqa: BLE001 (see `failed`)
                 self.failed.append((query, exc))
                 is_loaded = True
@@ -189,17 +191,28 @@ class LiveQueries:
                 self.want_again(query)
         touched, self._touched = self._touched, {}
         for query in touched:
-            if query.is_current:
+            if query.can_commit:
                 try:
                     query.commit(place)
                 except Exception as exc:  # noqa: BLE001 (see `failed`)
                     self.failed.append((query, exc))
-            elif query.read is None:
+                continue
+            query.is_current = False
+            if query.read is None:
                 self._wanting[query] = None
 
     def _is_due(self, query: SharedQuery[Any]) -> bool:
         rows = query.read.rows if query.read is not None else None
         return rows is not None and commit_lsn_of(self.place.position) >= rows.end_lsn
+
+    def _is_of_this_timeline(self, query: SharedQuery[Any]) -> bool:
+        """Return whether no failover has come between the read and the place where it is due."""
+        rows = query.read.rows if query.read is not None else None
+        return rows is not None and rows.timeline == self._timeline
+
+    @property
+    def _timeline(self) -> int:
+        return self.place.ids[1]
 
     def begin_read(self, now: float) -> SharedQuery[Any] | None:
         """Return a query to read for now; `None` if there is none."""
@@ -220,7 +233,7 @@ class LiveQueries:
         if read is None or query.read is not read:  # the query has ended, or wants another read
             return True
         # What was taken while the read was under way waits. Of what was taken before, nothing may be missing.
-        if rows is None or not all(map(rows.sees, read.must_see)):
+        if rows is None or rows.timeline != self._timeline or not all(map(rows.sees, read.must_see)):
             self.want_again(query)
             return False
         read.rows = rows
@@ -229,7 +242,7 @@ class LiveQueries:
 
     def want_again(self, query: SharedQuery[Any]) -> None:
         """Read for a query again, from the beginning."""
-        query.read = None
+        query.read, query.is_current = None, False
         self._reading.pop(query, None)
         if self._queries.get(query.wanted.key) is query:
             self._wanting[query] = None

@@ -52,6 +52,7 @@ class LiveRows(NamedTuple):
         sees_change: the same for the change of a row; parts of a table are read by several statements. `None` for a
             truncation that only some of them saw.
         end_lsn: the end of the WAL after the last statement.
+        timeline: that of the server that was read.
     """
 
     rows: Iterable[Any]
@@ -59,6 +60,7 @@ class LiveRows(NamedTuple):
     sees: Callable[[int], bool]
     sees_change: Callable[[RowEvent], bool | None]
     end_lsn: int
+    timeline: int
 
 
 class LiveWanted(NamedTuple, Generic[C]):
@@ -102,6 +104,8 @@ class SharedQuery(Generic[C]):
         is_stale: whether changes were missed, so that a read must replace everything.
         not_before: when to read next, by the source's clock.
         inboxes: those of its handles.
+        is_current: whether what is shown is the result at the place of the source. Inside a transaction, the state may
+            be ahead of that: after a truncation, it needs no read any more.
         is_touched: whether the next commit may change what is shown.
     """
 
@@ -112,11 +116,12 @@ class SharedQuery(Generic[C]):
         self.is_stale = False
         self.not_before = 0.0
         self.inboxes: dict[Inbox[C], None] = {}
+        self.is_current = False
         self.is_touched = False
 
     @property
-    def is_current(self) -> bool:
-        """Whether what is shown is the result at the last commit."""
+    def can_commit(self) -> bool:
+        """Whether the state is the result where the changes have come to."""
         return self.read is None and not self.is_stale and not self.state.needs_read
 
     def apply(self, change: RowEvent) -> None:
@@ -156,8 +161,11 @@ class SharedQuery(Generic[C]):
 
     def commit(self, place: LivePlace) -> None:
         """Show the result at this place to all handles."""
-        self.is_touched = False
+        was_current, self.is_touched, self.is_current = self.is_current, False, True
         changes = self.state.commit()
+        if not was_current:  # some handles wait for that, to begin or to go on
+            for inbox in self.inboxes:
+                inbox.wake()
         if changes:
             batch = LiveBatch(changes, place)
             for inbox in self.inboxes:

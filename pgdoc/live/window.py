@@ -80,11 +80,6 @@ class LiveWindow:
         return [self._shown[place[-1]].image.document for place in self._shown_places]
 
     @property
-    def images(self) -> list[RowImage]:
-        """The images of `documents`."""
-        return [self._shown[place[-1]].image for place in self._shown_places]
-
-    @property
     def needs_read(self) -> bool:
         """Whether fewer than `limit` documents are known, and there may be more."""
         if not self._is_loaded:

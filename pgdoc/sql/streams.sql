@@ -90,14 +90,15 @@ CROSS JOIN LATERAL (
 ) AS part
 
 -- name: placed
--- The documents of a find, after a row that says which transactions the statement sees, and where the WAL ends: see `part`.
--- A column that is NULL in one half has the type that it has in the other.
-SELECT hides_rows, pg_current_snapshot()::text AS seen, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS end_lsn, {nulls}
+-- The documents of a find, after a row that says which transactions the statement sees, and where the WAL of which timeline
+-- ends: see `part`. A column that is NULL in one half has the type that it has in the other.
+SELECT hides_rows, pg_current_snapshot()::text AS seen, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS end_lsn,
+  ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int AS timeline, {nulls}
 FROM set_config('synchronous_commit', 'local', true),
 pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
 CROSS JOIN row_security_active('{table}'::regclass) AS hides_rows
 UNION ALL
-SELECT NULL, NULL, NULL, found.* FROM ({found}) AS found
+SELECT NULL, NULL, NULL, NULL, found.* FROM ({found}) AS found
 
 -- name: watched_part
 SELECT hides_rows, seen, end_lsn, read_at, key, orders, document, columns, found, ids, rows

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +16,9 @@ import pgdoc
 from pgdoc import AsyncStore, Store
 from pgdoc._sync.stream_backend import StreamBackend
 from pgdoc.errors import CollectionNotFound, DatabaseError
+from pgdoc.live.changes import applied
 from tests.fixtures.fix_server import PLUGIN
+from tests.unit.interrupts import Interrupt
 
 if TYPE_CHECKING:
     import psycopg
@@ -226,3 +230,45 @@ def test_a_query_does_not_wait_for_a_transaction_that_waits_for_its_client(
             assert [each.id for each in query.documents] == ["a"]
         assert [each.document.id for each in query.next_batch(PATIENCE_S)] == ["b"]
         query.close()
+
+
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_an_interrupt_at_any_step_loses_no_change(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch, by_batch: bool
+) -> None:
+    monkeypatch.setattr("pgdoc.live.inbox.MOST_BATCHES", 2)  # so that it also falls behind
+    with Store(shared_dsn, schema=schema) as store, store["orders"].live(sort="-n", limit=4) as query:
+        rows: list[str] = []
+        step = written = 0
+        while step < 120:
+            for _ in range(1 + step % 4):
+                written += 1
+                store["orders"].insert(f"o{written:04d}", {"n": written})
+            store["orders"].delete(f"o{written - 1:04d}")
+            wanted = [each.id for each in store["orders"].find(sort="-n", limit=4)]
+            while rows != wanted:
+                found: list[Any] = []
+                with Interrupt(step, within="pgdoc._sync.live"):
+                    found = query.next_batch(PATIENCE_S) if by_batch else [query.next(PATIENCE_S)]
+                for change in found:
+                    applied(rows, change, change.document.id)
+                step += 1
+                assert step < 10_000
+            with Interrupt(step % 7, within="pgdoc._sync.live"):
+                assert [each.id for each in query.documents] == wanted
+            assert [each.id for each in query.documents] == wanted
+
+
+def test_an_interrupt_while_a_query_opens_leaves_nothing_behind(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store, store["orders"].live() as first:
+        for step in range(0, 60, 3):
+            with Interrupt(step, within="pgdoc._sync.live"), store["orders"].live({"n": step}):
+                pass
+        gc.collect()
+        store["orders"].insert("a", {"n": 3})
+        assert first.next(PATIENCE_S) is not None
+        source = store._live._sources["orders"]
+        deadline = time.monotonic() + PATIENCE_S
+        while len(source.queries) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)

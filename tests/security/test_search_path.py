@@ -364,6 +364,10 @@ CLAUSES = {
     "rows": "docs.orders",
     "values": "pgdoc.values_at(data, '{a}')",
     "with_metadata_and": "WITH",
+    "nulls": "NULL",
+    "found": "SELECT id FROM docs.orders",
+    "group": "data",
+    "value": "data",
     "schema": "'docs'",
     "slot": "'pgdocb_1'",
 }

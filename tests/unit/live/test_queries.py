@@ -35,6 +35,11 @@ class Source:
         change = Change((xid * 100, xid * 100 - 50, 1, 0), TransactionInfo(xid, "2026-01-01 00:00:00+00", None), row)
         self.queries.take([from_change(change, IDS)], IDS)
 
+    def truncate(self, xid: int) -> None:
+        row = RowChange(xid * 100 - 40, "T", "orders", b"", True, lambda _: Images({}, {}), 0)
+        change = Change((xid * 100, xid * 100 - 40, 1, 0), TransactionInfo(xid, "2026-01-01 00:00:00+00", None), row)
+        self.queries.take([from_change(change, IDS)], IDS)
+
     def come_to(self, lsn: int) -> None:
         self.queries.come_to(LivePlace((lsn, 0, 0, 0), IDS))
 
@@ -44,10 +49,17 @@ class Source:
         return self.end_read(query, end_lsn, seen, rows, is_all=is_all)
 
     def end_read(
-        self, query: SharedQuery[Any], end_lsn: int, seen: set[int], rows: dict[str, int], *, is_all: bool = True
+        self,
+        query: SharedQuery[Any],
+        end_lsn: int,
+        seen: set[int],
+        rows: dict[str, int],
+        *,
+        is_all: bool = True,
+        timeline: int = 1,
     ) -> bool:
         images = [RowImage(_document(key, n)) for key, n in rows.items()]
-        found = LiveRows(images, is_all, seen.__contains__, lambda change: change.xid in seen, end_lsn)
+        found = LiveRows(images, is_all, seen.__contains__, lambda change: change.xid in seen, end_lsn, timeline)
         return self.queries.end_read(query, query.read, found)
 
 
@@ -272,3 +284,43 @@ def test_a_query_that_fails_is_named_and_the_others_go_on() -> None:
     source.come_to(101)
     assert [(each, type(exc)) for each, exc in source.queries.failed] == [(broken, ZeroDivisionError)]
     assert (shown(query), len(inbox.batches)) == ([("a", 1)], 1)
+
+
+def test_a_truncation_makes_no_result_before_its_transaction_ends() -> None:
+    source = Source()
+    query, _ = followed(source)
+    source.truncate(1)
+    source.come_to(60)
+    assert [each.is_current for each in source.queries] == [False]
+    source.change(1, "a", 1)
+    source.come_to(101)
+    assert [each.is_current for each in source.queries] == [True]
+    assert shown(query) == [("a", 1)]
+
+
+def test_a_result_that_waits_for_a_read_is_not_current_inside_a_transaction_that_truncates() -> None:
+    source = Source()
+    followed(source, limit=1)
+    assert source.read(50, set(), {"a": 1}, is_all=False)
+    source.come_to(50)
+    source.change(1, "a", None, before=1)
+    source.come_to(101)
+    source.truncate(2)
+    source.come_to(150)
+    assert [each.is_current for each in source.queries] == [False]
+    source.come_to(201)
+    assert [each.is_current for each in source.queries] == [True]
+
+
+def test_a_read_of_another_timeline_does_not_count() -> None:
+    source = Source()
+    query, _ = followed(source)
+    assert source.queries.begin_read(0.0) is query
+    assert not source.end_read(query, 150, set(), {"a": 1}, timeline=2)
+    assert source.read(150, set(), {"a": 1})
+    source.queries.come_to(LivePlace((160, 0, 0, 0), (1, 2, 5)))  # the stream has followed to a promoted server
+    assert [each.is_current for each in source.queries] == [False]
+    assert source.queries.begin_read(0.0) is query
+    assert source.end_read(query, 170, set(), {"b": 1}, timeline=2)
+    source.queries.come_to(LivePlace((180, 0, 0, 0), (1, 2, 5)))
+    assert shown(query) == [("b", 1)]
