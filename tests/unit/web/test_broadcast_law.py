@@ -25,12 +25,17 @@ class Log:
         self.data = data
         self.numbers: list[int] = []
         self.end = 0
+        self.is_over = False
 
     def write(self) -> None:
         for _ in range(self.data.draw(st.integers(0, 3))):
             self.end += self.data.draw(st.integers(1, 2))
             self.numbers.append(self.end)
         self.end += self.data.draw(st.integers(0, 1))
+
+    def reached_from(self, begin: int) -> int:
+        """Return how far a reader comes: to the end, once nothing more is written."""
+        return self.end if self.is_over else self.data.draw(st.integers(begin, self.end))
 
     def after(self, begin: int, end: int) -> list[int]:
         return [number for number in self.numbers if begin < number <= end]
@@ -46,7 +51,7 @@ class Own:
         if not self.is_open:
             self.is_open = True
             return Batch((), place(self.at))
-        end = self.log.data.draw(st.integers(self.at, self.log.end))
+        end = self.log.reached_from(self.at)
         entries = [Numbered(number) for number in self.log.after(self.at, end)]
         self.at = end
         return Batch(entries, place(end))
@@ -66,11 +71,11 @@ class Shared:
         self.ring: Ring = StreamRing(place(0), keep, 1000)
 
     def move(self) -> None:
-        if self.log.data.draw(st.integers(0, 9)) == 0:
+        if not self.log.is_over and self.log.data.draw(st.integers(0, 9)) == 0:
             self.at = self.log.end
             self.ring = StreamRing(place(self.at), self.keep, 1000)
             return
-        end = self.log.data.draw(st.integers(self.at, self.log.end))
+        end = self.log.reached_from(self.at)
         self.ring.extend([Numbered(number) for number in self.log.after(self.at, end)], place(end))
         self.at = end
 
@@ -101,10 +106,12 @@ def test_a_subscriber_gets_every_event_after_its_token_once_and_in_order(data: s
         reading = BroadcastReading(broadcast, str(place(begin)) if has_token else None, hides=False)
         got: list[int] = []
         told = begin
-        for _ in range(data.draw(st.integers(1, 25))):
-            if data.draw(st.booleans()):
+        steps = data.draw(st.integers(1, 25))
+        for step in range(steps + 50):
+            log.is_over = step >= steps
+            if not log.is_over and data.draw(st.booleans()):
                 log.write()
-            if data.draw(st.booleans()):
+            if log.is_over or data.draw(st.booleans()):
                 shared.move()
             batch = await reading.next(0.0)
             if not has_token and batch.token is not None:  # it begins where the broadcast is
@@ -115,5 +122,6 @@ def test_a_subscriber_gets_every_event_after_its_token_once_and_in_order(data: s
                 assert batch.token.lsn >= told
                 told = int(batch.token.lsn)
             assert got == log.after(begin, told)
+        assert told == log.end
 
     asyncio.run(run())
