@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc.errors import PgdocError, StreamClosed
-from pgdoc.web.live import LIVE, LiveReading, check_query, parsed
+from pgdoc.web.live import LIVE, Live, LiveReading, check_query, parsed
 from pgdoc.web.reading import MOST, Batch, Reading, StreamReading, check_stream
 from pgdoc.web.ring import LiveRing, Ring, StreamRing
 
@@ -39,10 +39,11 @@ class Broadcast:
         keep_bytes: the most bytes of their JSON.
 
     Raises:
+        TypeError: `source` is of another kind, such as a stream of the sync `Store`.
         ValueError: the stream is open, or has a consumer or a position of its own.
     """
 
-    def __init__(self, source: Any, *, keep: int = 1000, keep_bytes: int = 16 << 20) -> None:
+    def __init__(self, source: AsyncChangeStream[Any] | Live, *, keep: int = 1000, keep_bytes: int = 16 << 20) -> None:
         if isinstance(source, AsyncChangeStream):
             check_stream(source)
         elif isinstance(source, LIVE):
@@ -59,7 +60,7 @@ class Broadcast:
 class SharedSource:
     """What a broadcast reads, and its last messages. Used by the event loop's thread only."""
 
-    def __init__(self, source: Any, keep: int, keep_bytes: int) -> None:
+    def __init__(self, source: AsyncChangeStream[Any] | Live, keep: int, keep_bytes: int) -> None:
         self._source = source
         self._keep, self._keep_bytes = keep, keep_bytes
         # These belong to the event loop, and are made anew when the source is opened again.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc.errors import PgdocError, StoreClosed, StreamClosed
 from pgdoc.web.broadcast import Broadcast, BroadcastReading
-from pgdoc.web.live import LIVE, LiveReading, check_query
+from pgdoc.web.live import LIVE, Live, LiveReading, check_query
 from pgdoc.web.messages import heartbeat, reset
 from pgdoc.web.reading import StreamReading, check_stream
 from pgdoc.web.views import Viewer
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from pgdoc.web.reading import Batch, Reading
     from pgdoc.web.views import View
 
-__all__ = ["Delivery", "check_options", "check_source"]
+__all__ = ["Delivery", "Source", "check_options", "check_source"]
+
+Source: TypeAlias = AsyncChangeStream[Any] | Live | Broadcast
+"""What a subscriber can read."""
 
 Write: TypeAlias = "Callable[[Sequence[bytes]], Awaitable[None]]"
 """Sends messages; returns when the transport can take more."""
@@ -34,7 +37,7 @@ logger = logging.getLogger("pgdoc.web")
 _MOST_BYTES: Final = 256 << 10  # of one write
 
 
-def check_source(source: Any) -> None:
+def check_source(source: Source) -> None:
     """Refuse what subscribers can't read.
 
     Raises:
@@ -72,7 +75,7 @@ class Delivery:
         heartbeat_s: the longest time between two heartbeats.
     """
 
-    def __init__(self, source: Any, after: str | None, *, view: View | None, form: Form, heartbeat_s: float) -> None:
+    def __init__(self, source: Source, after: str | None, *, view: View | None, form: Form, heartbeat_s: float) -> None:
         self._viewer = Viewer(view)
         self._form = form
         self._heartbeat_s = heartbeat_s
@@ -148,7 +151,7 @@ class Delivery:
         await self._reading.close()
 
 
-def _reading_of(source: Any, after: str | None, *, hides: bool) -> Reading:
+def _reading_of(source: Source, after: str | None, *, hides: bool) -> Reading:
     if isinstance(source, Broadcast):
         return BroadcastReading(source, after, hides=hides)
     if isinstance(source, AsyncChangeStream):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from pgdoc.web.delivery import Source
     from pgdoc.web.views import View
 
 __all__ = ["EventStream", "sse"]
@@ -34,7 +35,7 @@ _HEADERS: Final = {
 
 def sse(  # noqa: PLR0913 (the contract)
     request: Request,
-    source: Any,
+    source: Source,
     *,
     view: View | None = None,
     after: str | None = None,
@@ -70,7 +71,7 @@ def sse(  # noqa: PLR0913 (the contract)
 class EventStream(Response):
     """The response that `sse` returns. It opens its source when the server sends it."""
 
-    def __init__(self, source: Any, after: str | None, *, view: View | None, heartbeat: float, retry: float) -> None:
+    def __init__(self, source: Source, after: str | None, *, view: View | None, heartbeat: float, retry: float) -> None:
         super().__init__(headers=_HEADERS, media_type="text/event-stream")
         del self.headers["content-length"]
         self._source, self._after = source, after

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from starlette.websockets import WebSocket
 
+    from pgdoc.web.delivery import Source
     from pgdoc.web.views import View
 
 __all__ = ["websocket"]
@@ -31,7 +32,7 @@ NORMAL, FAILED, RESTARTING, TRY_AGAIN = 1000, 1011, 1012, 1013  # RFC 6455 and i
 
 async def websocket(
     websocket: WebSocket,
-    source: Any,
+    source: Source,
     *,
     view: View | None = None,
     after: str | None = None,

@@ -18,6 +18,7 @@ import pytest
 
 import pgdoc
 from tests.examples.chromium import PATIENCE_S, free_port, wait_until
+from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,6 +125,28 @@ def test_a_page_loses_nothing_while_the_service_restarts(
         assert page_sees(browser) == writer.seen
         expected = writer.unpaid()
         wait_until(lambda: browser.execute_script(ROWS) == expected)
+        browser.get("about:blank")
+        assert service.end(signal.SIGTERM) == -signal.SIGTERM
+
+
+def test_a_page_notices_that_its_connection_is_dead_and_loses_nothing(
+    dsn: str, tmp_path: Path, browser: Chrome
+) -> None:
+    """As after a laptop has slept: the server has given up, and the browser does not know."""
+    writer = Writer(dsn)
+    with (
+        Service(dsn, tmp_path / "log") as service,
+        Proxy("127.0.0.1", service.port) as proxy,
+        pgdoc.Store(dsn) as store,
+    ):
+        browser.get(f"http://127.0.0.1:{proxy.port}/")
+        wait_until(lambda: browser.execute_script("return document.getElementById('state').textContent") == "live")
+        writer.write(store["orders"], 1)
+        wait_until(lambda: page_sees(browser) == writer.seen)
+        proxy.half_open()
+        writer.write(store["orders"], 2)
+        browser.execute_script("silentMs = 500")
+        wait_until(lambda: page_sees(browser) == writer.seen)
         browser.get("about:blank")
         assert service.end(signal.SIGTERM) == -signal.SIGTERM
 

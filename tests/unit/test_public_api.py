@@ -16,6 +16,7 @@ import pgdoc
 import pgdoc.errors
 import pgdoc.server
 import pgdoc.testing
+import pgdoc.web
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ PROMISED = (Path(__file__).parent / "public_api.txt").read_text(encoding="utf-8"
 TEST_PLUGIN = os.environ.get("PGDOC_TEST_PLUGIN")  # the tests make it the default of every store
 CONSTRUCTED = {
     *("Store", "AsyncStore", "LocalServer", "ResumeToken", "Worker", "AsyncWorker", "Relay", "AsyncRelay"),
-    *("RemoteStream", "AsyncRemoteStream", "WebhookRelay", "AsyncWebhookRelay"),
+    *("Broadcast", "PgdocMiddleware", "RemoteStream", "AsyncRemoteStream", "WebhookRelay", "AsyncWebhookRelay"),
     *("collected", "running"),
 }  # calls return instances of the other classes
 SPECIAL = {"__getitem__", "__enter__", "__exit__", "__aenter__", "__aexit__", "__iter__", "__aiter__", "__await__"}
@@ -46,6 +47,8 @@ def public_api() -> Iterator[str]:
     yield from described("pgdoc.server.LocalServer", pgdoc.server.LocalServer)
     for name in pgdoc.testing.__all__:
         yield from described(f"pgdoc.testing.{name}", getattr(pgdoc.testing, name))
+    for name in pgdoc.web.__all__:
+        yield from described(f"pgdoc.web.{name}", getattr(pgdoc.web, name))
 
 
 def described(name: str, value: Any) -> Iterator[str]:

@@ -38,7 +38,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def current_shop(connection: HTTPConnection) -> Shop:
     """Return what the lifespan has opened."""
-    return connection.app.state.shop
+    shop: Shop = connection.app.state.shop
+    return shop
 
 
 CurrentShop = Annotated[Shop, Depends(current_shop)]

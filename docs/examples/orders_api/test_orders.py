@@ -48,7 +48,9 @@ async def test_an_order_is_stored_at_the_present_price(client: httpx.AsyncClient
     assert placed.status_code == 201
     assert placed.json()["data"] == {**TEA, "cents": 900, "status": "new"}
     order_id = placed.json()["id"]
-    assert store["orders"].get(order_id)["cents"] == 900
+    stored = store["orders"].get(order_id)
+    assert stored is not None
+    assert stored["cents"] == 900
     assert (await client.get(f"/orders/{order_id}")).json() == placed.json()
     assert (await client.get("/orders?customer=Ada")).json() == [placed.json()]
     assert (await client.get("/orders?customer=Bob")).json() == []
@@ -58,7 +60,8 @@ async def test_a_new_price_counts_at_once(client: httpx.AsyncClient, products: p
     products.update("tea", {"$set": {"cents": 500}})
 
     async def is_dearer() -> bool:
-        return (await client.post("/orders", json=TEA)).json()["data"]["cents"] == 1000
+        placed = (await client.post("/orders", json=TEA)).json()
+        return bool(placed["data"]["cents"] == 1000)
 
     await async_eventually(is_dearer)
 

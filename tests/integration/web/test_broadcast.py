@@ -252,4 +252,4 @@ async def test_what_can_not_be_shared_is_refused(dsn: str) -> None:
         with pytest.raises(ValueError, match="consumer"):
             web.Broadcast(store["orders"].watch(consumer="billing"))
         with pytest.raises(TypeError, match="AsyncStore"):
-            web.Broadcast(store["orders"])
+            web.Broadcast(store["orders"])  # type: ignore[arg-type]

@@ -285,7 +285,7 @@ async def test_what_can_not_be_a_source_is_refused(dsn: str) -> None:
             with pytest.raises(ValueError, match="is open"):
                 web.sse(request, stream)
         with pytest.raises(TypeError, match="AsyncStore"):
-            web.sse(request, orders)
+            web.sse(request, orders)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="heartbeat"):
             web.sse(request, orders.watch(), heartbeat=0)
         with pytest.raises(TypeError, match="view"):
