@@ -28,7 +28,6 @@ from bench.arguments import parser_of, positive
 from bench.harness import Writer, started
 
 if TYPE_CHECKING:
-
     from bench.harness import Bench, Site
 
 SIZES: Final = (1, 100, 10_000)
