@@ -20,6 +20,7 @@ UNGUARDED = {
     ("documents", "insertion"),
     ("reading", "branch"),  # part of a read
     ("reading", "matching"),
+    ("streams", "placed"),  # around a read
 }
 
 
