@@ -26,9 +26,11 @@ QUERIES = st.builds(
 
 @pytest.fixture
 def few_spare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let windows need reads often, and slow handles fall behind."""
+    """Let windows need reads often, and everything reach its limits."""
     monkeypatch.setattr("pgdoc._sync.live.LiveWindow", partial(LiveWindow, spare=2))
     monkeypatch.setattr("pgdoc.live.inbox.MOST_BATCHES", 8)
+    monkeypatch.setattr("pgdoc.live.queries.MANY_TAKEN", 5)
+    monkeypatch.setattr("pgdoc.live.queries.MOST_WAITING", 3)
 
 
 @pytest.mark.usefixtures("few_spare")
