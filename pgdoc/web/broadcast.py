@@ -50,6 +50,9 @@ class Broadcast:
             check_query(source)
         else:
             raise TypeError(f"a Broadcast is of a stream or live query of an AsyncStore, got {type(source).__name__}")
+        for name, value in (("keep", keep), ("keep_bytes", keep_bytes)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         self._shared = SharedSource(source, keep, keep_bytes)
 
     async def close(self) -> None:
