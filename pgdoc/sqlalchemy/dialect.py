@@ -22,19 +22,19 @@ class _OfLoan(PGDialect_psycopg):
 
     def do_savepoint(self, connection: Connection, name: str) -> None:
         """Begin a savepoint."""
-        super().do_savepoint(connection, _loan(connection).begin_savepoint(name))
+        connection.exec_driver_sql(f"SAVEPOINT {_loan(connection).begin_savepoint(name)}")
 
     def do_rollback_to_savepoint(self, connection: Connection, name: str) -> None:
         """Undo what was done since a savepoint, and end it: SQLAlchemy would leave it open."""
         loan = _loan(connection)
-        super().do_rollback_to_savepoint(connection, loan.savepoint(name))
+        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {loan.savepoint(name)}")
         loan.undo_savepoint(name)
-        super().do_release_savepoint(connection, loan.savepoint(name))
+        connection.exec_driver_sql(f"RELEASE SAVEPOINT {loan.savepoint(name)}")
 
     def do_release_savepoint(self, connection: Connection, name: str) -> None:
         """End a savepoint."""
         loan = _loan(connection)
-        super().do_release_savepoint(connection, loan.savepoint(name))
+        connection.exec_driver_sql(f"RELEASE SAVEPOINT {loan.savepoint(name)}")
         loan.release_savepoint(name)
 
 

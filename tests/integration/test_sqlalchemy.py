@@ -1,4 +1,5 @@
 """Sessions of SQLAlchemy in transactions of threads, tasks, processes and stores."""
+# ruff: noqa: PT012 (a failing transaction is a block)
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import Engine, create_engine, event, select, text
 
 import pgdoc
 from pgdoc.sqlalchemy import async_session_in, session_in
@@ -21,8 +22,6 @@ from pgdoc.sqlalchemy.engines import engine_of
 from tests.sqlalchemy_models import Invoice, create_invoices, numbers
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from pgdoc import AsyncTransaction, Transaction
 
 FEW = range(3)
@@ -131,8 +130,9 @@ def test_each_store_has_one_engine_which_goes_with_it(dsn: str) -> None:
     def engine(store: pgdoc.Store) -> Engine:
         with store.transaction() as tx:
             with session_in(tx) as session:
-                assert engine_of(tx) is session.connection().engine
-            return engine_of(tx)
+                found = session.connection().engine
+            assert engine_of(tx) is found
+        return found
 
     def engines() -> list[weakref.ref[Engine]]:
         with pgdoc.Store(dsn) as store, pgdoc.Store(dsn) as other:
@@ -140,7 +140,8 @@ def test_each_store_has_one_engine_which_goes_with_it(dsn: str) -> None:
 
     first, second, third = engines()  # weak references to one object are one object
     assert first is second is not third
-    gc.collect()
+    gc.collect()  # finds the stores' classes
+    gc.collect()  # and their engines
     assert [first(), third()] == [None, None]
 
 
@@ -159,3 +160,42 @@ def test_rows_are_read_in_parts(dsn: str) -> None:
     with pgdoc.Store(dsn) as store:
         assert store.run(read) == 300
     asyncio.run(main())
+
+
+def test_listeners_of_all_engines_see_the_statements_and_those_of_one_do_not(dsn: str) -> None:
+    create_invoices(dsn)
+    seen: list[str] = []
+    own: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+
+    def note_own(*_: object) -> None:
+        own.append("a statement")
+
+    users = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn))
+    event.listen(users, "before_cursor_execute", note_own)
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        with pgdoc.Store(dsn) as store, store.transaction() as tx, session_in(tx) as session:
+            session.scalars(select(Invoice.number)).all()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert "SAVEPOINT sa_savepoint_1" in seen
+    assert own == []
+
+
+def test_a_session_that_commits_inside_a_later_bulk_fails_the_transaction(dsn: str) -> None:
+    create_invoices(dsn)
+    with pgdoc.Store(dsn) as store:
+        with (
+            pytest.raises(pgdoc.DatabaseError, match="savepoint"),
+            store.transaction() as tx,
+            session_in(tx) as session,
+            tx.bulk() as bulk,
+        ):
+            bulk["orders"].insert("o-1", {})
+            session.add(Invoice(number="i-1", amount=1))
+            session.commit()
+        assert store.collections() == []
+    assert numbers(dsn) == []
