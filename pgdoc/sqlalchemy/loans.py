@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -71,7 +72,8 @@ class Loan:
     def open(self) -> None:
         """Note that SQLAlchemy uses the connection. A loan inside another one has names of savepoints of its own."""
         loans = _open.setdefault(self._tx, [])
-        self._suffix = f"_{len(loans) + 1}" if loans else ""
+        taken = {loan._suffix for loan in loans}  # noqa: SLF001 (its own class)
+        self._suffix = next(suffix for suffix in _suffixes() if suffix not in taken)
         loans.append(self)
         self.is_used = True
 
@@ -97,6 +99,11 @@ class Loan:
     def release_savepoint(self, name: str) -> None:
         """Forget a savepoint, which has been released."""
         self._marks.pop(name)
+
+
+def _suffixes() -> Iterator[str]:
+    yield ""
+    yield from (f"_{number}" for number in count(2))
 
 
 class AsyncLoan(Loan):

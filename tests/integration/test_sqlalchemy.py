@@ -116,8 +116,8 @@ def test_a_process_that_is_forked_has_sessions_of_its_own(dsn: str) -> None:
         session.flush()
         if (pid := os.fork()) == 0:
             try:
-                with pgdoc.Store(dsn) as own, own.transaction() as tx, session_in(tx) as session:
-                    session.add(Invoice(number="child", amount=1))
+                with pgdoc.Store(dsn) as own, own.transaction() as its, session_in(its) as new:
+                    new.add(Invoice(number="child", amount=1))
             except BaseException:  # noqa: BLE001 (this process must not go on as a test)
                 traceback.print_exc()
                 os._exit(1)
@@ -178,10 +178,19 @@ def test_listeners_of_all_engines_see_the_statements_and_those_of_one_do_not(dsn
     event.listen(Engine, "before_cursor_execute", note)
     try:
         with pgdoc.Store(dsn) as store, store.transaction() as tx, session_in(tx) as session:
-            session.scalars(select(Invoice.number)).all()
+            session.rollback()
+            session.execute(text("SELECT 1"))
     finally:
         event.remove(Engine, "before_cursor_execute", note)
-    assert "SAVEPOINT sa_savepoint_1" in seen
+    first, second = "SAVEPOINT sa_savepoint_1", "SAVEPOINT sa_savepoint_2"
+    assert seen[seen.index(first) :] == [
+        first,
+        f"ROLLBACK TO {first}",
+        f"RELEASE {first}",  # otherwise each rollback would leave one open
+        second,
+        "SELECT 1",
+        f"RELEASE {second}",
+    ]
     assert own == []
 
 
