@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from pgdoc.crud.guard import GuardedQuery, guarded, guarded_query
-from pgdoc.crud.statements import CHANGING, CLAIMING, find_statement, lock_first_statement, write_statement
+from pgdoc.crud.statements import (
+    CHANGING,
+    CLAIMING,
+    find_statement,
+    lock_first_statement,
+    placed_statement,
+    write_statement,
+)
 from pgdoc.sql import statement
 
 TABLE = '"docs"."orders"'
