@@ -348,7 +348,7 @@ def test_settle_does_not_wait_for_transactions_in_progress(monkeypatch):
 def test_settle_does_not_look_again_at_transactions_that_wait_for_their_clients(monkeypatch):
     monkeypatch.setattr(snapshot_reader, "_SETTLE_S", 1e9)
     running = f"{2**32}:{2**32 + 10}:{2**32 + 5},{2**32 + 7}"
-    answers = [(running, [], [7, 5])]
+    answers: list[tuple[str, list[int], list[int]]] = [(running, [], [7, 5])]
     snapshot_reader.settle(mock.Mock(fetch=lambda _name: [answers.pop(0)]))
     assert answers == []
 
