@@ -72,6 +72,7 @@ def open_server(prepare: Callable[[str], object] | None = None) -> Iterator[Pgdo
         ServerNotFound: this machine has no PostgreSQL, and `PGDOC_TEST_DSN` is not set.
         ServerUnreachable: nothing answers at `PGDOC_TEST_DSN`.
         DatabaseError: the role of `PGDOC_TEST_DSN` may not create databases.
+        DirectRouteNeeded: `PGDOC_TEST_DSN` leads to a connection pooler.
     """
     given = os.environ.get("PGDOC_TEST_DSN")
     if given:

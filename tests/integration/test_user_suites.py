@@ -17,7 +17,7 @@ from psycopg import sql
 
 import _pgdoc_pytestplugin
 import pgdoc
-from pgdoc.errors import DatabaseError
+from pgdoc.errors import DatabaseError, DirectRouteNeeded
 from pgdoc.server import LocalServer
 from pgdoc.testing import collected, eventually, open_server
 from tests.fixtures.fix_server import _connect_admin
@@ -26,6 +26,8 @@ from tests.user_suites import ROOT, Outcome, UserSuite
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pgdoc.testing import PgdocServer
+    from tests.fixtures.fix_pgbouncer import PgBouncer
     from tests.fixtures.fix_server import Server
 
 _numbers = itertools.count(1)
@@ -392,6 +394,7 @@ def test_only_databases_of_runs_that_are_over_are_dropped(
     server: Server, admin: psycopg.Connection, given: None
 ) -> None:
     names = ["pgdoc_test_0123456789ab_1", "pgdoc_test_cdef01234567_2", "pgdoc_test_mine", "pgdoc_tests_0123456789ab_1"]
+    names += ["pgdoc_test_0123456789ab_1_of_ann", "pgdoc_test_0123456789ab_copy"]
     for name in names:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     with psycopg.connect(server.conninfo_for(names[0]), autocommit=True) as other:
@@ -403,6 +406,58 @@ def test_only_databases_of_runs_that_are_over_are_dropped(
     finally:
         for name in names:
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def test_a_run_outlives_its_session(server: Server, admin: psycopg.Connection, given: None) -> None:
+    def end_session(of: PgdocServer) -> None:
+        name = f"pgdoc test run {repr(of).split('_')[-2]}"
+        query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s"
+        assert admin.execute(query, [name]).fetchall() == [(True,)]
+
+    with open_server() as run:
+        with run.database():
+            end_session(run)
+        with run.database() as conninfo, psycopg.connect(conninfo) as user:
+            end_session(run)
+            with open_server():  # drops what it takes for left behind
+                assert user.execute("SELECT 1").fetchone() == (1,)
+            with run.database():  # its template is still there, too
+                pass
+    check_nothing_is_left(server, admin)
+
+
+def test_the_session_of_a_run_is_not_ended_for_being_idle(
+    server: Server, admin: psycopg.Connection, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.execute(sql.SQL("ALTER ROLE {} CREATEDB REPLICATION").format(sql.Identifier(role)))
+    admin.execute(sql.SQL("ALTER ROLE {} SET idle_session_timeout = '100ms'").format(sql.Identifier(role)))
+    monkeypatch.setenv("PGDOC_TEST_DSN", server.conninfo_for("postgres", user=role))
+    query = """
+        SELECT pid, state_change < now() - interval '200 ms' FROM pg_stat_activity
+        WHERE usename = %s AND application_name LIKE 'pgdoc test run%%'
+    """
+    with open_server() as run, run.database(catalog=False):
+        ((session, _),) = admin.execute(query, [role]).fetchall()
+        eventually(lambda: admin.execute(query, [role]).fetchall() in ([], [(session, True)]))
+        assert admin.execute(query, [role]).fetchall() == [(session, True)]
+
+
+def test_functions_of_others_are_not_called(bare_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGDOC_TEST_DSN", bare_dsn)
+    with psycopg.connect(bare_dsn) as owner:
+        for name in ("left", "substr"):
+            owner.execute(
+                f"CREATE FUNCTION public.{name}(name, int, int DEFAULT 0) RETURNS text LANGUAGE plpgsql "
+                "AS $$ BEGIN RAISE 'called'; END $$"
+            )
+    with open_server() as run, run.database(catalog=False), open_server():
+        pass
+
+
+def test_a_pooler_is_refused(server: Server, pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGDOC_TEST_DSN", pgbouncer.conninfo_for(server.conninfo))
+    with pytest.raises(DirectRouteNeeded, match="PGDOC_TEST_DSN leads to a connection pooler"), open_server():
+        pass
 
 
 def test_a_database_without_the_catalog_is_empty(given: None) -> None:
