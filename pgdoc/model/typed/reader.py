@@ -74,7 +74,7 @@ class ModelReader(Generic[M]):
         except UnreadableDocument:
             raise
         except Exception as exc:
-            fault = self._fault_of(exc) or Fault("", f"reading it raised {type(exc).__name__} ({exc})")
+            fault = self._fault_of(exc, text) or Fault("", f"reading it raised {type(exc).__name__} ({exc})")
             where = f"at {fault.path!r}: " if fault.path else ""
             more = f" (and {fault.others} more)" if fault.others else ""
             raise InvalidModel(
@@ -121,7 +121,9 @@ def _parts_of(model: Any) -> Any:
     return model if origin is None else (origin, *map(_parts_of, get_args(model)))
 
 
-def _functions_of(library: str, model: str) -> tuple[Callable[[Any], Any], Callable[[Exception], Fault | None]]:
+def _functions_of(
+    library: str, model: str
+) -> tuple[Callable[[Any], Any], Callable[[Exception, bytes | str], Fault | None]]:
     """Return what makes the function that reads a model, and what explains the errors of that."""
     try:
         if library == MSGSPEC:
