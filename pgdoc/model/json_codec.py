@@ -354,7 +354,7 @@ def may_have_long_numbers(texts: bytes) -> bool:
 
 
 def decode_decimals(text: bytes | str, decoder: json.JSONDecoder = TO_DECIMALS) -> Any:
-    """Decode as `decode` does, but each number with a fraction to a Decimal of the same digits, or as `decoder` does."""
+    """Decode as `decode` does, but a number with a fraction as `decoder` does: to a Decimal of the same digits."""
     raw = text.encode() if isinstance(text, str) else text
     if b"." in raw or _HAS_EXPONENT(raw):  # as small floats that `encode` wrote, and numbers of watched tables
         return _decode_exactly(raw, decoder)

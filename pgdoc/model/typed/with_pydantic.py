@@ -102,11 +102,7 @@ def _path_of(value: Any, location: tuple[int | str, ...], *, is_missing: bool) -
     """Return the path of a value in the data: a location also says which member of a union pydantic tried."""
     path, name = [], location[-1] if is_missing else None
     for step in location[:-1] if is_missing else location:
-        if isinstance(value, dict) and step in value:
+        if step in value if isinstance(value, dict) else isinstance(value, list) and isinstance(step, int):
             value = value[step]
-        elif isinstance(value, list) and isinstance(step, int):
-            value = value[step]
-        else:
-            continue
-        path.append(str(step))
+            path.append(str(step))
     return ".".join(path if name is None else [*path, str(name)])
