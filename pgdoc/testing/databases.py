@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc.database.conninfo import PlainConnection, with_timeout
 from pgdoc.database.errors import connection_error
@@ -52,6 +52,17 @@ WHERE d.datname ~ '^pgdoc_test_[0-9a-f]{12}_(template|[0-9]+)$' AND pg_catalog.p
       OR (left(a.datname, 24) = left(d.datname, 24) AND a.usesysid IS NOT NULL) -- autovacuum has none
   )
 """
+
+
+class _Conninfo(str):
+    """A conninfo without secrets in its `repr`, which pytest prints for the arguments of a failed test."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        settings = conninfo_to_dict(self)
+        shown: dict[str, Any] = {name: settings.get(name) for name in ("host", "port", "user", "dbname")}
+        return repr(make_conninfo(**shown))
 
 
 class Databases:
@@ -150,7 +161,7 @@ class Databases:
         self._execute(_DROP_SLOTS, [name])
 
     def _conninfo_for(self, name: str) -> str:
-        return make_conninfo(self._conninfo, dbname=name)
+        return _Conninfo(make_conninfo(self._conninfo, dbname=name))
 
     def _check_session(self) -> None:
         ((role, may_create, pid),) = self._execute(_MAY_CREATE)

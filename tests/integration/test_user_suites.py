@@ -295,6 +295,15 @@ def test_a_store_of_the_user_takes_the_place_of_the_plugins_which_needs_a_server
     assert "\nthere is no PostgreSQL for this test: no connection to the server:" in outcome.printed
 
 
+def test_a_failed_test_shows_no_password(server: Server, tmp_path: Path) -> None:
+    suite = UserSuite(tmp_path, f"{server.conninfo} password=hidden")
+    suite.write("test_shop.py", "def test_it(pgdoc_conninfo):\n    assert not pgdoc_conninfo\n")
+    outcome = suite.run("--tb=long")
+    check(outcome, failed=1)
+    assert "dbname=pgdoc_test_" in outcome.printed
+    assert "hidden" not in outcome.printed
+
+
 def test_what_prepare_creates_is_in_each_database(given: None) -> None:
     def prepare(conninfo: str) -> None:
         with psycopg.connect(conninfo) as connection:
