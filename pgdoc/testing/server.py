@@ -81,11 +81,10 @@ def open_server(prepare: Callable[[str], object] | None = None) -> Iterator[Pgdo
             yield PgdocServer(given, databases)
         return
     in_memory = fast_folder(_ENOUGH_BYTES)
-    with (
-        local_server(in_memory, settings={**NOT_DURABLE, **_SMALL}) as server,
-        Databases.opened(server.conninfo, prepare, copies_files=in_memory is not None) as databases,
-    ):
-        yield PgdocServer(server.conninfo, databases)
+    with local_server(in_memory, settings={**NOT_DURABLE, **_SMALL}) as server:
+        conninfo = make_conninfo(server.conninfo, hostaddr="")  # PGHOSTADDR would lead to another server
+        with Databases.opened(conninfo, prepare, copies_files=in_memory is not None) as databases:
+            yield PgdocServer(conninfo, databases)
 
 
 @contextmanager

@@ -345,6 +345,20 @@ def test_each_worker_of_xdist_has_a_private_server_that_ends_with_it(private_sui
     eventually(lambda: not any(Path(folder).exists() for folder in folders), timeout=30)  # guardians remove them
 
 
+def test_the_environment_does_not_lead_to_another_server(private_suite: UserSuite) -> None:
+    private_suite.write(
+        "test_shop.py",
+        """
+        def test_it(store):
+            with store["orders"].watch() as stream:
+                store["orders"].insert("o-1", {})
+                assert stream.next(timeout=20).document_id == "o-1"
+        """,
+    )
+    others = {"PGHOST": "localhost", "PGHOSTADDR": "127.0.0.1", "PGPORT": "1", "PGUSER": "ann", "PGDATABASE": "shop"}
+    check(private_suite.run(variables=others), passed=1)
+
+
 def test_ctrl_c_stops_the_private_server(private_suite: UserSuite) -> None:
     private_suite.write(
         "test_shop.py",
