@@ -75,7 +75,8 @@ def _decode(validator: Any, text: bytes | str) -> Any:
     try:
         return validator.validate_json(text, **_BY_EITHER)
     except pydantic.ValidationError as exc:
-        if exc.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
+        first = _first_error(exc)
+        if first["type"] != "json_invalid" or first["loc"]:  # of a field of the type Json
             raise
     return validator.validate_python(decode(text), **_BY_EITHER)  # deeper, or with more digits, than it reads
 
@@ -93,9 +94,13 @@ def pydantic_fault(exc: Exception, text: bytes | str) -> Fault | None:
     """Return what an error of pydantic says of JSON text; `None` for another error."""
     if not isinstance(exc, pydantic.ValidationError):
         return None
-    first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+    first = _first_error(exc)
     path = _path_of(decode(text), first["loc"], is_missing=first["type"] == "missing")
     return Fault(path, first["msg"], exc.error_count() - 1)
+
+
+def _first_error(exc: pydantic.ValidationError) -> Any:
+    return exc.errors(include_url=False, include_context=False, include_input=False)[0]
 
 
 def _path_of(value: Any, location: tuple[int | str, ...], *, is_missing: bool) -> str:

@@ -130,6 +130,16 @@ def test_a_strict_model_reads_times_beside_exact_decimals() -> None:
         assert read.total == Decimal(total)
 
 
+class Embedded(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True)
+    at: datetime
+    value: pydantic.Json[Any]
+
+
+def test_invalid_json_in_a_field_is_the_fault_of_that_field() -> None:
+    assert fault(Embedded, b'{"at": "2026-07-01T12:00:00.000000Z", "value": "{"}').path == "value"
+
+
 class Numbers(pydantic.BaseModel):
     exact: Decimal
     near: float
