@@ -116,9 +116,12 @@ def _is_of_module(member: type) -> bool:
 
 
 def _parts_of(model: Any) -> Any:
-    """Return what identifies a model: unions with other orders of their members are equal, but read differently."""
+    """Return what identifies a model.
+
+    Unions with other orders of their members are equal, but read differently; so are literals, such as 1 and True.
+    """
     origin = get_origin(model)
-    return model if origin is None else (origin, *map(_parts_of, get_args(model)))
+    return (model.__class__, model) if origin is None else (origin, *map(_parts_of, get_args(model)))
 
 
 def _functions_of(

@@ -354,6 +354,16 @@ def test_a_reader_is_shared_while_it_is_in_use() -> None:
     assert reader_of(Paid | Refunded) is not reader_of(Refunded | Paid)
 
 
+@pydantic_dataclass
+class Box(Generic[T]):
+    value: T
+
+
+def test_parameters_that_are_equal_but_not_the_same_have_readers_of_their_own() -> None:
+    assert reader_of(Box[Literal[1]]).read(b'{"value": 1}').value is not True
+    assert reader_of(Box[Literal[True]]).read(b'{"value": true}').value is True
+
+
 def test_the_reader_of_a_modules_class_is_kept() -> None:
     watched = weakref.ref(reader_of(StructOrder)), weakref.ref(reader_of(Paid | Refunded))
     gc.collect()
