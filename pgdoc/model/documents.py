@@ -228,8 +228,8 @@ class Document(Generic[M_co]):
 def _shown(document: Document[Any], name: str) -> str:
     """Return the `repr` of a field, which must not raise: logs and debuggers call it."""
     try:
-        is_typed = document.__class__ is TypedDocument and name == "data"
-        return repr(plain_data(document) if is_typed else getattr(document, name))
+        is_stored = document.__class__ is TypedDocument and name == "data" and "_data" in document.__dict__
+        return repr(plain_data(document) if is_stored else getattr(document, name))
     except UnreadableDocument:
         return "<unreadable>"
 
