@@ -127,10 +127,11 @@ class Databases:
         self._execute(create.format(sql.Identifier(name), sql.Identifier(source), self._strategy))
 
     def _drop(self, name: str) -> None:
+        # FORCE would refuse a role that is no superuser if autovacuum runs there. DROP alone lets autovacuum end.
         for left in range(_ATTEMPTS - 1, -1, -1):
             try:
                 self._disconnect(name)
-                self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+                self._execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
             except psycopg.errors.ObjectInUse:
                 if not left:
                     raise
