@@ -6,6 +6,7 @@ application_name contains the id. A database without that session is what a run 
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import secrets
 from contextlib import contextmanager, suppress
@@ -112,15 +113,20 @@ class Databases:
             name = f"{self.prefix}template"
             self._create(name, _EMPTY)
             try:
-                migrate(self._conninfo_for(name))
-                if self._prepare is not None:
-                    self._prepare(self._conninfo_for(name))
+                self._fill(self._conninfo_for(name))
                 self._disconnect(name)
             except BaseException:
                 self._drop(name)
                 raise
             self._template = name
         return self._template
+
+    def _fill(self, conninfo: str) -> None:
+        migrate(conninfo)
+        result = None if self._prepare is None else self._prepare(conninfo)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError("prepare is a coroutine function: use a plain one, with a Store")
 
     def _create(self, name: str, source: str) -> None:
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {}{}")

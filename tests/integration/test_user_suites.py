@@ -432,6 +432,17 @@ def test_a_database_without_the_catalog_is_empty(given: None) -> None:
         assert connection.execute("SELECT to_regnamespace('pgdoc')").fetchone() == (None,)
 
 
+def test_a_coroutine_function_can_not_prepare_the_template(given: None) -> None:
+    async def prepare(conninfo: str) -> None: ...
+
+    with (
+        open_server(prepare) as other,
+        pytest.raises(TypeError, match="prepare is a coroutine function: use a plain one, with a Store"),
+        other.database(),
+    ):
+        pass
+
+
 def test_importing_the_plugin_imports_neither_pgdoc_nor_asyncio() -> None:
     code = "import sys, _pgdoc_pytestplugin; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
