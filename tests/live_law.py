@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NAME = "orders"
-PATIENCE_S = 60.0
+TABLE = "sales"
+MAKE_TABLE = f"CREATE TABLE {{schema}}.{TABLE} (id text PRIMARY KEY, n int, customer text)"
+PATIENCE_S = 40.0
 
 Row = tuple[str, int, int | None]
 """What is compared of a document: its id, its version, and the number that queries sort by."""
@@ -64,7 +66,16 @@ class Seen:
 
 
 def rows_of(documents: list[pgdoc.Document]) -> list[Row]:
-    return [(each.id, each.version, each["n"]) for each in documents]
+    return [row_of(each) for each in documents]
+
+
+def row_of(document: pgdoc.Document) -> Row:
+    return document.id, version_of(document), document["n"]
+
+
+def version_of(document: pgdoc.Document) -> int:
+    """Return the version; 0 for the row of a table, which has none."""
+    return document.version if type(document) is pgdoc.Document else 0
 
 
 class History:
@@ -83,7 +94,7 @@ class History:
         if event.event_type == "truncate":
             state.clear()
         elif event.full_document is not None:
-            state[event.full_document.id] = (event.full_document.version, event.full_document.data)
+            state[event.full_document.id] = (version_of(event.full_document), event.full_document.data)
         elif event.document_id is not None:
             state.pop(event.document_id, None)
 
@@ -110,13 +121,33 @@ def write(tx: pgdoc.Transaction, schema: str, dice: random.Random, documents: in
         tx.connection.execute(f'TRUNCATE "{schema}"."{NAME}"'.encode())
 
 
-def transact(store: pgdoc.Store, schema: str, dice: random.Random, documents: int) -> None:
+def write_row(tx: pgdoc.Transaction, schema: str, dice: random.Random, documents: int) -> None:
+    """Write a row of the table, as `write` does a document; now and then its key changes."""
+    run, table, key = tx.connection.execute, f"{schema}.{TABLE}", f"k{dice.randrange(documents):03d}"
+    what = dice.random()
+    if what < 0.55:
+        values = [key, dice.randrange(40), f"c{dice.randrange(3)}"]
+        update = "ON CONFLICT (id) DO UPDATE SET n = excluded.n, customer = excluded.customer"
+        run(f"INSERT INTO {table} VALUES (%s, %s, %s) {update}".encode(), values)
+    elif what < 0.7:
+        run(f"UPDATE {table} SET n = n + 1 WHERE id = %s".encode(), [key])
+    elif what < 0.8:
+        other = f"{key}x"
+        none = f"NOT EXISTS (SELECT FROM {table} WHERE id = %s)"
+        run(f"UPDATE {table} SET id = %s WHERE id = %s AND {none}".encode(), [other, key, other])
+    elif what < 0.98:
+        run(f"DELETE FROM {table} WHERE id = ANY (%s)".encode(), [[key, f"{key}x"]])
+    else:
+        run(f"TRUNCATE {table}".encode())
+
+
+def transact(store: pgdoc.Store, schema: str, dice: random.Random, documents: int, *, of_table: bool) -> None:
     """One transaction, which may be long, touch another collection, or commit without waiting for the disk."""
     with contextlib.suppress(pgdoc.DatabaseError, psycopg.Error), store.transaction() as tx:  # such as a deadlock
         if dice.random() < 0.2:
             tx.connection.execute("SET LOCAL synchronous_commit = off")
         for _ in range(dice.choice([1, 1, 1, 3, 12])):
-            write(tx, schema, dice, documents)
+            (write_row if of_table else write)(tx, schema, dice, documents)
         if dice.random() < 0.2:
             tx["others"].replace("x", {"v": dice.random()}, upsert=True)
         if dice.random() < 0.05:
@@ -124,14 +155,16 @@ def transact(store: pgdoc.Store, schema: str, dice: random.Random, documents: in
 
 
 @contextlib.contextmanager
-def writing(dsn: str, schema: str, seed: int, *, writers: int, documents: int) -> Iterator[None]:
+def writing(
+    dsn: str, schema: str, seed: int, *, writers: int, documents: int, of_table: bool = False
+) -> Iterator[None]:
     enough = threading.Event()
 
     def run(number: int) -> None:
         dice = random.Random(seed + number)
         with pgdoc.Store(dsn, schema=schema) as store:
             while not enough.wait(dice.choice([0, 0, 0.002])):
-                transact(store, schema, dice, documents)
+                transact(store, schema, dice, documents, of_table=of_table)
 
     with contextlib.ExitStack() as stack:
         for number in range(writers):
@@ -140,15 +173,17 @@ def writing(dsn: str, schema: str, seed: int, *, writers: int, documents: int) -
         yield
 
 
-def follow(store: pgdoc.Store, seen: Seen, until: Callable[[], int | None]) -> None:
+def follow(store: pgdoc.Store, name: str, seen: Seen, until: Callable[[], int | None]) -> None:
     """Read one live query, until it has come to the LSN that `until` returns."""
     asked = seen.asked
-    with opened(store, asked) as query:
+    with opened(store, name, asked) as query:
         rows = rows_of(query.documents)
         seen.observe(query)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline: float | None = None
         while (end := until()) is None or query.resume_token.position[0] < end:
-            assert time.monotonic() < deadline
+            if end is not None:
+                deadline = deadline or time.monotonic() + PATIENCE_S
+                assert time.monotonic() < deadline
             change = query.next(timeout=0.05)
             if change is None:
                 continue
@@ -159,18 +194,19 @@ def follow(store: pgdoc.Store, seen: Seen, until: Callable[[], int | None]) -> N
                 assert rows == rows_of(query.documents), "the changes do not lead to the documents"
                 seen.batches += 1
             seen.observe(query)
-            time.sleep(asked.pause_s)
+            time.sleep(asked.pause_s if end is None else 0)
         for each in query.next_batch(timeout=0):  # the rest of the last batch
             apply(rows, each)
         seen.observe(query)
         assert rows == rows_of(query.documents)
-        assert rows_of(query.documents) == rows_of(find(store, asked)), "what is left is not what is there"
+        if name == NAME:
+            assert rows_of(query.documents) == rows_of(find(store, asked)), "what is left is not what is there"
 
 
-def opened(store: pgdoc.Store, asked: Asked) -> pgdoc.LiveQuery:
+def opened(store: pgdoc.Store, name: str, asked: Asked) -> pgdoc.LiveQuery:
     while True:
         try:
-            return store[NAME].live(asked.filter, sort=asked.sort, limit=asked.limit)
+            return store.live(name, asked.filter, sort=asked.sort, limit=asked.limit)
         except pgdoc.ServerUnreachable:  # it was cut
             time.sleep(0.1)
 
@@ -184,7 +220,7 @@ def apply(rows: list[Row], change: pgdoc.LiveChange) -> None:
     if change.old_index is not None:
         assert rows.pop(change.old_index)[0] == document.id
     if change.new_index is not None:
-        rows.insert(change.new_index, (document.id, document.version, document["n"]))
+        rows.insert(change.new_index, row_of(document))
     if change.event is not None and change.event.document_id is not None:
         assert change.event.document_id == document.id
 
@@ -204,20 +240,27 @@ def cut(dsn: str) -> None:
         connection.execute(query)
 
 
-def run(dsn: str, schema: str, seed: int, all_asked: list[Asked], *, seconds: float, cuts: int) -> int:
-    """Follow the queries beside writers; return how many transactions there were."""
+def run(
+    dsn: str, schema: str, seed: int, all_asked: list[Asked], *, seconds: float, cuts: int, of_table: bool = False
+) -> int:
+    """Follow the queries, on a collection or on a table that is watched, beside writers.
+
+    Returns:
+        How many transactions there were.
+    """
+    name = f"{schema}.{TABLE}" if of_table else NAME
     dice, history, seen = random.Random(seed), History(), [Seen(asked) for asked in all_asked]
     end: list[int] = []
     with (
         pgdoc.Store(dsn, schema=schema) as independent,
         pgdoc.Store(dsn, schema=schema) as store,
-        independent.watch(NAME) as stream,
+        independent.watch(name) as stream,
     ):
         with contextlib.ExitStack() as stack:
             for each in seen:
-                stack.enter_context(Background(later, dice, store, each, end))
+                stack.enter_context(Background(later, dice, store, name, each, end))
             try:
-                with writing(dsn, schema, seed, writers=3, documents=60):
+                with writing(dsn, schema, seed, writers=3, documents=60, of_table=of_table):
                     for _ in range(cuts + 1):
                         time.sleep(seconds / (cuts + 1))
                         if cuts:
@@ -233,6 +276,6 @@ def run(dsn: str, schema: str, seed: int, all_asked: list[Asked], *, seconds: fl
     return len(history)
 
 
-def later(dice: random.Random, store: pgdoc.Store, seen: Seen, end: list[int]) -> None:
+def later(dice: random.Random, store: pgdoc.Store, name: str, seen: Seen, end: list[int]) -> None:
     time.sleep(dice.random() * 0.3)
-    follow(store, seen, lambda: end[0] if end else None)
+    follow(store, name, seen, lambda: end[0] if end else None)

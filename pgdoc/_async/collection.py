@@ -124,7 +124,7 @@ class AsyncCollection(
     ) -> AsyncLiveQuery[M]:
         """Open a live query: the documents that `find` returns with these arguments, and what changes about them.
 
-        It begins with everything that was committed before the call. Equal queries of a store cost as much as one.
+        It begins with everything that was committed before the call. Equal queries of a store are computed once.
 
         Args:
             filter: as for `find`.

@@ -38,7 +38,7 @@ class AsyncLiveCalls(Generic[M]):
     ) -> AsyncLiveAggregate[int]:
         """Open a live count of the documents that match, and what changes about it.
 
-        It begins with everything that was committed before the call. Equal queries of a store cost as much as one.
+        It begins with everything that was committed before the call. Equal figures of a store are computed once.
 
         Args:
             filter: as for `find`.
@@ -111,7 +111,7 @@ class AsyncLiveCalls(Generic[M]):
         """Open a mirror: a read-only mapping of the documents that match, by id, which follows the collection.
 
         It begins with everything that was committed before the call, and holds all documents that match in memory.
-        Equal mirrors of a store cost as much as one.
+        Equal mirrors of a store share their documents.
 
         Args:
             filter: as for `find`.

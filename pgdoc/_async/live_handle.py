@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from pgdoc.errors import StreamClosed, StreamError
-from pgdoc.live.inbox import Inbox, LivePlace
+from pgdoc.live.inbox import LiveInbox, LivePlace
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.model.tokens import token_at
 from pgdoc.runtime.primitives import AsyncOpening
@@ -43,7 +43,7 @@ class AsyncLiveHandle(AsyncOpening, Generic[C]):
     def __init__(self, sources: AsyncLiveSources, name: str, wanted: LiveWanted[C]) -> None:
         self._sources, self._name, self._wanted = sources, name, wanted
         self._wakeup = AsyncWakeup()
-        self._inbox: Inbox[C] = Inbox(partial(wake, self._wakeup))
+        self._inbox: LiveInbox[C] = LiveInbox(partial(wake, self._wakeup))
         weakref.finalize(self, self._inbox.abandon)  # for handles that are dropped without close()
         # Set once, when the handle opens.
         self._source: AsyncLiveSource | None = None

@@ -14,6 +14,7 @@ from pgdoc.decoding.registry_rows import table_shape_of
 from pgdoc.errors import CollectionNotFound
 from pgdoc.live.aggregates import Totals
 from pgdoc.live.images import RowImage
+from pgdoc.live.order import DocumentOrder, FirstImages
 from pgdoc.live.shared import LiveRows
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.stored_rows import rows_by_key
@@ -80,10 +81,13 @@ class AsyncLiveReader:
         self._decode = session.codec.decode
 
     async def documents(self, search: Search, passes: Callable[[RowImage], bool]) -> LiveRows | None:
-        """Return the documents that a search finds, or all rows of a table that pass; `None` if it does not exist."""
+        """Return the documents that a search finds; `None` if the collection does not exist.
+
+        Of a table, those are the first rows that pass.
+        """
         with deadline_scope(_READ_LIMIT_S):
             if self._table is None:
-                return await self._rows_of_table(passes)
+                return await self._rows_of_table(search, passes)
             query, params, _ = await self._table.search_statement("find", search)
             limit = search.limit
             found = await self.placed(
@@ -128,20 +132,20 @@ class AsyncLiveReader:
             raise hidden_documents(self.subject)
         return PlacedRows([row[4:] for row in rows[1:]], PgSnapshot.parse(text), end, timeline)
 
-    async def _rows_of_table(self, passes: Callable[[RowImage], bool]) -> LiveRows | None:
-        """Read all rows of a table, in parts; each sees the transactions of a moment of its own."""
-        images: list[RowImage] = []
+    async def _rows_of_table(self, search: Search, passes: Callable[[RowImage], bool]) -> LiveRows | None:
+        """Read a table, in parts; each sees the transactions of a moment of its own."""
+        first = FirstImages(DocumentOrder(search.keys), search.limit)
         parts: list[SnapshotChunk] = []
         async with aclosing(self._parts()) as found:
             async for part in found:
-                images += filter(passes, map(RowImage, _documents_of(part, self._decode)))
+                first.add(filter(passes, map(RowImage, _documents_of(part, self._decode))))
                 part.documents.clear()
                 parts.append(part)
         if not parts:
             return None
         seen = parts[0].seen  # the parts after it saw no less
         ((timeline,),) = await self._backend.fetch("timeline")
-        return LiveRows(images, True, seen.sees, _by_part(parts), parts[-1].end_lsn, timeline)
+        return LiveRows(first.images, first.is_all, seen.sees, _by_part(parts), parts[-1].end_lsn, timeline)
 
     async def _parts(self) -> AsyncGenerator[SnapshotChunk]:
         key: list[str] | None = None

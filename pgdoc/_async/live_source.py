@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pgdoc._async.session import AsyncSession
     from pgdoc._async.stream_backend import AsyncStreamBackend
     from pgdoc.changes.events import ChangeEvent
-    from pgdoc.live.inbox import Inbox
+    from pgdoc.live.inbox import LiveInbox
     from pgdoc.live.shared import LiveRows, LiveWanted, PendingRead, SharedQuery
 
 __all__ = ["AsyncLiveSource"]
@@ -72,7 +72,7 @@ class AsyncLiveSource:
         self._activity: AsyncActivity | None = None
         self._stopping = threading.Event()
         # Without the lock: any thread appends, the source's own takes out.
-        self._abandoned: deque[tuple[SharedQuery[Any], Inbox[Any]]] = deque()
+        self._abandoned: deque[tuple[SharedQuery[Any], LiveInbox[Any]]] = deque()
         self._outcomes: deque[tuple[SharedQuery[Any] | None, PendingRead | None, Any]] = deque()
         # Used by the source's own thread or task.
         self._reads: list[AsyncAhead[None]] = []
@@ -91,7 +91,7 @@ class AsyncLiveSource:
             raise
         self.is_open = True
 
-    def join(self, wanted: LiveWanted[C], inbox: Inbox[C]) -> SharedQuery[C] | None:
+    def join(self, wanted: LiveWanted[C], inbox: LiveInbox[C]) -> SharedQuery[C] | None:
         """Let a handle follow a query; `None` if the source is over."""
         with self.lock:
             if self.is_over:
@@ -101,7 +101,7 @@ class AsyncLiveSource:
         self._stream.nudge()
         return query
 
-    async def leave(self, query: SharedQuery[Any], inbox: Inbox[Any]) -> None:
+    async def leave(self, query: SharedQuery[Any], inbox: LiveInbox[Any]) -> None:
         """Undo `join`; the source ends with its last handle."""
         inbox.when_abandoned = None
         with self.lock:

@@ -12,7 +12,7 @@ from pgdoc.runtime.fork import FORKED, remember
 if TYPE_CHECKING:
     from pgdoc._async.session import AsyncSession
     from pgdoc._async.stream_backend import AsyncStreamBackend
-    from pgdoc.live.inbox import Inbox
+    from pgdoc.live.inbox import LiveInbox
     from pgdoc.live.shared import LiveWanted, SharedQuery
 
 __all__ = ["AsyncLiveSources"]
@@ -29,7 +29,9 @@ class AsyncLiveSources:
         self._sources: dict[str, AsyncLiveSource] = {}
         remember(self)
 
-    async def attach(self, name: str, wanted: LiveWanted[C], inbox: Inbox[C]) -> tuple[AsyncLiveSource, SharedQuery[C]]:
+    async def attach(
+        self, name: str, wanted: LiveWanted[C], inbox: LiveInbox[C]
+    ) -> tuple[AsyncLiveSource, SharedQuery[C]]:
         """Let a handle follow a query on a collection or table."""
         while True:
             source = self._source_of(name)

@@ -36,12 +36,19 @@ _CHUNK_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class AsyncSavepoint:
-    """A savepoint of a transaction, with the cursors and the tables that were known then."""
+class AsyncMark:
+    """The cursors and the tables that a transaction knew at a savepoint."""
 
-    block: psycopg.AsyncTransaction
     cursors: set[AsyncServerCursor[Any]]
     known: dict[object, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncSavepoint:
+    """A savepoint of a transaction, and what was known then."""
+
+    block: psycopg.AsyncTransaction
+    mark: AsyncMark
 
 
 class AsyncTransactionSession:
@@ -200,7 +207,7 @@ class AsyncTransactionSession:
                 await block.__aenter__()
         except psycopg.Error as exc:
             raise map_error(exc, "the savepoint", in_transaction=True) from exc
-        return AsyncSavepoint(block, self._cursors.copy(), self.oids.known())
+        return AsyncSavepoint(block, self.mark())
 
     async def close_savepoint(
         self,
@@ -211,13 +218,21 @@ class AsyncTransactionSession:
     ) -> bool:
         """Keep what was done since, or undo it for an exception; return whether that was a rollback to be swallowed."""
         if exc is not None:
-            self._cursors_gone |= self._cursors - savepoint.cursors  # the server closes them
-            self.oids.restore(savepoint.known)
+            self.go_back(savepoint.mark)
         try:
             async with self._turn:
                 return await savepoint.block.__aexit__(exc_type, exc, traceback)
         except psycopg.Error as error:
             raise map_error(error, "the savepoint", in_transaction=True) from error
+
+    def mark(self) -> AsyncMark:
+        """Return what is known now, before a savepoint."""
+        return AsyncMark(self._cursors.copy(), self.oids.known())
+
+    def go_back(self, mark: AsyncMark) -> None:
+        """Forget what was learnt since a savepoint, which is rolled back."""
+        self._cursors_gone |= self._cursors - mark.cursors  # the server closes them
+        self.oids.restore(mark.known)
 
     @property
     def in_transaction(self) -> bool:

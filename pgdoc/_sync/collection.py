@@ -121,7 +121,7 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, LiveCall
     ) -> LiveQuery[M]:
         """Open a live query: the documents that `find` returns with these arguments, and what changes about them.
 
-        It begins with everything that was committed before the call. Equal queries of a store cost as much as one.
+        It begins with everything that was committed before the call. Equal queries of a store are computed once.
 
         Args:
             filter: as for `find`.

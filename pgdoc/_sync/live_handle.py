@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from pgdoc.errors import StreamClosed, StreamError
-from pgdoc.live.inbox import Inbox, LivePlace
+from pgdoc.live.inbox import LiveInbox, LivePlace
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.model.tokens import token_at
 from pgdoc.runtime.primitives import Opening
@@ -44,7 +44,7 @@ class LiveHandle(Opening, Generic[C]):
     def __init__(self, sources: LiveSources, name: str, wanted: LiveWanted[C]) -> None:
         self._sources, self._name, self._wanted = sources, name, wanted
         self._wakeup = Wakeup()
-        self._inbox: Inbox[C] = Inbox(partial(wake, self._wakeup))
+        self._inbox: LiveInbox[C] = LiveInbox(partial(wake, self._wakeup))
         weakref.finalize(self, self._inbox.abandon)  # for handles that are dropped without close()
         # Set once, when the handle opens.
         self._source: LiveSource | None = None

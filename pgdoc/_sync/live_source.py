@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.session import Session
     from pgdoc._sync.stream_backend import StreamBackend
     from pgdoc.changes.events import ChangeEvent
-    from pgdoc.live.inbox import Inbox
+    from pgdoc.live.inbox import LiveInbox
     from pgdoc.live.shared import LiveRows, LiveWanted, PendingRead, SharedQuery
 
 __all__ = ["LiveSource"]
@@ -73,7 +73,7 @@ class LiveSource:
         self._activity: Activity | None = None
         self._stopping = threading.Event()
         # Without the lock: any thread appends, the source's own takes out.
-        self._abandoned: deque[tuple[SharedQuery[Any], Inbox[Any]]] = deque()
+        self._abandoned: deque[tuple[SharedQuery[Any], LiveInbox[Any]]] = deque()
         self._outcomes: deque[tuple[SharedQuery[Any] | None, PendingRead | None, Any]] = deque()
         # Used by the source's own thread or task.
         self._reads: list[Ahead[None]] = []
@@ -92,7 +92,7 @@ class LiveSource:
             raise
         self.is_open = True
 
-    def join(self, wanted: LiveWanted[C], inbox: Inbox[C]) -> SharedQuery[C] | None:
+    def join(self, wanted: LiveWanted[C], inbox: LiveInbox[C]) -> SharedQuery[C] | None:
         """Let a handle follow a query; `None` if the source is over."""
         with self.lock:
             if self.is_over:
@@ -102,7 +102,7 @@ class LiveSource:
         self._stream.nudge()
         return query
 
-    def leave(self, query: SharedQuery[Any], inbox: Inbox[Any]) -> None:
+    def leave(self, query: SharedQuery[Any], inbox: LiveInbox[Any]) -> None:
         """Undo `join`; the source ends with its last handle."""
         inbox.when_abandoned = None
         with self.lock:

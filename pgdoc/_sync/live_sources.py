@@ -13,7 +13,7 @@ from pgdoc.runtime.fork import FORKED, remember
 if TYPE_CHECKING:
     from pgdoc._sync.session import Session
     from pgdoc._sync.stream_backend import StreamBackend
-    from pgdoc.live.inbox import Inbox
+    from pgdoc.live.inbox import LiveInbox
     from pgdoc.live.shared import LiveWanted, SharedQuery
 
 __all__ = ["LiveSources"]
@@ -30,7 +30,7 @@ class LiveSources:
         self._sources: dict[str, LiveSource] = {}
         remember(self)
 
-    def attach(self, name: str, wanted: LiveWanted[C], inbox: Inbox[C]) -> tuple[LiveSource, SharedQuery[C]]:
+    def attach(self, name: str, wanted: LiveWanted[C], inbox: LiveInbox[C]) -> tuple[LiveSource, SharedQuery[C]]:
         """Let a handle follow a query on a collection or table."""
         while True:
             source = self._source_of(name)

@@ -37,12 +37,19 @@ _CHUNK_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Savepoint:
-    """A savepoint of a transaction, with the cursors and the tables that were known then."""
+class Mark:
+    """The cursors and the tables that a transaction knew at a savepoint."""
 
-    block: psycopg.Transaction
     cursors: set[ServerCursor[Any]]
     known: dict[object, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Savepoint:
+    """A savepoint of a transaction, and what was known then."""
+
+    block: psycopg.Transaction
+    mark: Mark
 
 
 class TransactionSession:
@@ -199,7 +206,7 @@ class TransactionSession:
                 block.__enter__()
         except psycopg.Error as exc:
             raise map_error(exc, "the savepoint", in_transaction=True) from exc
-        return Savepoint(block, self._cursors.copy(), self.oids.known())
+        return Savepoint(block, self.mark())
 
     def close_savepoint(
         self,
@@ -210,13 +217,21 @@ class TransactionSession:
     ) -> bool:
         """Keep what was done since, or undo it for an exception; return whether that was a rollback to be swallowed."""
         if exc is not None:
-            self._cursors_gone |= self._cursors - savepoint.cursors  # the server closes them
-            self.oids.restore(savepoint.known)
+            self.go_back(savepoint.mark)
         try:
             with self._turn:
                 return savepoint.block.__exit__(exc_type, exc, traceback)
         except psycopg.Error as error:
             raise map_error(error, "the savepoint", in_transaction=True) from error
+
+    def mark(self) -> Mark:
+        """Return what is known now, before a savepoint."""
+        return Mark(self._cursors.copy(), self.oids.known())
+
+    def go_back(self, mark: Mark) -> None:
+        """Forget what was learnt since a savepoint, which is rolled back."""
+        self._cursors_gone |= self._cursors - mark.cursors  # the server closes them
+        self.oids.restore(mark.known)
 
     @property
     def in_transaction(self) -> bool:

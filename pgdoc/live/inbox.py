@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from pgdoc.model.positions import Ids, RawPosition
 
-__all__ = ["Inbox", "LiveBatch", "LivePlace"]
+__all__ = ["LiveBatch", "LiveInbox", "LivePlace"]
 
 C = TypeVar("C")
 
@@ -37,7 +37,7 @@ class LiveBatch(NamedTuple, Generic[C]):
     place: LivePlace
 
 
-class Inbox(Generic[C]):
+class LiveInbox(Generic[C]):
     """The batches that one handle has not taken. The lock of its source guards it.
 
     Args:

@@ -6,6 +6,7 @@ and with several paths, the keys of all decide before the rest of any.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pgdoc.live.sort_keys import LONGEST, key_of_value, rest_of_value
@@ -13,10 +14,12 @@ from pgdoc.query.filters.collations import collated
 from pgdoc.query.filters.order import value_at
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pgdoc.live.images import RowImage
     from pgdoc.query.filters.nodes import SortKey
 
-__all__ = ["DocumentOrder", "SortPlace"]
+__all__ = ["DocumentOrder", "FirstImages", "SortPlace"]
 
 SortPlace: TypeAlias = tuple[str, ...]
 """What a document sorts by, less or greater than that of every other one. Its last item is the id."""
@@ -56,6 +59,37 @@ class DocumentOrder:
             keys.append(key)
             rests.append(rest)
         return (*keys, *rests, image.id)
+
+
+class FirstImages:
+    """Collects the first images in an order.
+
+    Args:
+        limit: how many; `None` for all.
+
+    Attributes:
+        is_all: whether none was left out.
+    """
+
+    def __init__(self, order: DocumentOrder, limit: int | None) -> None:
+        self._order, self._limit = order, limit
+        self._found: list[tuple[SortPlace, RowImage]] = []
+        self.is_all = True
+
+    def add(self, images: Iterable[RowImage]) -> None:
+        """Take more images; they are released."""
+        for image in images:
+            self._found.append((self._order.place(image), image))
+            image.release()
+        if self._limit is not None and len(self._found) > self._limit:
+            self._found.sort(key=itemgetter(0))
+            del self._found[self._limit :]
+            self.is_all = False
+
+    @property
+    def images(self) -> list[RowImage]:
+        """What was collected, in any order."""
+        return [image for _, image in self._found]
 
 
 def _key_of(image: RowImage, part: SortKey) -> tuple[str, str]:

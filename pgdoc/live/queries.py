@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from pgdoc.changes.events import ChangeEvent
-    from pgdoc.live.inbox import Inbox
+    from pgdoc.live.inbox import LiveInbox
     from pgdoc.live.shared import LiveRows, LiveWanted
     from pgdoc.model.documents import Document
     from pgdoc.model.positions import Ids, RawPosition
@@ -95,7 +95,7 @@ class LiveQueries:
         """Whether `note_visible` should be called soon."""
         return len(self._taken) >= MANY_TAKEN
 
-    def join(self, wanted: LiveWanted[C], inbox: Inbox[C]) -> SharedQuery[C]:
+    def join(self, wanted: LiveWanted[C], inbox: LiveInbox[C]) -> SharedQuery[C]:
         """Let a handle follow the query; make the query if there is none like it."""
         query = self._queries.get(wanted.key)
         if query is None:
@@ -106,7 +106,7 @@ class LiveQueries:
         query.inboxes[inbox] = None
         return query
 
-    def leave(self, query: SharedQuery[C], inbox: Inbox[C]) -> None:
+    def leave(self, query: SharedQuery[C], inbox: LiveInbox[C]) -> None:
         """Undo `join`; drop a query without handles."""
         query.inboxes.pop(inbox, None)
         if not query.inboxes:

@@ -47,7 +47,7 @@ class LiveRouter(Generic[Q]):
 
     def __init__(self) -> None:
         self._others: dict[Q, None] = {}
-        self._indexes: dict[Path, _Index[Q]] = {}
+        self._indexes: dict[Path, _ValueIndex[Q]] = {}
 
     def add(self, query: Q, required: RequiredValue | None) -> None:
         """Add a query."""
@@ -56,7 +56,7 @@ class LiveRouter(Generic[Q]):
             return
         index = self._indexes.get(required.path)
         if index is None:
-            index = self._indexes[required.path] = _Index(finder(required.path, in_document))
+            index = self._indexes[required.path] = _ValueIndex(finder(required.path, in_document))
         index.add(query, required.keys)
 
     def remove(self, query: Q, required: RequiredValue | None) -> None:
@@ -81,7 +81,7 @@ class LiveRouter(Generic[Q]):
         return found
 
 
-class _Index(Generic[Q]):
+class _ValueIndex(Generic[Q]):
     """The queries that require a value at one path."""
 
     def __init__(self, find: Callable[[Any], list[Any]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
-from pgdoc.live.inbox import Inbox, LiveBatch
+from pgdoc.live.inbox import LiveBatch, LiveInbox
 from pgdoc.live.window import LiveWindow
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class SharedQuery(Generic[C]):
         self.read: PendingRead | None = None
         self.is_stale = False
         self.not_before = 0.0
-        self.inboxes: dict[Inbox[C], None] = {}
+        self.inboxes: dict[LiveInbox[C], None] = {}
         self.is_current = False
         self.is_touched = False
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc.errors import PgdocError, StreamClosed
 from pgdoc.web.live import LIVE, Live, LiveReading, check_query, parsed
-from pgdoc.web.reading import MOST, Batch, Reading, StreamReading, check_stream
+from pgdoc.web.reading import MOST, ReadBatch, SourceReading, StreamReading, check_unopened_stream
 from pgdoc.web.ring import LiveRing, Ring, StreamRing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pgdoc.model.tokens import ResumeToken
-    from pgdoc.web.entries import Entry
+    from pgdoc.web.entries import SourceEntry
 
 __all__ = ["Broadcast", "BroadcastReading"]
 
@@ -45,11 +45,14 @@ class Broadcast:
 
     def __init__(self, source: AsyncChangeStream[Any] | Live, *, keep: int = 1000, keep_bytes: int = 16 << 20) -> None:
         if isinstance(source, AsyncChangeStream):
-            check_stream(source)
+            check_unopened_stream(source)
         elif isinstance(source, LIVE):
             check_query(source)
         else:
             raise TypeError(f"a Broadcast is of a stream or live query of an AsyncStore, got {type(source).__name__}")
+        for name, value in (("keep", keep), ("keep_bytes", keep_bytes)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         self._shared = SharedSource(source, keep, keep_bytes)
 
     async def close(self) -> None:
@@ -67,7 +70,7 @@ class SharedSource:
         self._pump: asyncio.Task[None] | None = None
         self._ring: Ring | None = None
         self._live: LiveReading | None = None
-        self._whole: tuple[int, Entry | None] = 0, None  # and the number of the entry after it
+        self._whole: tuple[int, SourceEntry | None] = 0, None  # and the number of the entry after it
         self._mode = "connecting"
         self._arrived = asyncio.Event()
         self._waiting_tokens: list[ResumeToken] = []
@@ -119,7 +122,7 @@ class SharedSource:
         source = self._source
         return isinstance(source, AsyncChangeStream) and source._options.snapshot  # noqa: SLF001 (the same package)
 
-    def whole(self) -> Entry | None:
+    def whole(self) -> SourceEntry | None:
         """Return all documents of the live query, or its value, at the end of the ring; `None` for a stream."""
         if self._live is None or self._ring is None:
             return None
@@ -148,7 +151,7 @@ class SharedSource:
             pump.exception()  # readers raise it; asyncio would log it
         self._wake()
 
-    async def _reading(self) -> Reading:
+    async def _reading(self) -> SourceReading:
         if not isinstance(self._source, AsyncChangeStream):
             self._live = LiveReading(self._source, None)
             return self._live
@@ -158,7 +161,7 @@ class SharedSource:
         oldest = min(tokens, key=lambda token: token.position, default=None)
         return StreamReading(self._source, None if oldest is None else str(oldest), snapshot=False)
 
-    def _add(self, entries: Sequence[Entry], token: ResumeToken, *, is_new: bool) -> None:
+    def _add(self, entries: Sequence[SourceEntry], token: ResumeToken, *, is_new: bool) -> None:
         if self._ring is None or is_new:
             kind = StreamRing if self._live is None else LiveRing
             self._ring, self._whole = kind(token, self._keep, self._keep_bytes), (0, None)
@@ -183,15 +186,15 @@ class BroadcastReading:
         self._passed: ResumeToken | None = None  # entries of the ring up to here were delivered already
         self._own: StreamReading | None = None
 
-    async def next(self, timeout_s: float) -> Batch:
-        """See `Reading`."""
+    async def next(self, timeout_s: float) -> ReadBatch:
+        """See `SourceReading`."""
         if self._own is not None:
             return await self._next_own(self._own, timeout_s)
         if self._ring is None:
             return await self._begin(timeout_s)
         return await self._next_shared(self._ring, timeout_s)
 
-    async def _begin(self, timeout_s: float) -> Batch:
+    async def _begin(self, timeout_s: float) -> ReadBatch:
         """Find the place to begin at, once the source is open."""
         shared, token = self._shared, parsed(self._after)
         if not self._is_started:
@@ -202,28 +205,28 @@ class BroadcastReading:
         ring = shared.ring
         if ring is None:
             await shared.arrival(0.0)  # raises the error if the source could not be opened
-            return Batch(mode=shared.mode)
+            return ReadBatch(mode=shared.mode)
         return self._begin_in(ring, token)
 
-    def _begin_in(self, ring: Ring, token: ResumeToken | None) -> Batch:
+    def _begin_in(self, ring: Ring, token: ResumeToken | None) -> ReadBatch:
         shared = self._shared
         whole = shared.whole()
         number = ring.number_after(token) if token is not None and not (whole and self._hides) else None
         if number is not None:
-            return self._join(ring, number, Batch((), token, shared.mode))
+            return self._join(ring, number, ReadBatch((), token, shared.mode))
         if whole is not None:
-            return self._join(ring, ring.next_number, Batch([whole], whole.place, shared.mode))
+            return self._join(ring, ring.next_number, ReadBatch([whole], whole.place, shared.mode))
         if not self._after and not shared.begins_with_snapshot:
-            return self._join(ring, ring.next_number, Batch((), ring.end, shared.mode))
+            return self._join(ring, ring.next_number, ReadBatch((), ring.end, shared.mode))
         self._own = shared.own_stream(self._after)
-        return Batch(mode="catching_up")
+        return ReadBatch(mode="catching_up")
 
-    def _join(self, ring: Ring, number: int, batch: Batch) -> Batch:
+    def _join(self, ring: Ring, number: int, batch: ReadBatch) -> ReadBatch:
         self._ring, self._number = ring, number
         self._after = str(batch.token)
         return batch
 
-    async def _next_own(self, own: StreamReading, timeout_s: float) -> Batch:
+    async def _next_own(self, own: StreamReading, timeout_s: float) -> ReadBatch:
         batch = await own.next(timeout_s)
         ring, token = self._shared.ring, batch.token
         if ring is None or token is None or token.is_inside:
@@ -235,7 +238,7 @@ class BroadcastReading:
         await own.close()
         return self._join(ring, number, batch)
 
-    async def _next_shared(self, ring: Ring, timeout_s: float) -> Batch:
+    async def _next_shared(self, ring: Ring, timeout_s: float) -> ReadBatch:
         shared = self._shared
         if ring is not shared.ring:  # the source has lost its place
             return self._fall_out()
@@ -255,15 +258,15 @@ class BroadcastReading:
             else:
                 self._passed = None
         self._after = str(token)
-        return Batch(entries, token, shared.mode)
+        return ReadBatch(entries, token, shared.mode)
 
-    def _fall_out(self) -> Batch:
+    def _fall_out(self) -> ReadBatch:
         """Go on without the ring, which no longer has what comes next."""
         self._ring, self._passed = None, None
         self._own = self._shared.own_stream(self._after)
         if self._own is None:
             self._after = None  # of a live query, all documents again
-        return Batch(mode="catching_up")
+        return ReadBatch(mode="catching_up")
 
     async def close(self) -> None:
         """Leave the broadcast."""

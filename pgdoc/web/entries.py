@@ -13,7 +13,7 @@ from pgdoc.changes.event_json import document_shape
 from pgdoc.changes.events import twin_of
 from pgdoc.changes.value_json import encode_json
 from pgdoc.errors import InvalidDocument, UnreadableDocument
-from pgdoc.web.messages import CHANGE, CHANGES, DOCUMENTS, VALUE, Message
+from pgdoc.web.messages import CHANGE, CHANGES, DOCUMENTS, VALUE, BrowserMessage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from pgdoc.live.changes import LiveChange
     from pgdoc.model.documents import Document
     from pgdoc.model.tokens import ResumeToken
-    from pgdoc.web.messages import Form
+    from pgdoc.web.messages import MessageForm
 
-__all__ = ["ChangeEntry", "ChangesEntry", "DocumentsEntry", "Entry", "ValueEntry", "document_json", "json_array"]
+__all__ = ["ChangeEntry", "ChangesEntry", "DocumentsEntry", "SourceEntry", "ValueEntry", "document_json", "json_array"]
 
 
-class Entry:
+class SourceEntry:
     """One message of a source.
 
     Attributes:
@@ -42,7 +42,7 @@ class Entry:
         self.place = place
         self.token = str(place)
         self._data: bytes | None = None
-        self._texts: dict[Form, bytes] = {}  # written once, read by every reader
+        self._texts: dict[MessageForm, bytes] = {}  # written once, read by every reader
 
     @property
     def data(self) -> bytes:
@@ -56,22 +56,22 @@ class Entry:
         """The bytes that a ring counts."""
         return len(self.data)
 
-    def text(self, form: Form) -> bytes:
+    def text(self, form: MessageForm) -> bytes:
         """Return the message in a form."""
         found = self._texts.get(form)
         if found is None:
             found = self._texts[form] = form(self.message(self.data))
         return found
 
-    def message(self, data: bytes) -> Message:
+    def message(self, data: bytes) -> BrowserMessage:
         """Return the message with other data."""
-        return Message(self.event, self.token, data)
+        return BrowserMessage(self.event, self.token, data)
 
     def _render(self) -> bytes:
         raise NotImplementedError
 
 
-class ChangeEntry(Entry):
+class ChangeEntry(SourceEntry):
     """A change of a stream."""
 
     event = CHANGE
@@ -105,7 +105,7 @@ def unreadable_json(event: ChangeEvent, error: UnreadableDocument) -> bytes:
     )
 
 
-class DocumentsEntry(Entry):
+class DocumentsEntry(SourceEntry):
     """All documents of a live query at one place."""
 
     event = DOCUMENTS
@@ -118,7 +118,7 @@ class DocumentsEntry(Entry):
         return json_array([document_json(each) for each in self.documents])
 
 
-class ChangesEntry(Entry):
+class ChangesEntry(SourceEntry):
     """The changes of a live query from one place to the next.
 
     Attributes:
@@ -140,7 +140,7 @@ class ChangesEntry(Entry):
         return json_array(shapes)
 
 
-class ValueEntry(Entry):
+class ValueEntry(SourceEntry):
     """The value of a live count, sum or average at one place, or those of its groups.
 
     Attributes:

@@ -9,10 +9,10 @@ from pgdoc._async.live_aggregates import AsyncLiveAggregate
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.web.entries import ChangesEntry, DocumentsEntry, ValueEntry
-from pgdoc.web.reading import Batch
+from pgdoc.web.reading import ReadBatch
 
 if TYPE_CHECKING:
-    from pgdoc.web.entries import Entry
+    from pgdoc.web.entries import SourceEntry
 
 __all__ = ["LIVE", "Live", "LiveReading", "check_query", "parsed"]
 
@@ -35,7 +35,7 @@ class LiveReading:
         self._after = after
         self._is_open = False
 
-    def whole(self) -> Entry:
+    def whole(self) -> SourceEntry:
         """Return all documents, or the value, at the present place."""
         query = self._query
         token = query.resume_token
@@ -46,8 +46,8 @@ class LiveReading:
             return ValueEntry({"groups": groups}, token)
         return ValueEntry({"value": query.value}, token)
 
-    async def next(self, timeout_s: float) -> Batch:
-        """See `Reading`."""
+    async def next(self, timeout_s: float) -> ReadBatch:
+        """See `SourceReading`."""
         query = self._query
         if not self._is_open:
             await query
@@ -58,14 +58,14 @@ class LiveReading:
         if isinstance(query, AsyncLiveQuery):
             changes = await query.next_batch(timeout_s)
             token = query.resume_token
-            return Batch([ChangesEntry(changes, since, token)] if changes else (), token, self._mode)
+            return ReadBatch([ChangesEntry(changes, since, token)] if changes else (), token, self._mode)
         entries = [self.whole()] if await query.next_batch(timeout_s) else []
-        return Batch(entries, query.resume_token, self._mode)
+        return ReadBatch(entries, query.resume_token, self._mode)
 
-    def _first(self) -> Batch:
+    def _first(self) -> ReadBatch:
         whole = self.whole()
         is_same = self._after is not None and self._after == whole.token
-        return Batch(() if is_same else [whole], whole.place, self._mode)
+        return ReadBatch(() if is_same else [whole], whole.place, self._mode)
 
     @property
     def _mode(self) -> str:

@@ -15,8 +15,8 @@ __all__ = [
     "CHANGES",
     "DOCUMENTS",
     "VALUE",
-    "Form",
-    "Message",
+    "BrowserMessage",
+    "MessageForm",
     "heartbeat",
     "reset",
     "retry_text",
@@ -30,7 +30,7 @@ CHANGES: Final = "changes"
 VALUE: Final = "value"
 
 
-class Message(NamedTuple):
+class BrowserMessage(NamedTuple):
     """One message to a browser.
 
     Attributes:
@@ -44,21 +44,23 @@ class Message(NamedTuple):
     data: bytes
 
 
-Form: TypeAlias = "Callable[[Message], bytes]"
+MessageForm: TypeAlias = "Callable[[BrowserMessage], bytes]"
 """Writes a message in the form of a transport."""
 
 
-def heartbeat(token: str | None, mode: str, time: datetime) -> Message:
+def heartbeat(token: str | None, mode: str, time: datetime) -> BrowserMessage:
     """Make the message that says that nothing is lost, and moves the browser's token on."""
-    return Message("heartbeat", token, orjson.dumps({"mode": mode, "time": time.isoformat(timespec="milliseconds")}))
+    return BrowserMessage(
+        "heartbeat", token, orjson.dumps({"mode": mode, "time": time.isoformat(timespec="milliseconds")})
+    )
 
 
-def reset(token: str | None, reason: str) -> Message:
+def reset(token: str | None, reason: str) -> BrowserMessage:
     """Make the message that tells a page to drop what it has."""
-    return Message("reset", token, orjson.dumps({"reason": reason}))
+    return BrowserMessage("reset", token, orjson.dumps({"reason": reason}))
 
 
-def server_sent(message: Message) -> bytes:
+def server_sent(message: BrowserMessage) -> bytes:
     """Write a message as a server-sent event."""
     data = message.data
     if b"\n" in data or b"\r" in data:  # a column of type json keeps the line breaks that were written
@@ -72,7 +74,7 @@ def retry_text(retry_s: float) -> bytes:
     return b"retry: %d\n\n" % round(retry_s * 1000)
 
 
-def socket_text(message: Message) -> bytes:
+def socket_text(message: BrowserMessage) -> bytes:
     """Write a message as the JSON text that a WebSocket sends."""
     shape = {"event": message.event, "id": message.token, "data": orjson.Fragment(message.data)}
     return orjson.dumps(shape)

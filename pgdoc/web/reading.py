@@ -15,9 +15,9 @@ from pgdoc.web.entries import ChangeEntry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pgdoc.web.entries import Entry
+    from pgdoc.web.entries import SourceEntry
 
-__all__ = ["Batch", "Reading", "StreamReading", "check_stream"]
+__all__ = ["ReadBatch", "SourceReading", "StreamReading", "check_unopened_stream"]
 
 logger = logging.getLogger("pgdoc.web")
 
@@ -25,7 +25,7 @@ MOST: Final = 256  # entries in a batch
 RETRY_S: Final = 0.5  # between attempts to open a stream
 
 
-class Batch(NamedTuple):
+class ReadBatch(NamedTuple):
     """What a reading returns.
 
     Attributes:
@@ -35,16 +35,16 @@ class Batch(NamedTuple):
         reset: why the entries don't continue those before them; empty if they do.
     """
 
-    entries: Sequence[Entry] = ()
+    entries: Sequence[SourceEntry] = ()
     token: ResumeToken | None = None
     mode: str = "live"
     reset: str = ""
 
 
-class Reading(Protocol):
+class SourceReading(Protocol):
     """One subscriber's place in a source."""
 
-    async def next(self, timeout_s: float) -> Batch:
+    async def next(self, timeout_s: float) -> ReadBatch:
         """Return the next entries. A batch without entries follows each opening, and after `timeout_s` seconds.
 
         Raises:
@@ -80,8 +80,8 @@ class StreamReading:
         except InvalidResumeToken:
             self._reset = "invalid_token"
 
-    async def next(self, timeout_s: float) -> Batch:
-        """See `Reading`."""
+    async def next(self, timeout_s: float) -> ReadBatch:
+        """See `SourceReading`."""
         if self._opened is None:
             return await self._open()
         stream = self._opened
@@ -91,10 +91,10 @@ class StreamReading:
             return await self._failed(exc)
         return self._batch(stream, [ChangeEntry(event) for event in events])
 
-    def _batch(self, stream: AsyncChangeStream, entries: Sequence[ChangeEntry], reset: str = "") -> Batch:
-        return Batch(entries, stream.resume_token, stream.stats().mode, reset)
+    def _batch(self, stream: AsyncChangeStream, entries: Sequence[ChangeEntry], reset: str = "") -> ReadBatch:
+        return ReadBatch(entries, stream.resume_token, stream.stats().mode, reset)
 
-    async def _open(self) -> Batch:
+    async def _open(self) -> ReadBatch:
         stream = reopened(self._stream, self._after, snapshot=self._snapshot)
         try:
             stream._options.check_snapshot()  # noqa: SLF001
@@ -104,7 +104,7 @@ class StreamReading:
         self._opened, reset, self._reset = stream, self._reset, ""
         return self._batch(stream, (), reset)
 
-    async def _failed(self, error: PgdocError) -> Batch:
+    async def _failed(self, error: PgdocError) -> ReadBatch:
         """Prepare to open another stream, if that can help; otherwise raise the error."""
         is_lost = isinstance(error, HistoryLost | InvalidResumeToken)
         if not is_lost and not error.resumable:
@@ -121,7 +121,7 @@ class StreamReading:
             self._reset = "history_lost" if isinstance(error, HistoryLost) else "invalid_token"
             return await self._open()
         await asyncio.sleep(RETRY_S)
-        return Batch(mode="reconnecting")
+        return ReadBatch(mode="reconnecting")
 
     async def close(self) -> None:
         """End it."""
@@ -135,7 +135,7 @@ def reopened(stream: AsyncChangeStream, after: ResumeToken | None, *, snapshot: 
     return AsyncChangeStream(stream._backend, stream._selection, options)  # noqa: SLF001
 
 
-def check_stream(stream: AsyncChangeStream) -> None:
+def check_unopened_stream(stream: AsyncChangeStream) -> None:
     """Refuse a stream that subscribers can't have one each of.
 
     Raises:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from starlette.responses import Response
 
 from pgdoc.web.closing import watch_closing
-from pgdoc.web.delivery import Delivery, check_options, check_source
 from pgdoc.web.messages import retry_text, server_sent
+from pgdoc.web.subscriber import Subscriber, check_options, check_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from pgdoc.web.delivery import Source
-    from pgdoc.web.views import View
+    from pgdoc.web.subscriber import WebSource
+    from pgdoc.web.views import SubscriberView
 
 __all__ = ["EventStream", "sse"]
 
@@ -35,9 +35,9 @@ _HEADERS: Final = {
 
 def sse(  # noqa: PLR0913 (the contract)
     request: Request,
-    source: Source,
+    source: WebSource,
     *,
-    view: View | None = None,
+    view: SubscriberView | None = None,
     after: str | None = None,
     heartbeat: float = 15.0,
     retry: float = 1.0,
@@ -71,7 +71,9 @@ def sse(  # noqa: PLR0913 (the contract)
 class EventStream(Response):
     """The response that `sse` returns. It opens its source when the server sends it."""
 
-    def __init__(self, source: Source, after: str | None, *, view: View | None, heartbeat: float, retry: float) -> None:
+    def __init__(
+        self, source: WebSource, after: str | None, *, view: SubscriberView | None, heartbeat: float, retry: float
+    ) -> None:
         super().__init__(headers=_HEADERS, media_type="text/event-stream")
         del self.headers["content-length"]
         self._source, self._after = source, after
@@ -88,24 +90,24 @@ class EventStream(Response):
             await _end(send)
             return
         with watch_closing() as closing:
-            delivery = Delivery(
+            subscriber = Subscriber(
                 self._source, self._after, view=self._view, form=server_sent, heartbeat_s=self._heartbeat_s
             )
             try:
-                await delivery.begin(_OPEN_S)
+                await subscriber.begin(_OPEN_S)
                 await self._start(send)
-                await self._deliver(delivery, receive, send, closing)
+                await self._deliver(subscriber, receive, send, closing)
             finally:
-                await delivery.close()
+                await subscriber.close()
         if self.background is not None:
             await self.background()
 
-    async def _deliver(self, delivery: Delivery, receive: Receive, send: Send, closing: asyncio.Event) -> None:
+    async def _deliver(self, subscriber: Subscriber, receive: Receive, send: Send, closing: asyncio.Event) -> None:
         async def write(texts: Sequence[bytes]) -> None:
             await send({"type": "http.response.body", "body": b"".join(texts), "more_body": True})
 
         await write([retry_text(self._retry_s)])
-        sending = asyncio.create_task(delivery.run(write))
+        sending = asyncio.create_task(subscriber.run(write))
         gone = asyncio.create_task(_disconnected(receive))
         shutdown = asyncio.create_task(closing.wait())
         try:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pgdoc.model.tokens import ResumeToken
-    from pgdoc.web.entries import Entry
+    from pgdoc.web.entries import SourceEntry
 
 __all__ = ["LiveRing", "Ring", "StreamRing"]
 
@@ -31,7 +31,7 @@ class Ring:
     def __init__(self, start: ResumeToken, keep: int, keep_bytes: int) -> None:
         self._start, self._end = start, start
         self._keep, self._keep_bytes = keep, keep_bytes
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[SourceEntry] = deque()
         self._size = 0
         self._first = 0
 
@@ -45,7 +45,7 @@ class Ring:
         """The number of the entry to come."""
         return self._first + len(self._entries)
 
-    def extend(self, entries: Iterable[Entry], end: ResumeToken) -> None:
+    def extend(self, entries: Iterable[SourceEntry], end: ResumeToken) -> None:
         """Add the entries after `end`, and move that on."""
         for entry in entries:
             self._entries.append(entry)
@@ -57,7 +57,7 @@ class Ring:
             self._size -= forgotten.size
             self._first += 1
 
-    def read(self, number: int, most: int) -> Sequence[Entry] | None:
+    def read(self, number: int, most: int) -> Sequence[SourceEntry] | None:
         """Return at most `most` entries from this number on; `None` if the first of them is forgotten."""
         if number < self._first:
             return None

@@ -11,16 +11,16 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from pgdoc.errors import PgdocError
 from pgdoc.web.closing import watch_closing
-from pgdoc.web.delivery import Delivery, check_options, check_source
 from pgdoc.web.messages import socket_text
+from pgdoc.web.subscriber import Subscriber, check_options, check_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.websockets import WebSocket
 
-    from pgdoc.web.delivery import Source
-    from pgdoc.web.views import View
+    from pgdoc.web.subscriber import WebSource
+    from pgdoc.web.views import SubscriberView
 
 __all__ = ["websocket"]
 
@@ -32,9 +32,9 @@ NORMAL, FAILED, RESTARTING, TRY_AGAIN = 1000, 1011, 1012, 1013  # RFC 6455 and i
 
 async def websocket(
     websocket: WebSocket,
-    source: Source,
+    source: WebSource,
     *,
-    view: View | None = None,
+    view: SubscriberView | None = None,
     after: str | None = None,
     heartbeat: float = 15.0,
 ) -> None:
@@ -61,25 +61,25 @@ async def websocket(
         await websocket.accept()
     token = websocket.query_params.get("after") if after is None else after
     with watch_closing() as closing:
-        delivery = Delivery(source, token, view=view, form=socket_text, heartbeat_s=heartbeat)
+        subscriber = Subscriber(source, token, view=view, form=socket_text, heartbeat_s=heartbeat)
         try:
-            code = await _deliver(delivery, websocket, closing)
+            code = await _deliver(subscriber, websocket, closing)
         finally:
-            await delivery.close()
+            await subscriber.close()
         if code is not None:
             with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):  # the server may have closed it
                 async with asyncio.timeout(_LAST_WRITE_S):
                     await websocket.close(code)
 
 
-async def _deliver(delivery: Delivery, websocket: WebSocket, closing: asyncio.Event) -> int | None:
+async def _deliver(subscriber: Subscriber, websocket: WebSocket, closing: asyncio.Event) -> int | None:
     """Send messages, and return the code to close with; `None` if the client has gone."""
 
     async def write(texts: Sequence[bytes]) -> None:
         for text in texts:
             await websocket.send_text(text.decode())
 
-    sending = asyncio.create_task(delivery.run(write))
+    sending = asyncio.create_task(subscriber.run(write))
     gone = asyncio.create_task(_disconnected(websocket))
     shutdown = asyncio.create_task(closing.wait())
     try:

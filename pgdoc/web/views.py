@@ -22,12 +22,12 @@ from pgdoc.web.entries import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgdoc.web.entries import Entry
-    from pgdoc.web.messages import Form
+    from pgdoc.web.entries import SourceEntry
+    from pgdoc.web.messages import MessageForm
 
-__all__ = ["View", "Viewer"]
+__all__ = ["SubscriberView", "Viewer"]
 
-View: TypeAlias = "Callable[[Any], Any]"
+SubscriberView: TypeAlias = "Callable[[Any], Any]"
 """A function, or coroutine function, of an event or document.
 
 It returns `True` for what the subscriber may see as it is, `None` or `False` for what is hidden, or what to send
@@ -41,7 +41,7 @@ class Viewer:
     Of a live query, it remembers which documents of the list the subscriber sees, to count indexes among these only.
     """
 
-    def __init__(self, view: View | None) -> None:
+    def __init__(self, view: SubscriberView | None) -> None:
         self._view = view
         self._shown: list[bool] = []  # of each document in the list of the live query
 
@@ -50,7 +50,7 @@ class Viewer:
         """Whether it may hide something."""
         return self._view is not None
 
-    async def text(self, entry: Entry, form: Form) -> bytes | None:
+    async def text(self, entry: SourceEntry, form: MessageForm) -> bytes | None:
         """Return the entry as the subscriber sees it; `None` if it sees nothing of it."""
         if self._view is None:
             return entry.text(form)
@@ -65,7 +65,7 @@ class Viewer:
             return await self._text_of_value(entry, form)
         return None if data is None else form(entry.message(data))
 
-    async def _text_of_change(self, entry: ChangeEntry, form: Form) -> bytes | None:
+    async def _text_of_change(self, entry: ChangeEntry, form: MessageForm) -> bytes | None:
         event = entry.twin()
         seen = await self._look(event)
         if seen is True:
@@ -74,7 +74,7 @@ class Viewer:
             return None
         return form(entry.message(seen.to_json() if isinstance(seen, ChangeEvent) else encode_json(seen)))
 
-    async def _text_of_value(self, entry: ValueEntry, form: Form) -> bytes | None:
+    async def _text_of_value(self, entry: ValueEntry, form: MessageForm) -> bytes | None:
         seen = await self._look(copy.deepcopy(entry.shown))
         if seen is True:
             return entry.text(form)

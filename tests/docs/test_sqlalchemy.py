@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 import pgdoc
-from tests.docs.project import environment, finish_worker, kill_worker, write_files
+from tests.docs.project import environment, finish_worker, kill_worker
 from tests.examples.dying import STEPS
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 PROGRAM = """
 import os
 
-from joined import session_in
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import pgdoc
+from pgdoc.sqlalchemy import session_in
 
 
 class Base(DeclarativeBase):
@@ -44,7 +44,6 @@ def invoice(tx, events):
 
 
 def test_a_worker_that_is_killed_at_every_step_writes_each_row_once(dsn: str, tmp_path: Path) -> None:
-    write_files("docs/how-to/sqlalchemy.md", tmp_path)
     (tmp_path / "app.py").write_text(PROGRAM)
     variables = environment(tmp_path, PGDOC_DSN=dsn)
     orders = [f"o-{number}" for number in range(24)]

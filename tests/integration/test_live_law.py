@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import pgdoc
 from pgdoc.live.window import LiveWindow
 from tests import live_law
 from tests.live_law import Asked
@@ -26,9 +27,13 @@ QUERIES = st.builds(
 
 @pytest.fixture
 def few_spare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let windows need reads often, and slow handles fall behind."""
+    """Let windows need reads often, and everything reach its limits."""
     monkeypatch.setattr("pgdoc._sync.live.LiveWindow", partial(LiveWindow, spare=2))
+    monkeypatch.setattr("pgdoc._sync.live._SPARE_OF_TABLE", 2)
+    monkeypatch.setattr("pgdoc._sync.live_reader._PART_ROWS", 7)
     monkeypatch.setattr("pgdoc.live.inbox.MOST_BATCHES", 8)
+    monkeypatch.setattr("pgdoc.live.queries.MANY_TAKEN", 5)
+    monkeypatch.setattr("pgdoc.live.queries.MOST_WAITING", 3)
 
 
 @pytest.mark.usefixtures("few_spare")
@@ -41,3 +46,20 @@ def test_where_a_live_query_stands_its_documents_are_what_find_gave(
 ) -> None:
     own_schema = f"{schema}_{next(NUMBERS)}"
     assert live_law.run(shared_dsn, own_schema, seed, asked, seconds=1.0, cuts=cuts) > 5
+
+
+@pytest.mark.usefixtures("few_spare")
+@settings(
+    max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture], phases=[Phase.generate], database=None
+)
+@given(seed=st.integers(0, 1 << 30), asked=st.lists(QUERIES, min_size=4, max_size=6), cuts=st.integers(0, 1))
+def test_so_it_is_on_a_table_that_several_statements_read(
+    shared_dsn: str, schema: str, seed: int, asked: list[Asked], cuts: int
+) -> None:
+    own_schema = f"{schema}_{next(NUMBERS)}"
+    with pgdoc.Store(shared_dsn, schema=own_schema) as store:
+        store.create_collection("others")
+        with store.transaction() as tx:
+            tx.connection.execute(live_law.MAKE_TABLE.format(schema=own_schema).encode())
+        store.add_table(f"{own_schema}.{live_law.TABLE}")
+    assert live_law.run(shared_dsn, own_schema, seed, asked, seconds=1.0, cuts=cuts, of_table=True) > 5

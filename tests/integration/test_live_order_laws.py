@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DOCUMENTS = "(SELECT * FROM unnest(%s::text[], %s::jsonb[]) AS row(id, data)) AS documents"
 TIME = "2026-11-30 10:00:00+00"
 
-laws = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+laws = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

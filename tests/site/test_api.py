@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pgdoc
-from pgdoc import telemetry, testing, web
+from pgdoc import sqlalchemy, telemetry, testing, web
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def public() -> set[str]:
     objects: dict[str, Any] = {f"pgdoc.{name}": getattr(pgdoc, name) for name in pgdoc.__all__}
     objects["pgdoc.server.LocalServer"] = LocalServer
     objects |= {f"pgdoc.telemetry.{name}": getattr(telemetry, name) for name in telemetry.__all__}
+    objects |= {f"pgdoc.sqlalchemy.{name}": getattr(sqlalchemy, name) for name in sqlalchemy.__all__}
     objects |= {f"pgdoc.testing.{name}": getattr(testing, name) for name in testing.__all__}
     objects |= {f"pgdoc.web.{name}": getattr(web, name) for name in web.__all__}
     names = set(objects)

@@ -253,3 +253,5 @@ async def test_what_can_not_be_shared_is_refused(dsn: str) -> None:
             web.Broadcast(store["orders"].watch(consumer="billing"))
         with pytest.raises(TypeError, match="AsyncStore"):
             web.Broadcast(store["orders"])  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="keep must be"):
+            web.Broadcast(store["orders"].watch(), keep=0)

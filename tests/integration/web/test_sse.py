@@ -236,9 +236,13 @@ async def test_the_stream_is_closed_when_the_browser_leaves(dsn: str) -> None:
         async with shown.browser() as browser:
             await browser.next("heartbeat")
             assert open_streams() == 1
-        async with asyncio.timeout(20):
-            while open_streams():  # noqa: ASYNC110 (nothing to await)
-                await asyncio.sleep(0.01)
+        await until_no_stream_is_open()
+
+
+async def until_no_stream_is_open() -> None:
+    async with asyncio.timeout(20):
+        while open_streams():  # noqa: ASYNC110 (nothing to await)
+            await asyncio.sleep(0.01)
 
 
 def open_streams() -> int:
@@ -271,6 +275,7 @@ async def test_it_works_inside_middleware_that_wraps_responses(dsn: str) -> None
         async with browser:
             await shown.orders.insert("o-2", {})
             assert await browser.ids(1) == ["o-2"]
+        await until_no_stream_is_open()
 
 
 async def test_what_can_not_be_a_source_is_refused(dsn: str) -> None:

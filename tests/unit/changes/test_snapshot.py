@@ -326,7 +326,12 @@ def test_a_token_with_damaged_progress_is_refused(damage):
 def test_settle_waits_for_commits_that_wait_for_a_standby_after_four_billion_transactions_too(monkeypatch):
     monkeypatch.setattr(snapshot_reader, "_SETTLE_S", 0.0)
     running = f"{2**32}:{2**32 + 10}:{2**32 + 5}"
-    answers = [(running, []), (running, [5]), (running, [7, 5]), (f"{2**32 + 10}:{2**32 + 10}:", [])]
+    answers: list[tuple[str, list[int], list[int]]] = [
+        (running, [], []),
+        (running, [5], []),
+        (running, [7, 5], []),
+        (f"{2**32 + 10}:{2**32 + 10}:", [], []),
+    ]
     streams = mock.Mock(fetch=lambda _name: [answers.pop(0)])
     snapshot_reader.settle(streams)
     assert answers == []
@@ -334,7 +339,15 @@ def test_settle_waits_for_commits_that_wait_for_a_standby_after_four_billion_tra
 
 def test_settle_does_not_wait_for_transactions_in_progress(monkeypatch):
     monkeypatch.setattr(snapshot_reader, "_SETTLE_S", 0.0)
-    answers: list[tuple[str, list[int]]] = [("100:110:105", []), ("100:120:105,111", [])]
+    none: list[int] = []
+    answers = [("100:110:105", none, none), ("100:120:105,111", none, none)]
+    streams = mock.Mock(fetch=lambda _name: [answers.pop(0)])
+    snapshot_reader.settle(streams)
+    assert answers == []
+
+
+def test_settle_does_not_wait_for_a_transaction_that_waits_for_its_client():
+    answers: list[tuple[str, list[int], list[int]]] = [("100:110:105", [], [105])]
     streams = mock.Mock(fetch=lambda _name: [answers.pop(0)])
     snapshot_reader.settle(streams)
     assert answers == []

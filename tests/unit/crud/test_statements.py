@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from pgdoc.crud.guard import GuardedQuery, guarded, guarded_query
-from pgdoc.crud.statements import CHANGING, CLAIMING, find_statement, lock_first_statement, write_statement
+from pgdoc.crud.statements import (
+    CHANGING,
+    CLAIMING,
+    find_statement,
+    lock_first_statement,
+    placed_statement,
+    write_statement,
+)
 from pgdoc.sql import statement
 
 TABLE = '"docs"."orders"'
@@ -20,6 +27,7 @@ UNGUARDED = {
     ("documents", "insertion"),
     ("reading", "branch"),  # part of a read
     ("reading", "matching"),
+    ("streams", "placed"),  # around a read that has one
 }
 
 
@@ -101,6 +109,14 @@ def test_every_statement_on_the_table_has_one_guard() -> None:
             whole = "{table}" in block or "{rows}" in block
             if whole and (file, name) not in UNGUARDED:
                 assert block.count("{guard}") == 1, f"{file}.sql: {name}"
+
+
+def test_a_read_with_a_place_has_the_guard_of_the_read() -> None:
+    find = find_statement("find", TABLE, ("TRUE",), order="id", limit=5)
+    placed = sql_of(placed_statement(find, 5))
+    assert sql_of(find) in placed
+    assert placed.count(b"pgdoc.refuse_table") == 1
+    assert guarded(placed_statement(find, 5), OID, safe=True).count(b"pgdoc.readable_text") == 1
 
 
 def test_a_guard_names_the_table_and_its_oid() -> None:

@@ -10,7 +10,7 @@ from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.changes.events import from_change
 from pgdoc.decoding.records import Images, RowChange
 from pgdoc.live.images import RowImage
-from pgdoc.live.inbox import Inbox, LivePlace
+from pgdoc.live.inbox import LiveInbox, LivePlace
 from pgdoc.live.queries import LiveQueries
 from pgdoc.live.routing import LiveRouter, required_value
 from pgdoc.live.shared import LiveRows, LiveWanted, SharedQuery
@@ -74,8 +74,8 @@ def _image(key: str, n: int | None) -> dict[str, Any]:
     return {"id": key, "data": f'{{"n": {n}}}', "version": n, "replaced_version": 0, **times}
 
 
-def followed(source: Source, limit: int | None = None, *, spare: int = 0) -> tuple[SharedQuery[Any], Inbox[Any]]:
-    inbox: Inbox[Any] = Inbox(lambda: None)
+def followed(source: Source, limit: int | None = None, *, spare: int = 0) -> tuple[SharedQuery[Any], LiveInbox[Any]]:
+    inbox: LiveInbox[Any] = LiveInbox(lambda: None)
     wanted = LiveWanted("key", None, lambda: LiveWindow(parse_filter({}), (), limit, spare=spare), None)
     return source.queries.join(wanted, inbox), inbox
 
@@ -127,7 +127,7 @@ def test_a_read_that_misses_what_was_taken_before_is_repeated() -> None:
 def test_a_read_is_held_against_what_was_taken_when_it_began_although_a_later_one_saw_it() -> None:
     source = Source()
     _, _ = followed(source)
-    source.queries.join(LiveWanted("other", None, lambda: LiveWindow(parse_filter({})), None), Inbox(lambda: None))
+    source.queries.join(LiveWanted("other", None, lambda: LiveWindow(parse_filter({})), None), LiveInbox(lambda: None))
     source.change(1, "a", 1)
     first, second = source.queries.begin_read(0.0), source.queries.begin_read(0.0)
     assert first is not None
@@ -273,7 +273,7 @@ def test_a_query_that_fails_is_named_and_the_others_go_on() -> None:
     source = Source()
     query, inbox = followed(source)
     other = LiveWanted("broken", None, lambda: LiveWindow(parse_filter({})), None)
-    broken = source.queries.join(other, Inbox(lambda: None))
+    broken = source.queries.join(other, LiveInbox(lambda: None))
     state: Any = broken.state
     state.apply = lambda *_: 1 / 0
     for _ in range(2):

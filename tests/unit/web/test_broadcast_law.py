@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgdoc.web.broadcast import BroadcastReading
-from pgdoc.web.reading import Batch
+from pgdoc.web.reading import ReadBatch
 from pgdoc.web.ring import StreamRing
 from tests.unit.web.test_ring import Numbered, place
 
@@ -47,14 +47,14 @@ class Own:
     def __init__(self, log: Log, after: int) -> None:
         self.log, self.at, self.is_open = log, after, False
 
-    async def next(self, _timeout_s: float) -> Batch:
+    async def next(self, _timeout_s: float) -> ReadBatch:
         if not self.is_open:
             self.is_open = True
-            return Batch((), place(self.at))
+            return ReadBatch((), place(self.at))
         end = self.log.reached_from(self.at)
         entries = [Numbered(number) for number in self.log.after(self.at, end)]
         self.at = end
-        return Batch(entries, place(end))
+        return ReadBatch(entries, place(end))
 
     async def close(self) -> None:
         pass

@@ -6,7 +6,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgdoc.web.messages import Message, heartbeat, reset, retry_text, server_sent, socket_text
+from pgdoc.web.messages import BrowserMessage, heartbeat, reset, retry_text, server_sent, socket_text
 
 
 def parsed(stream: bytes) -> list[dict[str, str]]:
@@ -27,7 +27,7 @@ def parsed(stream: bytes) -> list[dict[str, str]]:
 
 
 def test_a_message_is_one_event_with_its_token_as_id() -> None:
-    message = Message("change", "0/1.7.1", b'{"a":1}')
+    message = BrowserMessage("change", "0/1.7.1", b'{"a":1}')
     assert server_sent(message) == b'event: change\nid: 0/1.7.1\ndata: {"a":1}\n\n'
     assert orjson.loads(socket_text(message)) == {"event": "change", "id": "0/1.7.1", "data": {"a": 1}}
 
@@ -52,6 +52,6 @@ def test_the_time_before_a_reconnect_is_in_milliseconds() -> None:
 
 @given(st.lists(st.sampled_from(['{"a":', "\n", "\r", "\r\n", " ", '"\\n\u2028"', "1", "}"])).map("".join))
 def test_data_with_line_breaks_is_one_event_with_the_same_lines(text: str) -> None:
-    (event,) = parsed(server_sent(Message("change", "t", text.encode() + b"x")))
+    (event,) = parsed(server_sent(BrowserMessage("change", "t", text.encode() + b"x")))
     assert event["event"] == "change"
     assert event["data"] == (text + "x").replace("\r\n", "\n").replace("\r", "\n")

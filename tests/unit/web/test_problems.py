@@ -27,6 +27,7 @@ STATUSES = {
     "InvalidFilter": 422,
     "InvalidUpdate": 422,
     "InvalidResumeToken": 422,
+    "ModelViolation": 422,
     "CommitUnknown": 500,
     "StoreClosed": 503,
     "UpgradePrepared": 503,

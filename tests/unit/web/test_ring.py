@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgdoc.model.tokens import ResumeToken, token_at
-from pgdoc.web.entries import ChangesEntry, Entry
+from pgdoc.web.entries import ChangesEntry, SourceEntry
 from pgdoc.web.ring import LiveRing, Ring, StreamRing
 
 IDS = (7, 1, 16384)
@@ -18,7 +18,7 @@ def place(number: int, ids: tuple[int, int, int | None] = IDS) -> ResumeToken:
     return token_at((number, number, 0, 0), ids)
 
 
-class Numbered(Entry):
+class Numbered(SourceEntry):
     def __init__(self, number: int, size: int = 10) -> None:
         super().__init__(place(number))
         self.number, self._size = number, size

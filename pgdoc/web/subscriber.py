@@ -13,23 +13,23 @@ from pgdoc.errors import PgdocError, StoreClosed, StreamClosed
 from pgdoc.web.broadcast import Broadcast, BroadcastReading
 from pgdoc.web.live import LIVE, Live, LiveReading, check_query
 from pgdoc.web.messages import heartbeat, reset
-from pgdoc.web.reading import StreamReading, check_stream
+from pgdoc.web.reading import StreamReading, check_unopened_stream
 from pgdoc.web.views import Viewer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from pgdoc.model.tokens import ResumeToken
-    from pgdoc.web.messages import Form
-    from pgdoc.web.reading import Batch, Reading
-    from pgdoc.web.views import View
+    from pgdoc.web.messages import MessageForm
+    from pgdoc.web.reading import ReadBatch, SourceReading
+    from pgdoc.web.views import SubscriberView
 
-__all__ = ["Delivery", "Source", "check_options", "check_source"]
+__all__ = ["Subscriber", "WebSource", "check_options", "check_source"]
 
-Source: TypeAlias = AsyncChangeStream[Any] | Live | Broadcast
+WebSource: TypeAlias = AsyncChangeStream[Any] | Live | Broadcast
 """What a subscriber can read."""
 
-Write: TypeAlias = "Callable[[Sequence[bytes]], Awaitable[None]]"
+SendTexts: TypeAlias = "Callable[[Sequence[bytes]], Awaitable[None]]"
 """Sends messages; returns when the transport can take more."""
 
 logger = logging.getLogger("pgdoc.web")
@@ -37,7 +37,7 @@ logger = logging.getLogger("pgdoc.web")
 _MOST_BYTES: Final = 256 << 10  # of one write
 
 
-def check_source(source: Source) -> None:
+def check_source(source: WebSource) -> None:
     """Refuse what subscribers can't read.
 
     Raises:
@@ -45,7 +45,7 @@ def check_source(source: Source) -> None:
         ValueError: the stream is open, or has a consumer or a position of its own.
     """
     if isinstance(source, AsyncChangeStream):
-        check_stream(source)
+        check_unopened_stream(source)
     elif isinstance(source, LIVE):
         check_query(source)
     elif not isinstance(source, Broadcast):
@@ -55,7 +55,7 @@ def check_source(source: Source) -> None:
         )
 
 
-def check_options(view: View | None, **seconds: float) -> None:
+def check_options(view: SubscriberView | None, **seconds: float) -> None:
     """Refuse a view that can't be called, and times that are not positive."""
     if view is not None and not callable(view):
         raise TypeError(f"view must be a function of an event or document, got {view!r}")
@@ -64,7 +64,7 @@ def check_options(view: View | None, **seconds: float) -> None:
             raise ValueError(f"{name} must be a positive number of seconds, got {value!r}")
 
 
-class Delivery:
+class Subscriber:
     """One subscriber of a source.
 
     Args:
@@ -75,7 +75,15 @@ class Delivery:
         heartbeat_s: the longest time between two heartbeats.
     """
 
-    def __init__(self, source: Source, after: str | None, *, view: View | None, form: Form, heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        source: WebSource,
+        after: str | None,
+        *,
+        view: SubscriberView | None,
+        form: MessageForm,
+        heartbeat_s: float,
+    ) -> None:
         self._viewer = Viewer(view)
         self._form = form
         self._heartbeat_s = heartbeat_s
@@ -94,7 +102,7 @@ class Delivery:
         if self._first.done():
             self._first.result()
 
-    async def run(self, write: Write) -> bool:
+    async def run(self, write: SendTexts) -> bool:
         """Write messages until the source ends, and return whether that is no error, which is logged."""
         try:
             batch = await self._opened(write)
@@ -109,13 +117,13 @@ class Delivery:
             logger.warning("a subscriber's stream ends: %s", exc)
             return False
 
-    async def _opened(self, write: Write) -> Batch:
+    async def _opened(self, write: SendTexts) -> ReadBatch:
         """Return the first batch. Until it is there, heartbeats tell the browser to wait."""
         while not (await asyncio.wait([self._first], timeout=self._heartbeat_s))[0]:
             await write([self._heartbeat(None, "connecting")])
         return self._first.result()
 
-    async def _write(self, batch: Batch, write: Write) -> None:
+    async def _write(self, batch: ReadBatch, write: SendTexts) -> None:
         texts = []
         if batch.reset:
             texts.append(self._form(reset(_text(self._told(batch.token)), batch.reset)))
@@ -151,7 +159,7 @@ class Delivery:
         await self._reading.close()
 
 
-def _reading_of(source: Source, after: str | None, *, hides: bool) -> Reading:
+def _reading_of(source: WebSource, after: str | None, *, hides: bool) -> SourceReading:
     if isinstance(source, Broadcast):
         return BroadcastReading(source, after, hides=hides)
     if isinstance(source, AsyncChangeStream):
