@@ -7,6 +7,7 @@ anyone is connected to a database of that run: a server that restarts, or a test
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import secrets
 from contextlib import contextmanager, suppress
@@ -126,9 +127,7 @@ class Databases:
             name = f"{self.prefix}template"
             try:
                 self._create(name, _EMPTY)
-                migrate(self._conninfo_for(name))
-                if self._prepare is not None:
-                    self._prepare(self._conninfo_for(name))
+                self._fill(self._conninfo_for(name))
                 self._disconnect(name)
             except BaseException:
                 self._drop(name)
@@ -136,15 +135,23 @@ class Databases:
             self._template = name
         return self._template
 
+    def _fill(self, conninfo: str) -> None:
+        migrate(conninfo)
+        result = None if self._prepare is None else self._prepare(conninfo)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError("prepare is a coroutine function: use a plain one, with a Store")
+
     def _create(self, name: str, source: str) -> None:
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {}{}")
         self._execute(create.format(sql.Identifier(name), sql.Identifier(source), self._strategy))
 
     def _drop(self, name: str) -> None:
+        # FORCE would refuse a role that is no superuser if autovacuum runs there. DROP alone lets autovacuum end.
         for left in range(_ATTEMPTS - 1, -1, -1):
             try:
                 self._disconnect(name)
-                self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+                self._execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
             except psycopg.errors.ObjectInUse:
                 if not left:
                     raise

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from pgdoc.model.short_repr import short_repr
+from pgdoc.testing.blocks import check_block
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -44,12 +48,15 @@ class running(Generic[R]):  # noqa: N801 (a context manager, called like a funct
     """
 
     def __init__(self, program: R) -> None:
+        if not callable(getattr(program, "run", None)):
+            raise TypeError(f"running() takes a worker or a relay, got {short_repr(program)}")
         self._program: R = program
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
 
     def __enter__(self: running[_Runs]) -> _Runs:
+        self._check(wants_async=False)
         if declare := getattr(self._program, "declare", None):
             declare()
         self._thread = threading.Thread(target=self._run, name=f"running-{type(self._program).__name__}", daemon=True)
@@ -69,6 +76,7 @@ class running(Generic[R]):  # noqa: N801 (a context manager, called like a funct
         self._report(error)
 
     async def __aenter__(self: running[_RunsAsync]) -> _RunsAsync:
+        self._check(wants_async=True)
         if declare := getattr(self._program, "declare", None):
             await declare()
         self._task = asyncio.get_running_loop().create_task(self._program.run(), name="running")
@@ -90,3 +98,7 @@ class running(Generic[R]):  # noqa: N801 (a context manager, called like a funct
         if of_block is None:
             raise self._error
         of_block.add_note(f"{type(self._program).__name__}.run() raised {self._error!r}")
+
+    def _check(self, *, wants_async: bool) -> None:
+        is_async = inspect.iscoroutinefunction(self._program.run)
+        check_block("running", self._program, is_async=is_async, wants_async=wants_async)

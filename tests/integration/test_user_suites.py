@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 import _pgdoc_pytestplugin
 import pgdoc
@@ -37,6 +38,13 @@ SELECT datname FROM pg_database WHERE datname ~ '^pgdoc_test_[0-9a-f]{12}_'
 UNION ALL SELECT slot_name FROM pg_replication_slots WHERE database ~ '^pgdoc_test_[0-9a-f]{12}_'
 UNION ALL SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'pgdoc test run%'
 """
+
+DEAD_ROWS = """
+CREATE TABLE dead (a) WITH (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_cost_delay = 100,
+  autovacuum_vacuum_cost_limit = 1) AS SELECT generate_series(1, 100000);
+DELETE FROM dead
+"""
+AUTOVACUUM = "SELECT FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE '%public.dead%'"
 
 
 @pytest.fixture
@@ -413,6 +421,20 @@ def test_a_role_needs_no_more_than_createdb_and_replication(
     check_nothing_is_left(server, admin)
 
 
+def test_a_role_can_drop_a_database_in_which_autovacuum_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        LocalServer(settings={"autovacuum_naptime": "1s"}) as own,
+        psycopg.connect(own.conninfo, autocommit=True) as admin,
+    ):
+        admin.execute("CREATE ROLE tester LOGIN CREATEDB")
+        monkeypatch.setenv("PGDOC_TEST_DSN", make_conninfo(own.conninfo, user="tester"))
+        with open_server() as given, given.database(catalog=False) as conninfo:
+            with psycopg.connect(conninfo, autocommit=True) as connection:
+                connection.execute(DEAD_ROWS)
+            eventually(lambda: admin.execute(AUTOVACUUM).fetchone() is not None, timeout=60)
+        eventually(lambda: not admin.execute(LEFT_BEHIND).fetchall())
+
+
 def test_only_databases_of_runs_that_are_over_are_dropped(
     server: Server, admin: psycopg.Connection, given: None
 ) -> None:
@@ -486,6 +508,17 @@ def test_a_pooler_is_refused(server: Server, pgbouncer: PgBouncer, monkeypatch: 
 def test_a_database_without_the_catalog_is_empty(given: None) -> None:
     with open_server() as other, other.database(catalog=False) as conninfo, psycopg.connect(conninfo) as connection:
         assert connection.execute("SELECT to_regnamespace('pgdoc')").fetchone() == (None,)
+
+
+def test_a_coroutine_function_can_not_prepare_the_template(given: None) -> None:
+    async def prepare(conninfo: str) -> None: ...
+
+    with (
+        open_server(prepare) as other,
+        pytest.raises(TypeError, match="prepare is a coroutine function: use a plain one, with a Store"),
+        other.database(),
+    ):
+        pass
 
 
 def test_importing_the_plugin_imports_neither_pgdoc_nor_asyncio() -> None:

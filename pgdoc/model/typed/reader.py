@@ -47,7 +47,10 @@ class ModelReader(Generic[M]):
         except PgdocError:
             raise
         except Exception as exc:
-            raise InvalidInput(f"{kind.library} can't read model {self.name}: {exc}") from exc
+            why = next(iter(str(exc).splitlines()), type(exc).__name__)
+            raise InvalidInput(
+                f"{kind.library} can't read model {self.name}: {why}. Correct the model, or first define what it names"
+            ) from exc
 
     def __call__(self, text: bytes | str) -> Any:
         """Decode JSON values."""
