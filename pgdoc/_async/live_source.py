@@ -109,6 +109,7 @@ class AsyncLiveSource:
             inbox.end(None)
             self.queries.leave(query, inbox)
             is_last = not len(self.queries)
+            self.is_over = self.is_over or is_last  # at once, so that no other handle joins what is being closed
         if is_last:
             await self.close()
 
@@ -169,7 +170,9 @@ class AsyncLiveSource:
 
     async def _step(self) -> None:
         self._begin_reads()
-        if self.queries.has_room:
+        with self.lock:
+            has_room = self.queries.has_room
+        if has_room:
             events = await self._stream.take(0 if self._has_taken else self._wait_s())
         else:
             await async_sleep(_EARLY_S)  # the WAL has the changes meanwhile
@@ -180,7 +183,7 @@ class AsyncLiveSource:
         if events:
             self._waits_since = None
             self._take(events)
-        elif self.queries.has_room:
+        elif has_room:
             place = self._stream.place
             with wake_together(), self.lock:
                 self.queries.come_to(place)
@@ -196,7 +199,8 @@ class AsyncLiveSource:
 
     def _take(self, events: list[ChangeEvent[Any]]) -> None:
         """Take events: those of the collection itself come alone."""
-        row = change_of(events[0]).row
+        change = change_of(events[0])
+        row = change.row
         with wake_together(), self.lock:
             if row.kind in ROW_KINDS:
                 self.queries.take(events, self._stream.place.ids)
@@ -204,6 +208,7 @@ class AsyncLiveSource:
                 self.queries.want_all()
             elif row.kind in {"drop", "rename"} and row.table == self.name:
                 self.is_over = True
+                self.queries.begin_transaction(change.position, self._stream.place.ids)
                 self.queries.end_all(no_longer_there(self._reader.subject, row.kind, row.renamed_to))
 
     def _wait_s(self) -> float:
@@ -212,9 +217,11 @@ class AsyncLiveSource:
         Neither the end of a transaction nor the place where a read is due wakes the stream, so they are polled for.
         """
         now = time.monotonic()
-        read_at = self.queries.next_read_at if len(self._reads) < READS else None
+        with self.lock:
+            read_at = self.queries.next_read_at if len(self._reads) < READS else None
+            is_due = self.queries.has_open_transaction or self.queries.due_at is not None
         idle_s = _IDLE_S if read_at is None else min(_IDLE_S, max(0.0, read_at - now))
-        if not self.queries.has_open_transaction and self.queries.due_at is None:
+        if not is_due:
             self._waits_since = None
             return idle_s
         if self._waits_since is None:

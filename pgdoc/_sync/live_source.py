@@ -110,6 +110,7 @@ class LiveSource:
             inbox.end(None)
             self.queries.leave(query, inbox)
             is_last = not len(self.queries)
+            self.is_over = self.is_over or is_last  # at once, so that no other handle joins what is being closed
         if is_last:
             self.close()
 
@@ -170,7 +171,9 @@ class LiveSource:
 
     def _step(self) -> None:
         self._begin_reads()
-        if self.queries.has_room:
+        with self.lock:
+            has_room = self.queries.has_room
+        if has_room:
             events = self._stream.take(0 if self._has_taken else self._wait_s())
         else:
             sleep(_EARLY_S)  # the WAL has the changes meanwhile
@@ -181,7 +184,7 @@ class LiveSource:
         if events:
             self._waits_since = None
             self._take(events)
-        elif self.queries.has_room:
+        elif has_room:
             place = self._stream.place
             with wake_together(), self.lock:
                 self.queries.come_to(place)
@@ -197,7 +200,8 @@ class LiveSource:
 
     def _take(self, events: list[ChangeEvent[Any]]) -> None:
         """Take events: those of the collection itself come alone."""
-        row = change_of(events[0]).row
+        change = change_of(events[0])
+        row = change.row
         with wake_together(), self.lock:
             if row.kind in ROW_KINDS:
                 self.queries.take(events, self._stream.place.ids)
@@ -205,6 +209,7 @@ class LiveSource:
                 self.queries.want_all()
             elif row.kind in {"drop", "rename"} and row.table == self.name:
                 self.is_over = True
+                self.queries.begin_transaction(change.position, self._stream.place.ids)
                 self.queries.end_all(no_longer_there(self._reader.subject, row.kind, row.renamed_to))
 
     def _wait_s(self) -> float:
@@ -213,9 +218,11 @@ class LiveSource:
         Neither the end of a transaction nor the place where a read is due wakes the stream, so they are polled for.
         """
         now = time.monotonic()
-        read_at = self.queries.next_read_at if len(self._reads) < READS else None
+        with self.lock:
+            read_at = self.queries.next_read_at if len(self._reads) < READS else None
+            is_due = self.queries.has_open_transaction or self.queries.due_at is not None
         idle_s = _IDLE_S if read_at is None else min(_IDLE_S, max(0.0, read_at - now))
-        if not self.queries.has_open_transaction and self.queries.due_at is None:
+        if not is_due:
             self._waits_since = None
             return idle_s
         if self._waits_since is None:

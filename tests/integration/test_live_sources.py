@@ -8,12 +8,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import pgdoc
 from pgdoc import AsyncStore, Store
+from pgdoc._sync.live_source import LiveSource
 from pgdoc._sync.stream_backend import StreamBackend
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.live.changes import applied
@@ -21,6 +23,8 @@ from tests.fixtures.fix_server import PLUGIN
 from tests.unit.interrupts import Interrupt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
 
     from pgdoc import LiveQuery
@@ -272,3 +276,62 @@ def test_an_interrupt_while_a_query_opens_leaves_nothing_behind(shared_dsn: str,
         while len(source.queries) > 1:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+class _Slow(dict[Any, None]):
+    """A dict that other threads can change between any two steps of an iteration."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for key in super().__iter__():
+            time.sleep(0.0005)
+            yield key
+
+
+def test_queries_that_open_and_close_in_other_threads_leave_the_others_alone(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store, store["orders"].live() as first:
+        queries = store._live._sources["orders"].queries
+        queries._wanting, queries._reading = _Slow(), _Slow()
+
+        def open_some(number: int) -> None:
+            for turn in range(12):
+                with store["orders"].live({"n": 100 * number + turn}):
+                    pass
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(open_some, range(4)))
+        store["orders"].insert("a", {})
+        assert [each.document.id for each in first.next_batch(PATIENCE_S)] == ["a"]
+
+
+def test_a_query_that_opens_while_the_last_one_closes_stays_open(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[LiveQuery] = []
+    close = LiveSource.close
+
+    def open_first(source: LiveSource) -> None:
+        monkeypatch.setattr(LiveSource, "close", close)
+        opened.append(store["orders"].live())
+        close(source)
+
+    with Store(shared_dsn, schema=schema) as store:
+        last = store["orders"].live()
+        monkeypatch.setattr(LiveSource, "close", open_first)
+        last.close()
+        store["orders"].insert("a", {})
+        assert [each.document.id for each in opened[0].next_batch(PATIENCE_S)] == ["a"]
+
+
+def test_the_changes_before_the_end_of_a_collection_are_handed_out(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store, store["orders"].live() as query:
+        source = store._live._sources["orders"]
+        with source.lock, store.watch("orders") as stream:  # so that the source takes all of it at once
+            store["orders"].insert("a", {})
+            store["orders"].insert("b", {})
+            store.drop_collection("orders")
+            while stream.next(PATIENCE_S).event_type != "drop":  # type: ignore[union-attr]
+                pass
+        found = query.next_batch(PATIENCE_S) + query.next_batch(PATIENCE_S)
+        assert [each.document.id for each in found] == ["a", "b"]
+        with pytest.raises(CollectionNotFound):
+            query.next(PATIENCE_S)
