@@ -17,6 +17,7 @@ from pgdoc.changes.snapshot import PgSnapshot
 from pgdoc.decoding.records import ROW_KINDS, CollectionChange
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamClosed, UnreadableChange
 from pgdoc.live.queries import LiveQueries
+from pgdoc.live.shared import EARLY_S
 from pgdoc.replication.checks import no_longer_there
 from pgdoc.runtime.activities import Activity
 from pgdoc.runtime.ahead import Ahead
@@ -45,7 +46,6 @@ READS: Final = 3
 _IDLE_S: Final = 1.0
 _LONGEST_POLL_S: Final = 0.02
 _ASK_AFTER_S: Final = 0.1
-_EARLY_S: Final = 0.01
 _RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 5.0
 _STOP_S: Final = 2.0
@@ -133,7 +133,7 @@ class LiveSource:
     def after_fork(self, error: PgdocError) -> None:
         """End all queries in a child process, where the source's thread does not exist."""
         self.lock = threading.Lock()
-        self.is_over = True
+        self.is_over, self._activity = True, None
         self.queries.end_all(error)
 
     def _run(self) -> None:
@@ -176,7 +176,7 @@ class LiveSource:
         if has_room:
             events = self._stream.take(0 if self._has_taken else self._wait_s())
         else:
-            sleep(_EARLY_S)  # the WAL has the changes meanwhile
+            sleep(EARLY_S)  # the WAL has the changes meanwhile
             events = []
         self._end_reads()
         self._forget_abandoned()
@@ -278,8 +278,11 @@ class LiveSource:
         self, query: SharedQuery[Any], read: PendingRead | None, outcome: LiveRows | Exception | None
     ) -> None:
         if not isinstance(outcome, Exception):
-            if not self.queries.end_read(query, read, outcome):
-                query.not_before = time.monotonic() + _EARLY_S
+            if self.queries.end_read(query, read, outcome):
+                query.pause_s = EARLY_S
+            else:  # a transaction that waits for a synchronous standby can be invisible for long
+                query.not_before = time.monotonic() + query.pause_s
+                query.pause_s = min(2 * query.pause_s, _RETRY_S)
         elif isinstance(outcome, PgdocError) and (outcome.resumable or outcome.retryable):
             logger.info("reading for a live query again in %s s: %s", _RETRY_S, outcome)
             query.not_before = time.monotonic() + _RETRY_S

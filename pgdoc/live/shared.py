@@ -24,6 +24,10 @@ MOST_WAITING: Final = 100_000
 """How many changes may wait for a read; no more are taken from the stream then."""
 
 
+EARLY_S: Final = 0.01
+"""How long to wait where a read was too early."""
+
+
 class RowEvent(NamedTuple):
     """A change of one row, or a truncation, which has no images.
 
@@ -103,6 +107,7 @@ class SharedQuery(Generic[C]):
         read: the read that it waits for, if any. Until that is due, what is shown stays at its place.
         is_stale: whether changes were missed, so that a read must replace everything.
         not_before: when to read next, by the source's clock.
+        pause_s: how long to wait if the next read is too early.
         inboxes: those of its handles.
         is_current: whether what is shown is the result at the place of the source. Inside a transaction, the state may
             be ahead of that: after a truncation, it needs no read any more.
@@ -115,6 +120,7 @@ class SharedQuery(Generic[C]):
         self.read: PendingRead | None = None
         self.is_stale = False
         self.not_before = 0.0
+        self.pause_s = EARLY_S
         self.inboxes: dict[LiveInbox[C], None] = {}
         self.is_current = False
         self.is_touched = False

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ from pgdoc._sync.live_source import LiveSource
 from pgdoc._sync.stream_backend import StreamBackend
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.live.changes import applied
+from pgdoc.live.queries import LiveQueries
 from tests.fixtures.fix_server import PLUGIN
 from tests.unit.interrupts import Interrupt
 
@@ -153,6 +155,7 @@ import os, sys, pgdoc
 dsn, schema, plugin = sys.argv[1:]
 store = pgdoc.Store(dsn, schema=schema, plugin=plugin)
 query = store["orders"].live()
+pgdoc._sync.live_source._STOP_S = 3600  # close() in the child must not wait for a thread that is not there
 child = os.fork()
 if child == 0:
     try:
@@ -335,3 +338,20 @@ def test_the_changes_before_the_end_of_a_collection_are_handed_out(shared_dsn: s
         assert [each.document.id for each in found] == ["a", "b"]
         with pytest.raises(CollectionNotFound):
             query.next(PATIENCE_S)
+
+
+def test_reads_that_are_too_early_come_less_and_less_often(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[float] = []
+    end_read = LiveQueries.end_read
+
+    def refuse_some(queries: LiveQueries, query: Any, read: Any, rows: Any) -> bool:
+        times.append(time.monotonic())
+        return end_read(queries, query, read, rows if len(times) > 5 else None)
+
+    monkeypatch.setattr(LiveQueries, "end_read", refuse_some)
+    with Store(shared_dsn, schema=schema) as store, store["orders"].live() as query:
+        assert all(later - one >= 0.01 * 2**turn for turn, (one, later) in enumerate(pairwise(times)))
+        assert len(times) == 6
+        assert query.documents == []
