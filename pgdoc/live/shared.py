@@ -8,7 +8,7 @@ from pgdoc.live.inbox import LiveBatch, LiveInbox
 from pgdoc.live.window import LiveWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable
 
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.live.images import RowImage
@@ -59,7 +59,7 @@ class LiveRows(NamedTuple):
         timeline: that of the server that was read.
     """
 
-    rows: Iterable[Any]
+    rows: Any
     is_all: bool
     sees: Callable[[int], bool]
     sees_change: Callable[[RowEvent], bool | None]

@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -20,6 +21,7 @@ from pgdoc._sync.live_source import LiveSource
 from pgdoc._sync.stream_backend import StreamBackend
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.live.changes import applied
+from pgdoc.live.order import DocumentOrder
 from pgdoc.live.queries import LiveQueries
 from tests.fixtures.fix_server import PLUGIN
 from tests.unit.interrupts import Interrupt
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import LiveQuery
+    from pgdoc.live.images import RowImage
 
 PATIENCE_S = 20.0
 MAKE_TABLE = """
@@ -200,6 +203,28 @@ def test_a_cancelled_call_loses_no_change(shared_dsn: str, schema: str) -> None:
         assert found == [f"o{number:02d}" for number in range(40)]
 
     asyncio.run(run())
+
+
+def test_what_was_read_is_sorted_beside_the_event_loop(
+    shared_dsn: str, schema: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    place = DocumentOrder.place
+
+    def note(order: DocumentOrder, image: RowImage) -> Any:
+        threads.append(threading.get_ident())
+        return place(order, image)
+
+    async def run() -> None:
+        async with AsyncStore(shared_dsn, schema=schema) as store:
+            await store["orders"].insert_many((str(number), {"n": number}) for number in range(20))
+            async with store["orders"].live(sort="-n"), store.live(table, sort="-total"):
+                pass
+
+    monkeypatch.setattr(DocumentOrder, "place", note)
+    asyncio.run(run())
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 def test_a_loop_that_ends_leaves_nothing_behind(shared_dsn: str, schema: str) -> None:
