@@ -142,7 +142,7 @@ class LiveSource:
             with deadline_scope(closing=self._stopping):
                 error = self._follow()
         except Exception as exc:  # noqa: BLE001 (a bug must reach the handles, not vanish with the thread)
-            error = exc if isinstance(exc, PgdocError) else internal_error("a live query failed", exc, logger)
+            error = _as_known(exc)
         finally:
             with self.lock:
                 self.is_over = True
@@ -192,10 +192,10 @@ class LiveSource:
             self._end_failed()
 
     def _end_failed(self) -> None:
-        """End the queries that a bug keeps from going on; the others do."""
+        """End the queries that an error keeps from going on; the others do."""
         with wake_together(), self.lock:
             for query, exc in self.queries.failed:
-                self.queries.end(query, internal_error("a live query failed", exc, logger))
+                self.queries.end(query, _as_known(exc))
             self.queries.failed.clear()
 
     def _take(self, events: list[ChangeEvent[Any]]) -> None:
@@ -288,8 +288,7 @@ class LiveSource:
             query.not_before = time.monotonic() + _RETRY_S
             self.queries.want_again(query)
         else:
-            is_known = isinstance(outcome, PgdocError)
-            self.queries.end(query, outcome if is_known else internal_error("a live query failed", outcome, logger))
+            self.queries.end(query, _as_known(outcome))
 
     def _forget_abandoned(self) -> None:
         while self._abandoned:
@@ -322,6 +321,10 @@ class LiveSource:
         deadline = time.monotonic() + pause_s
         while not self._stopping.is_set() and (left_s := deadline - time.monotonic()) > 0:
             sleep(min(left_s, 0.1))
+
+
+def _as_known(exc: Exception) -> PgdocError:
+    return exc if isinstance(exc, PgdocError) else internal_error("a live query failed", exc, logger)
 
 
 def _is_worth_a_reload(exc: PgdocError) -> bool:

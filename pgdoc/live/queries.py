@@ -51,7 +51,7 @@ class LiveQueries:
 
     Attributes:
         place: all changes of the transactions before it are applied, and none of those after it.
-        failed: the queries that a bug keeps from going on, for the source to end.
+        failed: the queries that an error keeps from going on, for the source to end.
     """
 
     def __init__(self) -> None:
