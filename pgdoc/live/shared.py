@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
+from pgdoc.changes.events import change_of
 from pgdoc.live.inbox import LiveBatch, LiveInbox
 from pgdoc.live.window import LiveWindow
 
@@ -173,6 +174,10 @@ class SharedQuery(Generic[C]):
             for inbox in self.inboxes:
                 inbox.wake()
         if changes:
-            batch = LiveBatch(changes, place)
+            batch = LiveBatch(changes, place, sum(map(_size_of, changes)))
             for inbox in self.inboxes:
                 inbox.put(batch)
+
+
+def _size_of(change: Any) -> int:
+    return 0 if change.event is None else len(change_of(change.event).row.message)

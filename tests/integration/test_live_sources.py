@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -380,3 +381,19 @@ def test_reads_that_are_too_early_come_less_and_less_often(
         assert all(later - one >= 0.01 * 2**turn for turn, (one, later) in enumerate(pairwise(times)))
         assert len(times) == 6
         assert query.documents == []
+
+
+def test_few_changes_of_large_documents_are_much_to_wait_for(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc.live.inbox.MOST_BYTES", 100_000)
+    with Store(shared_dsn, schema=schema) as store, store["orders"].live() as query:
+        for number in range(3):
+            store["orders"].insert(f"o{number}", {"n": "x" * 60_000})
+        with store["orders"].live({"_id": "o2"}):  # it begins where the shared source has all three
+            assert query._inbox.batches == deque()
+        assert {each.document.id for each in query.next_batch(PATIENCE_S)} >= {"o0", "o1"}
+        while len(query.documents) < 3:
+            query.next_batch(PATIENCE_S)
+        store["orders"].delete("o1")
+        assert [each.document.id for each in query.next_batch(PATIENCE_S)] == ["o1"]
