@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -295,3 +296,19 @@ async def test_what_can_not_be_a_source_is_refused(dsn: str) -> None:
             web.sse(request, orders.watch(), heartbeat=0)
         with pytest.raises(TypeError, match="view"):
             web.sse(request, orders.watch(), view=5)  # type: ignore[arg-type]
+
+
+async def test_a_forged_token_does_not_reach_other_collections(dsn: str) -> None:
+    async with page(dsn, watch={"snapshot": True}) as shown:
+        await shown.orders.insert_many([("o-1", {}), ("o-2", {})])
+        async with pgdoc.AsyncStore(dsn) as store:
+            await store["secrets"].insert("s-1", {})
+        browser = shown.browser()
+        async with browser:
+            token = pgdoc.ResumeToken.parse((await browser.next("change")).id)
+        assert token.progress is not None
+        browser.last_id = str(replace(token, progress=token.progress._replace(remaining=("secrets",), document_id="")))
+        async with browser:
+            sent = await browser.next()
+            assert (sent.event, sent.data) == ("reset", {"reason": "invalid_token"})
+            assert await browser.ids(2) == ["o-1", "o-2"]
