@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-import pgdoc
+import pgdoc.web.broadcast
 from pgdoc import web
 from pgdoc.changes.events import ChangeEvent
 from tests.integration.web.test_sse import Page, open_streams
@@ -138,6 +139,24 @@ async def test_browsers_that_come_back_to_a_new_server_miss_nothing_and_mostly_s
                 for browser in again:
                     assert await browser.ids(1) == ["o-2"]
                 await until_streams(2)  # one of each server
+
+
+async def test_a_new_browser_begins_now_though_another_came_back_with_an_old_token(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pgdoc.web.broadcast, "LATE", timedelta(0))
+    async with page(dsn) as shown, shown.browser() as browser:
+        token = (await browser.next("heartbeat")).id
+        for part in range(10):
+            await shown.orders.insert_many((f"o-{part}-{number:03}", {"text": "x" * 100}) for number in range(200))
+    async with page(dsn) as shown:
+        old, new = shown.browser(), shown.browser()
+        old.last_id = token
+        async with old, new:
+            await shown.orders.insert("last", {})
+            assert await new.ids(1) == ["last"]
+            assert (await old.ids(2001))[-1] == "last"
+            await until_streams(1)
 
 
 @pytest.mark.parametrize("token", ["nonsense", "0/1.0/1.0.0.0.1", "FFFFFFFF/0.{ids}"])
