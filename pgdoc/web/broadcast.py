@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from contextvars import Context
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -108,7 +109,8 @@ class SharedSource:
             return
         self._ring, self._whole, self._mode = None, (0, None), "connecting"
         self._oldest = token
-        self._pump = asyncio.create_task(self._read(), name="pgdoc-broadcast")
+        # Not in the context of the request that happens to be the first: it would keep it, and log as it.
+        self._pump = asyncio.create_task(self._read(), name="pgdoc-broadcast", context=Context())
         self._pump.add_done_callback(self._ended)
 
     async def arrival(self, timeout_s: float) -> None:
