@@ -244,8 +244,8 @@ class BroadcastReading:
         number = ring.next_number if ring.is_behind(token) else ring.number_after(token)
         if number is None:
             return batch
-        self._own, self._passed = None, token
         await own.close()
+        self._own, self._passed = None, token  # after it was closed: if that is cancelled, `close` does it
         return self._join(ring, number, batch)
 
     async def _next_shared(self, ring: Ring, timeout_s: float) -> ReadBatch:

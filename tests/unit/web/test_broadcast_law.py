@@ -133,3 +133,34 @@ def test_a_subscriber_gets_every_event_after_its_token_once_and_in_order(data: s
         assert told == log.end
 
     asyncio.run(run())
+
+
+def test_a_stream_whose_end_is_cancelled_is_ended_when_the_subscriber_leaves() -> None:
+    """The browser can leave at the moment when its own stream has met the ring."""
+
+    async def run() -> None:
+        is_closing = asyncio.Event()
+        closed: list[bool] = []
+
+        class Slow(Own):
+            async def close(self) -> None:
+                is_closing.set()
+                await asyncio.sleep(0)
+                closed.append(True)
+
+        log: Any = SimpleNamespace(numbers=[], end=5)
+        shared = Shared(log, 1)
+        shared.ring = StreamRing(place(5), 1, 1000)
+        shared.own_stream = lambda _after: Slow(log, 3)  # type: ignore[method-assign,assignment]
+        log.reached_from, log.after = lambda _begin: 5, lambda _begin, _end: []
+        broadcast: Any = SimpleNamespace(_shared=shared)
+        reading = BroadcastReading(broadcast, str(place(3)), hides=False)
+        await reading.next(0.0)
+        reads = asyncio.create_task(reading.next(0.0))
+        await is_closing.wait()
+        reads.cancel()
+        await asyncio.wait([reads])
+        await reading.close()
+        assert closed == [True]
+
+    asyncio.run(run())
