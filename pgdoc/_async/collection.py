@@ -113,6 +113,28 @@ class AsyncCollection(
             AsyncChangeStream[M](self._streams, Selection(frozenset({self._name}), options.where), options)
         )
 
+    @overload
+    def live(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        fields: None = None,
+        collation: str | None = None,
+    ) -> AsyncLiveQuery[M]: ...
+
+    @overload
+    def live(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        fields: Fields,
+        collation: str | None = None,
+    ) -> AsyncLiveQuery: ...
+
     def live(
         self,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
@@ -121,7 +143,7 @@ class AsyncCollection(
         limit: int | None = None,
         fields: Fields | None = None,
         collation: str | None = None,
-    ) -> AsyncLiveQuery[M]:
+    ) -> AsyncLiveQuery[Any]:
         """Open a live query: the documents that `find` returns with these arguments, and what changes about them.
 
         It begins with everything that was committed before the call. Equal queries of a store are computed once.

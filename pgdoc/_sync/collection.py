@@ -110,6 +110,28 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, LiveCall
         )
         return opening(ChangeStream[M](self._streams, Selection(frozenset({self._name}), options.where), options))
 
+    @overload
+    def live(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        fields: None = None,
+        collation: str | None = None,
+    ) -> LiveQuery[M]: ...
+
+    @overload
+    def live(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        fields: Fields,
+        collation: str | None = None,
+    ) -> LiveQuery: ...
+
     def live(
         self,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
@@ -118,7 +140,7 @@ class Collection(Validation[M], Writes[M], Upserts[M], Indexes, Limits, LiveCall
         limit: int | None = None,
         fields: Fields | None = None,
         collation: str | None = None,
-    ) -> LiveQuery[M]:
+    ) -> LiveQuery[Any]:
         """Open a live query: the documents that `find` returns with these arguments, and what changes about them.
 
         It begins with everything that was committed before the call. Equal queries of a store are computed once.

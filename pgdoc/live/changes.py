@@ -37,7 +37,7 @@ class LiveChange(Generic[M_co]):
         old_index: where the document was in the result; `None` if it was added.
         new_index: where it is in the result; `None` if it was removed.
         event: the event that caused the change, the last one if there are several; `None` if the document moved into
-            or out of the limit because of another one, or if the result was read again.
+            or out of the limit because of another one, if the result was read again, or if the handle was far behind.
     """
 
     kind: LiveChangeKind

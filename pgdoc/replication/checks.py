@@ -77,8 +77,14 @@ def hidden_documents(subject: str) -> DatabaseError:
 
 def no_longer_there(subject: str, kind: str, renamed_to: str | None) -> CollectionNotFound:
     """Make the error for what is followed until a drop or rename: `kind` says which."""
-    found = "was dropped, or is no longer watched" if kind == "drop" else f'is called "{renamed_to}" now'
-    return CollectionNotFound(f"{subject} {found}, which ends its live queries: open a new one")
+    if kind != "drop":
+        found, step = f'is called "{renamed_to}" now', "open new ones under the new name"
+    elif subject.startswith("table"):
+        found = "was dropped, or is no longer watched"
+        step = "watch it again with store.add_table(), and open new ones"
+    else:
+        found, step = "was dropped", "open new ones when it exists again"
+    return CollectionNotFound(f"{subject} {found}, which ends its live queries and mirrors: {step}")
 
 
 def check_published(at: int, since: int, schema: str) -> None:

@@ -34,6 +34,7 @@ PROGRAMS = {
     "cat",
     "celery",
     "curl",
+    "echo",
     "export",
     "jq",
     "pg_ctl",

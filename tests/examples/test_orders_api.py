@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -149,6 +150,58 @@ def test_a_page_notices_that_its_connection_is_dead_and_loses_nothing(
         wait_until(lambda: page_sees(browser) == writer.seen)
         browser.get("about:blank")
         assert service.end(signal.SIGTERM) == -signal.SIGTERM
+
+
+class WaitingService(ThreadingHTTPServer):
+    """Serves the page, and answers requests for events in turn: as while the database is away, and behind a proxy."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), EventRequest)
+        self.tokens = list[str | None]()
+        with_token = b'retry: 1\n\nevent: heartbeat\nid: t-1\ndata: {"mode": "live"}\n\n'
+        without_token = b'retry: 1\n\nevent: heartbeat\ndata: {"mode": "connecting"}\n\n'
+        # After an error (None), an EventSource gives up, and the page opens another one.
+        self.answers = iter([with_token, None, without_token, None])
+
+
+class EventRequest(BaseHTTPRequestHandler):
+    server: WaitingService
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?after=")
+        if path == "/":
+            self.answer("text/html", (FOLDER / "page.html").read_bytes())
+        elif path == "/events":
+            text = next(self.server.answers, None)
+            self.server.tokens.append(self.headers["Last-Event-ID"] or query or None)
+            self.answer("text/event-stream", text)
+        else:
+            self.answer("text/event-stream", None)
+
+    def answer(self, media_type: str, text: bytes | None) -> None:
+        self.send_response(503 if text is None else 200)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(text or b"")))
+        self.end_headers()
+        self.wfile.write(text or b"")
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+def test_a_page_keeps_its_token_while_heartbeats_have_none(browser: Chrome) -> None:
+    """Such heartbeats come from a service that waits for its database."""
+    with WaitingService() as service:
+        thread = threading.Thread(target=service.serve_forever, name="service")
+        thread.start()
+        try:
+            browser.get(f"http://127.0.0.1:{service.server_address[1]}/")
+            wait_until(lambda: len(service.tokens) > 4)
+            browser.get("about:blank")
+        finally:
+            service.shutdown()
+            thread.join()
+    assert service.tokens[:5] == [None, "t-1", "t-1", "t-1", "t-1"]
 
 
 def test_the_tests_of_the_example_pass(server: Server, tmp_path: Path) -> None:

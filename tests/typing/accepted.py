@@ -11,12 +11,15 @@ from pgdoc import (
     AsyncBulkCollection,
     AsyncChangeStream,
     AsyncCollection,
+    AsyncLiveQuery,
     AsyncStore,
     BulkCollection,
     ChangeEvent,
     ChangeStream,
     Collection,
     Document,
+    LiveQuery,
+    Mirror,
     RawJson,
     Store,
     Transaction,
@@ -101,6 +104,17 @@ def streams(store: Store) -> None:
     assert_type(ChangeEvent.from_json(b"{}"), ChangeEvent[dict[str, Any]])
 
 
+def live_queries(store: Store) -> None:
+    orders = store.collection("orders", Order)
+    with orders.live({"status": "new"}, sort="-total", limit=10) as query:
+        assert_type(query, LiveQuery[Order])
+        assert_type(query.documents, list[Document[Order]])
+        for change in query:
+            assert_type(change.document.data, Order)
+    assert_type(orders.live(fields=["total"]), LiveQuery[dict[str, Any]])
+    assert_type(orders.mirror(), Mirror[Order])
+
+
 def transactions(store: Store) -> None:
     def pay(tx: Transaction) -> Document[Order] | None:
         return tx.collection("orders", Order).update("o-1", {"$set": {"status": "paid"}})
@@ -127,6 +141,9 @@ async def async_calls(store: AsyncStore) -> None:
         assert_type(stream, AsyncChangeStream[Order])
         async for event in stream:
             assert_type(event, ChangeEvent[Order])
+    async with orders.live() as query:
+        assert_type(query, AsyncLiveQuery[Order])
+    assert_type(orders.live(fields="total"), AsyncLiveQuery[dict[str, Any]])
     async with store.bulk() as bulk:
         assert_type(bulk.collection("orders", Order), AsyncBulkCollection[Order])
 

@@ -8,7 +8,7 @@ from pgdoc.changes.router import Selection
 from pgdoc.errors import HistoryLost, InvalidName, InvalidResumeToken
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import ResumeToken
-from pgdoc.replication.checks import check_position, check_published
+from pgdoc.replication.checks import check_position, check_published, no_longer_there
 from pgdoc.replication.source import Cluster
 from pgdoc.streams.options import check_buffer, make_selection, read_token
 from pgdoc.streams.status import plugin_reason
@@ -120,3 +120,16 @@ def test_a_stream_is_on_names_topics_or_all_collections() -> None:
 def test_what_is_no_name_is_refused(name: Any) -> None:
     with pytest.raises(InvalidName):
         make_selection([name], None, tables=False)
+
+
+def test_what_ends_a_live_query_says_how_to_go_on() -> None:
+    gone = str(no_longer_there('collection "docs.orders"', "drop", None))
+    assert gone.startswith(
+        'collection "docs.orders" was dropped, which ends its live queries and mirrors: open new ones'
+    )
+    unwatched = str(no_longer_there('table "public.bids"', "drop", None))
+    assert unwatched.startswith('table "public.bids" was dropped, or is no longer watched, which ends its live queries')
+    assert "store.add_table()" in unwatched
+    renamed = str(no_longer_there('collection "docs.orders"', "rename", "sales"))
+    assert renamed.startswith('collection "docs.orders" is called "sales" now, which ends its live queries and mirrors')
+    assert renamed.endswith("open new ones under the new name")
