@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -47,7 +47,7 @@ class Project:
         self.run("-m", "django", "startproject", "config", ".", DJANGO_SETTINGS_MODULE="")
         self.run("manage.py", "startapp", "shop")
         names = conninfo_to_dict(self.dsn)
-        database = {"ENGINE": "django.db.backends.postgresql", "NAME": names["dbname"], "PASSWORD": ""}
+        database: dict[str, Any] = {"ENGINE": "django.db.backends.postgresql", "NAME": names["dbname"], "PASSWORD": ""}
         database |= {"OPTIONS": {"sslmode": "disable", "prepare_threshold": 5}}
         database |= {"USER": names.get("user", ""), "HOST": names.get("host", ""), "PORT": names.get("port", "")}
         with (self.folder / "config/settings.py").open("a") as settings:

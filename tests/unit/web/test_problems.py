@@ -32,7 +32,6 @@ STATUSES = {
     "StoreClosed": 503,
     "UpgradePrepared": 503,
     "WaitTimeout": 503,
-    "ModelViolation": 422,
     "ServerUnreachable": 503,
     "TransactionLost": 503,
     "PoolExhausted": 503,
