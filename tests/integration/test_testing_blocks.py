@@ -123,8 +123,9 @@ def test_running_raises_what_ended_the_program() -> None:
 
 
 def test_running_raises_the_error_of_the_block_first() -> None:
-    with pytest.raises(KeyError, match="of the block"), running(Broken()):
+    with pytest.raises(KeyError, match="of the block") as caught, running(Broken()):
         raise KeyError("of the block")
+    assert caught.value.__notes__ == ["Broken.run() raised KeyError('of the program')"]
 
 
 async def test_running_raises_what_ended_an_async_program() -> None:
@@ -134,9 +135,10 @@ async def test_running_raises_what_ended_an_async_program() -> None:
 
 
 async def test_running_raises_the_error_of_an_async_block_first() -> None:
-    with pytest.raises(KeyError, match="of the block"):
+    with pytest.raises(KeyError, match="of the block") as caught:
         async with running(AsyncBroken()):
             raise KeyError("of the block")
+    assert caught.value.__notes__ == ["AsyncBroken.run() raised KeyError('of the program')"]
 
 
 def test_running_refuses_what_does_not_run() -> None:

@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 import _pgdoc_pytestplugin
 import pgdoc
-from pgdoc.errors import DatabaseError
+from pgdoc.errors import DatabaseError, DirectRouteNeeded
 from pgdoc.server import LocalServer
 from pgdoc.testing import collected, eventually, open_server
 from tests.fixtures.fix_server import _connect_admin
@@ -27,6 +27,8 @@ from tests.user_suites import ROOT, Outcome, UserSuite
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pgdoc.testing import PgdocServer
+    from tests.fixtures.fix_pgbouncer import PgBouncer
     from tests.fixtures.fix_server import Server
 
 _numbers = itertools.count(1)
@@ -301,6 +303,15 @@ def test_a_store_of_the_user_takes_the_place_of_the_plugins_which_needs_a_server
     assert "\nthere is no PostgreSQL for this test: no connection to the server:" in outcome.printed
 
 
+def test_a_failed_test_shows_no_password(server: Server, tmp_path: Path) -> None:
+    suite = UserSuite(tmp_path, f"{server.conninfo} password=hidden")
+    suite.write("test_shop.py", "def test_it(pgdoc_conninfo):\n    assert not pgdoc_conninfo\n")
+    outcome = suite.run("--tb=long")
+    check(outcome, failed=1)
+    assert "dbname=pgdoc_test_" in outcome.printed
+    assert "hidden" not in outcome.printed
+
+
 def test_what_prepare_creates_is_in_each_database(given: None) -> None:
     def prepare(conninfo: str) -> None:
         with psycopg.connect(conninfo) as connection:
@@ -340,6 +351,20 @@ def test_each_worker_of_xdist_has_a_private_server_that_ends_with_it(private_sui
     folders = {(private_suite.folder / f"folder_{number}").read_text() for number in range(2)}
     assert len(folders) == 2
     eventually(lambda: not any(Path(folder).exists() for folder in folders), timeout=30)  # guardians remove them
+
+
+def test_the_environment_does_not_lead_to_another_server(private_suite: UserSuite) -> None:
+    private_suite.write(
+        "test_shop.py",
+        """
+        def test_it(store):
+            with store["orders"].watch() as stream:
+                store["orders"].insert("o-1", {})
+                assert stream.next(timeout=20).document_id == "o-1"
+        """,
+    )
+    others = {"PGHOST": "localhost", "PGHOSTADDR": "127.0.0.1", "PGPORT": "1", "PGUSER": "ann", "PGDATABASE": "shop"}
+    check(private_suite.run(variables=others), passed=1)
 
 
 def test_ctrl_c_stops_the_private_server(private_suite: UserSuite) -> None:
@@ -414,6 +439,7 @@ def test_only_databases_of_runs_that_are_over_are_dropped(
     server: Server, admin: psycopg.Connection, given: None
 ) -> None:
     names = ["pgdoc_test_0123456789ab_1", "pgdoc_test_cdef01234567_2", "pgdoc_test_mine", "pgdoc_tests_0123456789ab_1"]
+    names += ["pgdoc_test_0123456789ab_1_of_ann", "pgdoc_test_0123456789ab_copy"]
     for name in names:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     with psycopg.connect(server.conninfo_for(names[0]), autocommit=True) as other:
@@ -425,6 +451,58 @@ def test_only_databases_of_runs_that_are_over_are_dropped(
     finally:
         for name in names:
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def test_a_run_outlives_its_session(server: Server, admin: psycopg.Connection, given: None) -> None:
+    def end_session(of: PgdocServer) -> None:
+        name = f"pgdoc test run {repr(of).split('_')[-2]}"
+        query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s"
+        assert admin.execute(query, [name]).fetchall() == [(True,)]
+
+    with open_server() as run:
+        with run.database():
+            end_session(run)
+        with run.database() as conninfo, psycopg.connect(conninfo) as user:
+            end_session(run)
+            with open_server():  # drops what it takes for left behind
+                assert user.execute("SELECT 1").fetchone() == (1,)
+            with run.database():  # its template is still there, too
+                pass
+    check_nothing_is_left(server, admin)
+
+
+def test_the_session_of_a_run_is_not_ended_for_being_idle(
+    server: Server, admin: psycopg.Connection, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.execute(sql.SQL("ALTER ROLE {} CREATEDB REPLICATION").format(sql.Identifier(role)))
+    admin.execute(sql.SQL("ALTER ROLE {} SET idle_session_timeout = '100ms'").format(sql.Identifier(role)))
+    monkeypatch.setenv("PGDOC_TEST_DSN", server.conninfo_for("postgres", user=role))
+    query = """
+        SELECT pid, state_change < now() - interval '200 ms' FROM pg_stat_activity
+        WHERE usename = %s AND application_name LIKE 'pgdoc test run%%'
+    """
+    with open_server() as run, run.database(catalog=False):
+        ((session, _),) = admin.execute(query, [role]).fetchall()
+        eventually(lambda: admin.execute(query, [role]).fetchall() in ([], [(session, True)]))
+        assert admin.execute(query, [role]).fetchall() == [(session, True)]
+
+
+def test_functions_of_others_are_not_called(bare_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGDOC_TEST_DSN", bare_dsn)
+    with psycopg.connect(bare_dsn) as owner:
+        for name in ("left", "substr"):
+            owner.execute(
+                f"CREATE FUNCTION public.{name}(name, int, int DEFAULT 0) RETURNS text LANGUAGE plpgsql "
+                "AS $$ BEGIN RAISE 'called'; END $$"
+            )
+    with open_server() as run, run.database(catalog=False), open_server():
+        pass
+
+
+def test_a_pooler_is_refused(server: Server, pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGDOC_TEST_DSN", pgbouncer.conninfo_for(server.conninfo))
+    with pytest.raises(DirectRouteNeeded, match="PGDOC_TEST_DSN leads to a connection pooler"), open_server():
+        pass
 
 
 def test_a_database_without_the_catalog_is_empty(given: None) -> None:
