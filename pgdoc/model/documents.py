@@ -296,6 +296,15 @@ class TypedDocument(Document[M_co]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    if not TYPE_CHECKING:  # a checker would accept every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                f"a Document has no attribute {name!r}: the model is its data, so use document.data.{name}",
+                name=name,
+                obj=self,
+            )
+
 
 _NOT_DATA: Final = ("id", "version", "created_at", "updated_at")
 

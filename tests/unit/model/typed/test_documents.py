@@ -148,6 +148,11 @@ def test_a_document_is_frozen() -> None:
         _ = TypedDocument.data  # type: ignore[misc]
 
 
+def test_a_field_of_the_model_is_asked_of_the_data() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'status': the model is its data, so use document.data.status"):
+        _ = document().status  # type: ignore[attr-defined]
+
+
 def test_a_document_that_was_made_with_a_model_has_its_fields() -> None:
     made = Document("o-1", Order(status="new"), 1, NOON, NOON)
     assert (made["status"], made.get("order_id"), "total" in made) == ("new", "", True)
