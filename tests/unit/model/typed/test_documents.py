@@ -149,7 +149,7 @@ def test_a_document_is_frozen() -> None:
 
 
 def test_a_field_of_the_model_is_asked_of_the_data() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'status': the model is its data, so use document.data.status"):
+    with pytest.raises(AttributeError, match=r"no attribute 'status': .* use document\.data\.status"):
         _ = document().status  # type: ignore[attr-defined]
 
 
