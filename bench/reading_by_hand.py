@@ -24,8 +24,9 @@ from pgdoc.changes.diff import diff
 from pgdoc.changes.events import ChangeEvent, from_change
 from pgdoc.changes.row_images import columns_of, other_columns, time_of
 from pgdoc.decoding.frames import PAYLOAD
-from pgdoc.model.documents import Document, Origin, document_of_image, moment_of
+from pgdoc.model.documents import Document, Origin, document_of_image
 from pgdoc.model.json_codec import decode
+from pgdoc.model.stored_times import moment_of
 from pgdoc.model.tokens import token_at, token_text
 
 if TYPE_CHECKING:

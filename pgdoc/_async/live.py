@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 from pgdoc._async.live_handle import AsyncLiveHandle
+from pgdoc._async.live_reader import prepared
 from pgdoc.changes.events import event_read_as, twin_of
 from pgdoc.crud.find_query import Search
 from pgdoc.errors import StreamError, UnreadableDocument
@@ -170,7 +171,8 @@ def live_query(  # noqa: PLR0913
     passes = matcher(node)
 
     async def read(reader: AsyncLiveReader, state: LiveWindow) -> LiveRows | None:
-        return await reader.documents(wanted_rows.limited(state.read_limit), lambda image: image.passes(passes))
+        rows = await reader.documents(wanted_rows.limited(state.read_limit), lambda image: image.passes(passes))
+        return await prepared(rows, state.prepared)
 
     wanted_rows = search.unprojected()
     # A read of a table reads all of it, so it should not come often.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
 
 from pgdoc._async.live_handle import AsyncLiveHandle
+from pgdoc._async.live_reader import prepared
 from pgdoc.crud.find_query import Search
 from pgdoc.errors import StreamClosed, StreamError, WaitTimeout
 from pgdoc.live.mirrored import Mirrored
@@ -222,8 +223,8 @@ def mirror_of(
     node = search.node
     passes = matcher(node)
 
-    async def read(source: AsyncLiveReader, _state: Mirrored) -> LiveRows | None:
-        return await source.documents(search, lambda image: image.passes(passes))
+    async def read(source: AsyncLiveReader, state: Mirrored) -> LiveRows | None:
+        return await prepared(await source.documents(search, lambda image: image.passes(passes)), state.prepared)
 
     wanted: LiveWanted[Any] = LiveWanted(
         key=("mirror", repr(node), reader),

@@ -83,7 +83,7 @@ class AsyncRelay:
         on_lost: str = "raise",
     ) -> None:
         if not isinstance(store, AsyncStore):
-            raise TypeError(f"store must be an AsyncStore, got {short_repr(store)}")
+            raise TypeError(f"store must be of type AsyncStore, got {short_repr(store)}")
         self.store = store
         self.shutdown_timeout = SHUTDOWN_S
         self._target = LogTarget.parse(to)

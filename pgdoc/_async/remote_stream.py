@@ -95,7 +95,7 @@ class AsyncRemoteStream(AsyncOpening):
     ) -> None:
         check_group(group, lease)
         if store is not None and not isinstance(store, AsyncStore):
-            raise TypeError(f"store must be an AsyncStore, got {short_repr(store)}")
+            raise TypeError(f"store must be of type AsyncStore, got {short_repr(store)}")
         options = RemoteOptions.checked(
             names,
             topics=topics,

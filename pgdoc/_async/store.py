@@ -22,6 +22,7 @@ from pgdoc._async.stream_backend import AsyncStreamBackend
 from pgdoc._async.table_calls import AsyncTableCalls
 from pgdoc._async.transaction import AsyncTransaction
 from pgdoc._async.transaction_session import AsyncTransactionSession
+from pgdoc.database.conninfo import check_texts
 from pgdoc.database.errors import is_retryable
 from pgdoc.database.pool_figures import PoolFigures
 from pgdoc.errors import PgdocError
@@ -81,7 +82,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
 
     Raises:
         InvalidName: `schema` is not a valid name.
-        ValueError: `plugin`, `pool_size`, `encoder`, `decimals` or `failover` is invalid.
+        ValueError: `conninfo`, `plugin`, `pool_size`, `encoder`, `decimals` or `failover` is invalid.
     """
 
     def __init__(  # noqa: PLR0913 (the contract)
@@ -102,6 +103,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
         if failover is not True and failover is not False and failover != "auto":
             raise ValueError(f'failover must be "auto", True or False, got {failover!r}')
         check_at_least(1, "pool_size", pool_size)
+        check_texts(conninfo=conninfo, replication_conninfo=replication_conninfo or "")
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create

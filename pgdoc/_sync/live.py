@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 from pgdoc._sync.live_handle import LiveHandle
+from pgdoc._sync.live_reader import prepared
 from pgdoc.changes.events import event_read_as, twin_of
 from pgdoc.crud.find_query import Search
 from pgdoc.errors import StreamError, UnreadableDocument
@@ -171,7 +172,8 @@ def live_query(  # noqa: PLR0913
     passes = matcher(node)
 
     def read(reader: LiveReader, state: LiveWindow) -> LiveRows | None:
-        return reader.documents(wanted_rows.limited(state.read_limit), lambda image: image.passes(passes))
+        rows = reader.documents(wanted_rows.limited(state.read_limit), lambda image: image.passes(passes))
+        return prepared(rows, state.prepared)
 
     wanted_rows = search.unprojected()
     # A read of a table reads all of it, so it should not come often.

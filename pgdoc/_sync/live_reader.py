@@ -24,9 +24,10 @@ from pgdoc.model.table_row import TableRow
 from pgdoc.query.indexes.plan import NO_INDEXES
 from pgdoc.replication.checks import hidden_documents
 from pgdoc.runtime.deadline import deadline_scope
+from pgdoc.runtime.primitives import call
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Callable, Iterable
+    from collections.abc import Generator, Callable, Iterable, Iterator
 
     from pgdoc._sync.session import Session
     from pgdoc._sync.stream_backend import StreamBackend
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pgdoc.live.shared import RowEvent
     from pgdoc.query.filters.nodes import Path
 
-__all__ = ["LiveReader"]
+__all__ = ["LiveReader", "prepared"]
 
 _READ_LIMIT_S: Final = 600.0
 _FEW: Final = 1_000
@@ -96,8 +97,8 @@ class LiveReader:
             )
         if found is None:
             return None
-        images = [RowImage(self._table.document(*row)) for row in found.rows]
-        return found.of(images, is_all=limit is None or len(images) < limit)
+        images = (RowImage(self._table.document(*row)) for row in found.rows)
+        return found.of(images, is_all=limit is None or len(found.rows) < limit)
 
     def totals(self, search: Search, path: Path | None, by: Path | None, aggregate: Aggregate) -> LiveRows | None:
         """Return the totals of the documents that a search finds, by group; `None` if there is no such collection."""
@@ -139,7 +140,7 @@ class LiveReader:
         parts: list[SnapshotChunk] = []
         with closing(self._parts()) as found:
             for part in found:
-                first.add(filter(passes, map(RowImage, _documents_of(part, self._decode))))
+                call(first.add, filter(passes, map(RowImage, _documents_of(part, self._decode))))
                 part.documents.clear()
                 parts.append(part)
         if not parts:
@@ -168,10 +169,16 @@ class LiveReader:
             key, after = order.texts(last), last
 
 
-def _documents_of(part: SnapshotChunk, decode_text: Any) -> list[TableRow]:
+def prepared(rows: LiveRows | None, prepare: Callable[[Iterable[RowImage]], Any]) -> LiveRows | None:
+    """Return the rows as a state loads them. A thread prepares them: for many that takes seconds."""
+    return None if rows is None else rows._replace(rows=call(prepare, rows.rows))
+
+
+def _documents_of(part: SnapshotChunk, decode_text: Any) -> Iterator[TableRow]:
     assert part.shape is not None  # noqa: S101 (of a table)
-    texts = [(key, *texts_of_row(row, part.shape)) for key, row in part.documents.items()]
-    return [TableRow.of(key, data, part.collection, decode_text, columns) for key, data, columns in texts]
+    for key, row in part.documents.items():
+        data, columns = texts_of_row(row, part.shape)
+        yield TableRow.of(key, data, part.collection, decode_text, columns)
 
 
 def _by_part(parts: list[SnapshotChunk]) -> Callable[[RowEvent], bool | None]:

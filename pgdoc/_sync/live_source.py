@@ -17,6 +17,7 @@ from pgdoc.changes.snapshot import PgSnapshot
 from pgdoc.decoding.records import ROW_KINDS, CollectionChange
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamClosed, UnreadableChange
 from pgdoc.live.queries import LiveQueries
+from pgdoc.live.shared import EARLY_S
 from pgdoc.replication.checks import no_longer_there
 from pgdoc.runtime.activities import Activity
 from pgdoc.runtime.ahead import Ahead
@@ -45,7 +46,6 @@ READS: Final = 3
 _IDLE_S: Final = 1.0
 _LONGEST_POLL_S: Final = 0.02
 _ASK_AFTER_S: Final = 0.1
-_EARLY_S: Final = 0.01
 _RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 5.0
 _STOP_S: Final = 2.0
@@ -110,6 +110,7 @@ class LiveSource:
             inbox.end(None)
             self.queries.leave(query, inbox)
             is_last = not len(self.queries)
+            self.is_over = self.is_over or is_last  # at once, so that no other handle joins what is being closed
         if is_last:
             self.close()
 
@@ -132,7 +133,7 @@ class LiveSource:
     def after_fork(self, error: PgdocError) -> None:
         """End all queries in a child process, where the source's thread does not exist."""
         self.lock = threading.Lock()
-        self.is_over = True
+        self.is_over, self._activity = True, None
         self.queries.end_all(error)
 
     def _run(self) -> None:
@@ -141,7 +142,7 @@ class LiveSource:
             with deadline_scope(closing=self._stopping):
                 error = self._follow()
         except Exception as exc:  # noqa: BLE001 (a bug must reach the handles, not vanish with the thread)
-            error = exc if isinstance(exc, PgdocError) else internal_error("a live query failed", exc, logger)
+            error = _as_known(exc)
         finally:
             with self.lock:
                 self.is_over = True
@@ -170,10 +171,12 @@ class LiveSource:
 
     def _step(self) -> None:
         self._begin_reads()
-        if self.queries.has_room:
+        with self.lock:
+            has_room = self.queries.has_room
+        if has_room:
             events = self._stream.take(0 if self._has_taken else self._wait_s())
         else:
-            sleep(_EARLY_S)  # the WAL has the changes meanwhile
+            sleep(EARLY_S)  # the WAL has the changes meanwhile
             events = []
         self._end_reads()
         self._forget_abandoned()
@@ -181,7 +184,7 @@ class LiveSource:
         if events:
             self._waits_since = None
             self._take(events)
-        elif self.queries.has_room:
+        elif has_room:
             place = self._stream.place
             with wake_together(), self.lock:
                 self.queries.come_to(place)
@@ -189,15 +192,16 @@ class LiveSource:
             self._end_failed()
 
     def _end_failed(self) -> None:
-        """End the queries that a bug keeps from going on; the others do."""
+        """End the queries that an error keeps from going on; the others do."""
         with wake_together(), self.lock:
             for query, exc in self.queries.failed:
-                self.queries.end(query, internal_error("a live query failed", exc, logger))
+                self.queries.end(query, _as_known(exc))
             self.queries.failed.clear()
 
     def _take(self, events: list[ChangeEvent[Any]]) -> None:
         """Take events: those of the collection itself come alone."""
-        row = change_of(events[0]).row
+        change = change_of(events[0])
+        row = change.row
         with wake_together(), self.lock:
             if row.kind in ROW_KINDS:
                 self.queries.take(events, self._stream.place.ids)
@@ -205,6 +209,7 @@ class LiveSource:
                 self.queries.want_all()
             elif row.kind in {"drop", "rename"} and row.table == self.name:
                 self.is_over = True
+                self.queries.begin_transaction(change.position, self._stream.place.ids)
                 self.queries.end_all(no_longer_there(self._reader.subject, row.kind, row.renamed_to))
 
     def _wait_s(self) -> float:
@@ -213,9 +218,11 @@ class LiveSource:
         Neither the end of a transaction nor the place where a read is due wakes the stream, so they are polled for.
         """
         now = time.monotonic()
-        read_at = self.queries.next_read_at if len(self._reads) < READS else None
+        with self.lock:
+            read_at = self.queries.next_read_at if len(self._reads) < READS else None
+            is_due = self.queries.has_open_transaction or self.queries.due_at is not None
         idle_s = _IDLE_S if read_at is None else min(_IDLE_S, max(0.0, read_at - now))
-        if not self.queries.has_open_transaction and self.queries.due_at is None:
+        if not is_due:
             self._waits_since = None
             return idle_s
         if self._waits_since is None:
@@ -271,15 +278,17 @@ class LiveSource:
         self, query: SharedQuery[Any], read: PendingRead | None, outcome: LiveRows | Exception | None
     ) -> None:
         if not isinstance(outcome, Exception):
-            if not self.queries.end_read(query, read, outcome):
-                query.not_before = time.monotonic() + _EARLY_S
+            if self.queries.end_read(query, read, outcome):
+                query.pause_s = EARLY_S
+            else:  # a transaction that waits for a synchronous standby can be invisible for long
+                query.not_before = time.monotonic() + query.pause_s
+                query.pause_s = min(2 * query.pause_s, _RETRY_S)
         elif isinstance(outcome, PgdocError) and (outcome.resumable or outcome.retryable):
             logger.info("reading for a live query again in %s s: %s", _RETRY_S, outcome)
             query.not_before = time.monotonic() + _RETRY_S
             self.queries.want_again(query)
         else:
-            is_known = isinstance(outcome, PgdocError)
-            self.queries.end(query, outcome if is_known else internal_error("a live query failed", outcome, logger))
+            self.queries.end(query, _as_known(outcome))
 
     def _forget_abandoned(self) -> None:
         while self._abandoned:
@@ -312,6 +321,10 @@ class LiveSource:
         deadline = time.monotonic() + pause_s
         while not self._stopping.is_set() and (left_s := deadline - time.monotonic()) > 0:
             sleep(min(left_s, 0.1))
+
+
+def _as_known(exc: Exception) -> PgdocError:
+    return exc if isinstance(exc, PgdocError) else internal_error("a live query failed", exc, logger)
 
 
 def _is_worth_a_reload(exc: PgdocError) -> bool:

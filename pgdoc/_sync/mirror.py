@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
 
 from pgdoc._sync.live_handle import LiveHandle
+from pgdoc._sync.live_reader import prepared
 from pgdoc.crud.find_query import Search
 from pgdoc.errors import StreamClosed, StreamError, WaitTimeout
 from pgdoc.live.mirrored import Mirrored
@@ -223,8 +224,8 @@ def mirror_of(
     node = search.node
     passes = matcher(node)
 
-    def read(source: LiveReader, _state: Mirrored) -> LiveRows | None:
-        return source.documents(search, lambda image: image.passes(passes))
+    def read(source: LiveReader, state: Mirrored) -> LiveRows | None:
+        return prepared(source.documents(search, lambda image: image.passes(passes)), state.prepared)
 
     wanted: LiveWanted[Any] = LiveWanted(
         key=("mirror", repr(node), reader),

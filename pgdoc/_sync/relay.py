@@ -84,7 +84,7 @@ class Relay:
         on_lost: str = "raise",
     ) -> None:
         if not isinstance(store, Store):
-            raise TypeError(f"store must be an Store, got {short_repr(store)}")
+            raise TypeError(f"store must be of type Store, got {short_repr(store)}")
         self.store = store
         self.shutdown_timeout = SHUTDOWN_S
         self._target = LogTarget.parse(to)

@@ -96,7 +96,7 @@ class RemoteStream(Opening):
     ) -> None:
         check_group(group, lease)
         if store is not None and not isinstance(store, Store):
-            raise TypeError(f"store must be an Store, got {short_repr(store)}")
+            raise TypeError(f"store must be of type Store, got {short_repr(store)}")
         options = RemoteOptions.checked(
             names,
             topics=topics,

@@ -23,6 +23,7 @@ from pgdoc._sync.stream_backend import StreamBackend
 from pgdoc._sync.table_calls import TableCalls
 from pgdoc._sync.transaction import Transaction
 from pgdoc._sync.transaction_session import TransactionSession
+from pgdoc.database.conninfo import check_texts
 from pgdoc.database.errors import is_retryable
 from pgdoc.database.pool_figures import PoolFigures
 from pgdoc.errors import PgdocError
@@ -82,7 +83,7 @@ class Store(CatalogCalls, TableCalls, ServerCalls, DeadLetterCalls, LiveStoreCal
 
     Raises:
         InvalidName: `schema` is not a valid name.
-        ValueError: `plugin`, `pool_size`, `encoder`, `decimals` or `failover` is invalid.
+        ValueError: `conninfo`, `plugin`, `pool_size`, `encoder`, `decimals` or `failover` is invalid.
     """
 
     def __init__(  # noqa: PLR0913 (the contract)
@@ -103,6 +104,7 @@ class Store(CatalogCalls, TableCalls, ServerCalls, DeadLetterCalls, LiveStoreCal
         if failover is not True and failover is not False and failover != "auto":
             raise ValueError(f'failover must be "auto", True or False, got {failover!r}')
         check_at_least(1, "pool_size", pool_size)
+        check_texts(conninfo=conninfo, replication_conninfo=replication_conninfo or "")
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create

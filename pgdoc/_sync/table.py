@@ -171,7 +171,7 @@ class Table(Generic[M]):
                     _FIND_TABLE, [self.name]
                 )
             except psycopg.Error as exc:
-                raise self.mapped(exc) from exc
+                raise self._mapped(exc, self._session.caller.to_reach()) from exc
             if state != "newer":  # a table that was created just now is seen by the next statement
                 break
         found = indexed_paths(comments)
@@ -372,6 +372,9 @@ class Table(Generic[M]):
     def mapped(self, exc: psycopg.Error, *, writes: bool = False) -> PgdocError:
         """Return pgdoc's error for an exception of a call that reads documents, or `writes` them."""
         rights = self._session.caller.to_write() if writes else self._session.caller.to_read()
+        return self._mapped(exc, rights)
+
+    def _mapped(self, exc: psycopg.Error, rights: str) -> PgdocError:
         return map_error(exc, self.subject, in_transaction=self._session.in_transaction, rights=rights)
 
     def check_creatable(self) -> None:

@@ -72,7 +72,7 @@ class Worker:
         shutdown_timeout: float = 30.0,
     ) -> None:
         if not isinstance(store, Store):
-            raise TypeError(f"store must be an Store, got {short_repr(store)}")
+            raise TypeError(f"store must be of type Store, got {short_repr(store)}")
         for name, value in (("hang_after", hang_after), ("shutdown_timeout", shutdown_timeout)):
             if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
                 raise ValueError(f"{name} must be a positive number of seconds, got {short_repr(value)}")

@@ -17,8 +17,9 @@ import orjson
 from pgdoc.changes.diff import UpdateDescription
 from pgdoc.errors import InvalidEvent, InvalidResumeToken
 from pgdoc.model import json_codec
-from pgdoc.model.documents import Document, TypedDocument, moment_of
+from pgdoc.model.documents import Document, TypedDocument
 from pgdoc.model.short_repr import short_repr
+from pgdoc.model.stored_times import moment_of
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken

@@ -28,10 +28,10 @@ from pgdoc.model.documents import (
     Origin,
     TypedDocument,
     document_of_image,
-    moment_of,
     plain_data,
     to_be_decoded_by,
 )
+from pgdoc.model.stored_times import moment_of
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, Images, OddColumns
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
-from pgdoc.model.documents import moment_of
+from pgdoc.model.stored_times import moment_of
 from pgdoc.model.table_names import is_table_name
 
 if TYPE_CHECKING:

@@ -369,8 +369,11 @@ def first_progress(names: Iterable[str], selection: Selection) -> SnapshotProgre
 
 
 def check_progress(progress: SnapshotProgress, selection: Selection) -> SnapshotProgress:
-    """Return the progress; raise `InvalidResumeToken` if it is from a stream of other collections."""
-    if progress.stream_digest != _digest(selection):
+    """Return the progress; raise `InvalidResumeToken` if it is from a stream of other collections.
+
+    A token can come from a browser, which can forge it: it must not lead to a collection that the stream is not on.
+    """
+    if progress.stream_digest != _digest(selection) or not all(map(selection.covers, progress.remaining)):
         raise InvalidResumeToken(
             "the token is from inside the snapshot of other collections: resume with the collections of that snapshot"
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PlainConnection",
+    "check_texts",
     "connect_bounded",
     "database_of",
     "parse_conninfo",
@@ -42,6 +43,7 @@ _FAULTS = {
 }
 """What libpq says, and what pgdoc says instead: libpq quotes the text that it can't read."""
 
+_OTHER_URL = re.compile(r"(?!postgres(?:ql)?://)\s*[A-Za-z][\w.+-]*:/")  # such as SQLAlchemy's postgresql+psycopg://
 _AFTER_PLAIN_OPTIONS = re.compile(
     r"\s*((?:(?:host|hostaddr|dbname|user)=[^\s'\\]+\s+|(?:port|connect_timeout)=\d+\s+)*)([a-z_][a-z0-9_]*)="
 )
@@ -59,6 +61,16 @@ class PlainConnection(psycopg.Connection[Any]):
 def connect_bounded(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
     """Connect for statements that the server has to answer within a limit, as `deadline_scope` says."""
     return BoundedConnection.connect(with_timeout(conninfo), **options)
+
+
+def check_texts(**arguments: object) -> None:
+    """Raise `ValueError` for a conninfo that is not text, such as that of a missing setting; it does not show it."""
+    for name, value in arguments.items():
+        if not isinstance(value, str):
+            found = "None" if value is None else type(value).__name__
+            raise ValueError(  # noqa: TRY004 (as for all arguments of a store)
+                f'{name} must be a str such as "host=db dbname=app" or "postgresql://db/app", got {found}'
+            )
 
 
 def parse_conninfo(conninfo: str) -> dict[str, str]:
@@ -82,6 +94,8 @@ def parse_conninfo(conninfo: str) -> dict[str, str]:
 
 def _said_fault(conninfo: str, text: str) -> str:
     """Return what pgdoc says for libpq's text."""
+    if _OTHER_URL.match(conninfo):
+        return "a URL has to begin with postgresql:// or postgres://"
     for said, fault in _FAULTS.items():
         if re.search(said, text):
             name = _unknown_option(conninfo, text) if fault is _UNKNOWN_OPTION else None

@@ -44,6 +44,14 @@ class Caller(NamedTuple):
     role: str
     schema: str = _DEFAULT_SCHEMA
 
+    def to_reach(self) -> str:
+        """About a call of any kind that looks for a collection."""
+        reader = granting_command(self.role, "reader", self.schema)
+        return (
+            f"Role {self._named} needs USAGE on its schema, and rights on its table: "
+            f"{self._printed('writer', f'both, and {reader} that for a role that only reads')}"
+        )
+
     def to_read(self) -> str:
         """About a call that reads documents."""
         return f"Role {self._named} needs SELECT on it, and USAGE on its schema: {self._printed('reader', 'both')}"

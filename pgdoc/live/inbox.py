@@ -16,6 +16,7 @@ C = TypeVar("C")
 
 MOST_BATCHES: Final = 1_000
 MOST_CHANGES: Final = 10_000
+MOST_BYTES: Final = 64 << 20
 """A handle that is further behind goes on with the difference to the newest result."""
 
 
@@ -31,10 +32,12 @@ class LiveBatch(NamedTuple, Generic[C]):
 
     Attributes:
         place: where the result has come to with them.
+        size_bytes: the size of the messages that the changes come from.
     """
 
     changes: list[C]
     place: LivePlace
+    size_bytes: int
 
 
 class LiveInbox(Generic[C]):
@@ -53,7 +56,7 @@ class LiveInbox(Generic[C]):
     def __init__(self, wake: Callable[[], object]) -> None:
         self.wake = wake
         self.batches: deque[LiveBatch[C]] = deque()
-        self._count = 0
+        self._count = self._size_bytes = 0
         self._has_begun = False
         self.when_abandoned: Callable[[], object] | None = None  # set while a handle follows a query with it
         self.is_behind = False
@@ -71,7 +74,9 @@ class LiveInbox(Generic[C]):
         if not self.is_behind:
             self.batches.append(batch)
             self._count += len(batch.changes)
-            if len(self.batches) > MOST_BATCHES or (self._count > MOST_CHANGES and len(self.batches) > 1):
+            self._size_bytes += batch.size_bytes
+            is_much = self._count > MOST_CHANGES or self._size_bytes > MOST_BYTES
+            if len(self.batches) > MOST_BATCHES or (is_much and len(self.batches) > 1):
                 self.fall_behind()
         self.wake()
 
@@ -80,11 +85,11 @@ class LiveInbox(Generic[C]):
         if self.batches and self.batches[0] is batch:
             self.batches.popleft()
             self._count -= len(batch.changes)
+            self._size_bytes -= batch.size_bytes
 
     def fall_behind(self) -> None:
         """Drop all batches: the handle needs the difference."""
-        self.batches.clear()
-        self._count = 0
+        self.clear()
         self.is_behind = True
 
     def abandon(self) -> None:
@@ -94,9 +99,9 @@ class LiveInbox(Generic[C]):
             when_abandoned()
 
     def clear(self) -> None:
-        """Drop all batches: the handle is closed."""
+        """Drop all batches."""
         self.batches.clear()
-        self._count, self.is_behind = 0, False
+        self._count, self._size_bytes, self.is_behind = 0, 0, False
 
     def end(self, error: BaseException | None) -> None:
         """Let nothing more come; the handle raises `error` after the batches."""

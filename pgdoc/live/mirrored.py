@@ -46,14 +46,18 @@ class Mirrored:
         """Whether nothing was read yet."""
         return not self._is_loaded
 
-    def load(self, rows: Iterable[RowImage], *, is_all: bool) -> None:  # noqa: ARG002 (of the protocol)
-        """Replace all documents by what was read."""
+    def prepared(self, images: Iterable[RowImage]) -> dict[str, Document[Any]]:
+        """Return what `load` takes of these documents. Any thread may call it: it changes nothing here."""
         found = {}
-        for image in rows:
+        for image in images:
             if image.passes(self._match):
                 found[image.id] = self._given(image)
             image.release()
-        self._replacement, self._changed, self._is_loaded = found, {}, True
+        return found
+
+    def load(self, rows: dict[str, Document[Any]], *, is_all: bool) -> None:  # noqa: ARG002 (of the protocol)
+        """Replace all documents by what was read."""
+        self._replacement, self._changed, self._is_loaded = rows, {}, True
 
     def apply(self, before: RowImage | None, after: RowImage | None, event: ChangeEvent) -> bool:  # noqa: ARG002
         """Apply a change of one row; return whether it may change what is shown."""

@@ -51,7 +51,7 @@ class LiveQueries:
 
     Attributes:
         place: all changes of the transactions before it are applied, and none of those after it.
-        failed: the queries that a bug keeps from going on, for the source to end.
+        failed: the queries that an error keeps from going on, for the source to end.
     """
 
     def __init__(self) -> None:
@@ -134,13 +134,19 @@ class LiveQueries:
         """Apply the next events, all of rows or truncations."""
         for event in events:
             change = change_of(event)
-            end = before_commits_at(commit_lsn_of(change.position) + 1)
-            if self._open != end:
-                if self._open is not None:
-                    self._commit(LivePlace(self._open, ids))
-                self._open = end
+            if self.begin_transaction(change.position, ids):
                 self._taken.add(change.transaction.xid)
             self._apply(event, change.transaction.xid, is_truncation=change.row.kind == "T")
+
+    def begin_transaction(self, position: RawPosition, ids: Ids) -> bool:
+        """Note where the next change is; return whether it begins a transaction, so that the one before is complete."""
+        end = before_commits_at(commit_lsn_of(position) + 1)
+        if self._open == end:
+            return False
+        if self._open is not None:
+            self._commit(LivePlace(self._open, ids))
+        self._open = end
+        return True
 
     def _apply(self, event: ChangeEvent[Any], xid: int, *, is_truncation: bool) -> None:
         queries: Iterable[SharedQuery[Any]]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
+from pgdoc.changes.events import change_of
 from pgdoc.live.inbox import LiveBatch, LiveInbox
 from pgdoc.live.window import LiveWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable
 
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.live.images import RowImage
@@ -22,6 +23,10 @@ C = TypeVar("C")
 
 MOST_WAITING: Final = 100_000
 """How many changes may wait for a read; no more are taken from the stream then."""
+
+
+EARLY_S: Final = 0.01
+"""How long to wait where a read was too early."""
 
 
 class RowEvent(NamedTuple):
@@ -55,7 +60,7 @@ class LiveRows(NamedTuple):
         timeline: that of the server that was read.
     """
 
-    rows: Iterable[Any]
+    rows: Any
     is_all: bool
     sees: Callable[[int], bool]
     sees_change: Callable[[RowEvent], bool | None]
@@ -103,6 +108,7 @@ class SharedQuery(Generic[C]):
         read: the read that it waits for, if any. Until that is due, what is shown stays at its place.
         is_stale: whether changes were missed, so that a read must replace everything.
         not_before: when to read next, by the source's clock.
+        pause_s: how long to wait if the next read is too early.
         inboxes: those of its handles.
         is_current: whether what is shown is the result at the place of the source. Inside a transaction, the state may
             be ahead of that: after a truncation, it needs no read any more.
@@ -115,6 +121,7 @@ class SharedQuery(Generic[C]):
         self.read: PendingRead | None = None
         self.is_stale = False
         self.not_before = 0.0
+        self.pause_s = EARLY_S
         self.inboxes: dict[LiveInbox[C], None] = {}
         self.is_current = False
         self.is_touched = False
@@ -167,6 +174,10 @@ class SharedQuery(Generic[C]):
             for inbox in self.inboxes:
                 inbox.wake()
         if changes:
-            batch = LiveBatch(changes, place)
+            batch = LiveBatch(changes, place, sum(map(_size_of, changes)))
             for inbox in self.inboxes:
                 inbox.put(batch)
+
+
+def _size_of(change: Any) -> int:
+    return 0 if change.event is None else len(change_of(change.event).row.message)

@@ -17,8 +17,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.live.images import RowImage
 
@@ -34,11 +32,11 @@ class LiveState(Protocol[C]):
     def needs_read(self) -> bool:
         """Whether the result can't be told without a read; true at first."""
 
-    def load(self, rows: Iterable[Any], *, is_all: bool) -> None:
+    def load(self, rows: Any, *, is_all: bool) -> None:
         """Replace what is held by what was read.
 
         Args:
-            rows: what the statement of this state returned: images of documents, or the values of an aggregate.
+            rows: what was read for this state, prepared by it.
             is_all: whether there is nothing beyond.
         """
 

@@ -36,6 +36,20 @@ class _Placed(NamedTuple):
     image: RowImage
 
 
+class PreparedRows(NamedTuple):
+    """Documents that match, as a window holds them.
+
+    Attributes:
+        known: by their ids.
+        places: theirs, sorted.
+        last: the last place of all that were read.
+    """
+
+    known: dict[str, _Placed]
+    places: list[SortPlace]
+    last: SortPlace
+
+
 class LiveWindow:
     """The result of a live query: a `LiveState` that returns each `LiveChange`.
 
@@ -86,25 +100,33 @@ class LiveWindow:
             return True
         return self._boundary is not None and self.limit is not None and len(self._places) < self.limit
 
-    def load(self, rows: Iterable[RowImage], *, is_all: bool) -> None:
-        """Replace what is known by what was read: the first documents that match, or all that may match.
+    def prepared(self, images: Iterable[RowImage]) -> PreparedRows:
+        """Return what `load` takes of documents in any order; those that do not match are left out.
 
-        Args:
-            rows: the documents, in any order. Those that do not match are left out.
-            is_all: whether no other document matches.
+        That is most of the work, and changes nothing here: any thread may do it.
         """
-        former, known, last = self._known, dict[str, _Placed](), _BEFORE_ALL
-        for image in rows:
+        known, last = dict[str, _Placed](), _BEFORE_ALL
+        for image in images:
             place = self._order.place(image)
             last = max(last, place)
             if image.passes(self._match):
                 known[image.id] = _Placed(place, image)
             image.release()
+        return PreparedRows(known, sorted(held.place for held in known.values()), last)
+
+    def load(self, rows: PreparedRows, *, is_all: bool) -> None:
+        """Replace what is known by what was read: the first documents that match, or all that may match.
+
+        Args:
+            rows: the documents.
+            is_all: whether no other document matches.
+        """
+        former, known = self._known, rows.known
         for document_id in former.keys() | known.keys():
             if not _is_same(former.get(document_id), known.get(document_id)):
                 self._touched[document_id] = None
-        self._known, self._places = known, sorted(held.place for held in known.values())
-        self._boundary = None if is_all else last
+        self._known, self._places = known, rows.places
+        self._boundary = None if is_all else rows.last
         self._is_loaded = True
         self._forget_beyond()
 
@@ -139,6 +161,8 @@ class LiveWindow:
         touched, self._touched = self._touched, {}
         if not touched:
             return []
+        if not self._shown:
+            return self._show_all(touched)
         last = self._last_shown()
         leaving = self._leaving(touched, last)
         coming = self._coming(touched, last)
@@ -149,6 +173,15 @@ class LiveWindow:
             if change is not None:
                 changes.append(change)
         return changes
+
+    def _show_all(self, touched: dict[str, ChangeEvent | None]) -> list[LiveChange]:
+        """Show what is known where nothing was shown."""
+        self._shown_places = self._places[: self.limit]
+        self._shown = {place[-1]: self._known[place[-1]] for place in self._shown_places}
+        return [
+            LiveChange(_ADDED, held.image.document, None, index, touched.get(held.image.id))
+            for index, held in enumerate(self._shown.values())
+        ]
 
     def _put(self, image: RowImage, event: ChangeEvent) -> bool:
         place = self._order.place(image)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping  # noqa: TC003 (a named tuple's fields are looked up)
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import datetime  # noqa: TC003 (`typing.get_type_hints` looks it up)
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, overload
 
 from pgdoc.errors import InvalidModel, UnreadableDocument
 from pgdoc.model.json_codec import decode, encode
+from pgdoc.model.stored_times import read_time
 from pgdoc.model.type_variables import M_co
 from pgdoc.model.typed.reader import ModelReader
 from pgdoc.model.values import is_json_type
@@ -18,21 +18,17 @@ if TYPE_CHECKING:
     from pgdoc.model.json_codec import JsonDecoder
 
 __all__ = [
-    "EPOCH",
     "Document",
     "Origin",
     "data_text",
     "decode_stored",
     "document_of_image",
-    "moment_of",
     "projection_of",
     "to_be_decoded_by",
 ]
 
 
 _ABSENT: Final = object()
-EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-"""What PostgreSQL's binary times count microseconds from."""
 
 
 def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = None) -> Any:
@@ -46,25 +42,6 @@ def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = No
 
 def _read_data(text: bytes | str | None, state: dict[str, Any]) -> Any:
     return decode_stored(text, _decoder_of(state))
-
-
-@lru_cache(maxsize=256)
-def moment_of(text: str) -> datetime:
-    """Parse PostgreSQL's text of a time, once for all rows of a transaction."""
-    return datetime.fromisoformat(text).astimezone(UTC)
-
-
-def _read_time(moment: datetime | str | int | None, _state: dict[str, Any]) -> datetime:
-    if moment is None:
-        raise UnreadableDocument("a stored time is out of Python's range: change it with SQL")
-    try:
-        if isinstance(moment, int):
-            return EPOCH + timedelta(microseconds=moment)
-        return moment_of(moment) if isinstance(moment, str) else moment.astimezone(UTC)
-    except (ValueError, OverflowError) as exc:
-        raise UnreadableDocument(
-            f"the stored time {str(moment)!r} is out of Python's range: change it with SQL"
-        ) from exc
 
 
 class _Unread:
@@ -228,8 +205,8 @@ class Document(Generic[M_co]):
 def _shown(document: Document[Any], name: str) -> str:
     """Return the `repr` of a field, which must not raise: logs and debuggers call it."""
     try:
-        is_typed = document.__class__ is TypedDocument and name == "data"
-        return repr(plain_data(document) if is_typed else getattr(document, name))
+        is_stored = document.__class__ is TypedDocument and name == "data" and "_data" in document.__dict__
+        return repr(plain_data(document) if is_stored else getattr(document, name))
     except UnreadableDocument:
         return "<unreadable>"
 
@@ -286,8 +263,8 @@ class _UnreadData(_Unread):
 
 for _name, _read in (
     ("version", _read_version),
-    ("created_at", _read_time),
-    ("updated_at", _read_time),
+    ("created_at", read_time),
+    ("updated_at", read_time),
 ):
     setattr(Document, _name, _Unread(_name, _read))
 setattr(Document, "data", _UnreadData("data", _read_data))  # noqa: B010 (a checker would take it for the field)

@@ -353,11 +353,11 @@ def may_have_long_numbers(texts: bytes) -> bool:
     return any(digits.find(long) >= 0 for long in _LONG_NUMBERS)
 
 
-def decode_decimals(text: bytes | str) -> Any:
-    """Decode as `decode` does, but each number with a fraction to a Decimal of the same digits."""
+def decode_decimals(text: bytes | str, decoder: json.JSONDecoder = TO_DECIMALS) -> Any:
+    """Decode as `decode` does, but a number with a fraction as `decoder` does: to a Decimal of the same digits."""
     raw = text.encode() if isinstance(text, str) else text
     if b"." in raw or _HAS_EXPONENT(raw):  # as small floats that `encode` wrote, and numbers of watched tables
-        return _decode_exactly(raw, TO_DECIMALS)
+        return _decode_exactly(raw, decoder)
     return decode(raw)
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "TO_COMPARABLE",
     "TO_DECIMALS",
     "TO_FLOATS",
+    "TO_SAME_DIGITS",
     "comparable",
     "decimal_of",
     "float_text",
@@ -50,10 +51,16 @@ def _as_written(text: str) -> float | Decimal:
     return value if math.isfinite(value) and decimal_of(value).as_tuple() == exact.as_tuple() else exact
 
 
+def _float_of_same_digits(text: str) -> float | Decimal:
+    value = float(text)
+    return value if repr(value) == text else Decimal(text)
+
+
 AS_WRITTEN: Final = json.JSONDecoder(parse_float=_as_written)
 TO_FLOATS: Final = json.JSONDecoder(parse_float=_nearest)
 TO_DECIMALS: Final = json.JSONDecoder(parse_float=Decimal)
 TO_COMPARABLE: Final = json.JSONDecoder(parse_float=_comparable)
+TO_SAME_DIGITS: Final = json.JSONDecoder(parse_float=_float_of_same_digits)
 
 
 def decimal_of(value: float) -> Decimal:

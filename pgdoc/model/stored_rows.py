@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 import orjson
 
-from pgdoc.model.documents import EPOCH
+from pgdoc.model.stored_times import EPOCH
 
 __all__ = ["WIDTH", "StoredRow", "columns_of_stored", "iso_of_binary", "parts_of_stored", "rows_by_id", "rows_by_key"]
 

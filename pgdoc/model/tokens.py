@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import enum
-import json
 import re
 import zlib
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ _TOKEN = re.compile(
     r"\.([0-9]{1,20}\.[0-9]{1,10}(?:\.[0-9]{1,10})?)"
 )
 _PROGRESS_LIMIT = 1 << 20
+_MOST_DELIVERED = 1 << 62  # so that the sum with later documents can be written, too
 
 
 class SnapshotProgress(NamedTuple):
@@ -56,12 +56,15 @@ class SnapshotProgress(NamedTuple):
         inflate = zlib.decompressobj()
         try:
             raw = inflate.decompress(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), _PROGRESS_LIMIT)
-            remaining, document_id, stream_digest, delivered = json.loads(raw)
+            # orjson refuses what no stream writes: deep nesting, surrogates. A larger integer becomes a float.
+            remaining, document_id, stream_digest, delivered = orjson.loads(raw)
         except (zlib.error, TypeError) as exc:
             raise ValueError(str(exc)) from exc
         texts = [*remaining, document_id, stream_digest] if isinstance(remaining, list) else [None]
-        if not all(isinstance(text, str) for text in texts) or not isinstance(delivered, int):
+        if not all(isinstance(text, str) for text in texts) or type(delivered) is not int:
             raise ValueError("not the progress of a snapshot")
+        if not 0 <= delivered <= _MOST_DELIVERED:
+            raise ValueError("no snapshot delivers so many documents")
         return cls(tuple(remaining), document_id, stream_digest, delivered)
 
 

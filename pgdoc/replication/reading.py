@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.model.documents import moment_of
+from pgdoc.model.stored_times import moment_of
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import TransactionInfo

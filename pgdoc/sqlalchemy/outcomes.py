@@ -25,9 +25,10 @@ def check_transaction(tx: object, kind: type, other: str) -> None:
         TypeError: it is something else.
     """
     if not isinstance(tx, kind):
+        block = "async with" if kind.__name__.startswith("Async") else "with"
         raise TypeError(
-            f"a block of SQLAlchemy needs a {kind.__name__}, got {type(tx).__name__}: pass what `with "
-            f"store.transaction() as tx` returns, or use {other}"
+            f"a block of SQLAlchemy takes an object of type {kind.__name__}, got {type(tx).__name__}: pass what "
+            f"`{block} store.transaction() as tx` returns, or use {other}"
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from pgdoc import AsyncStore, ChangeEvent, Store, WaitTimeout
 from pgdoc.model.ids import new_id
+from pgdoc.testing.blocks import check_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +56,7 @@ class collected(Generic[S]):  # noqa: N801 (a context manager, called like a fun
         self._stream: Any = None
 
     def __enter__(self: collected[Store]) -> list[ChangeEvent]:
+        self._check(wants_async=False)
         self._stream = self._store.watch(*self._names, **self._options)
         return self._events
 
@@ -68,6 +70,7 @@ class collected(Generic[S]):  # noqa: N801 (a context manager, called like a fun
                     pass
 
     async def __aenter__(self: collected[AsyncStore]) -> list[ChangeEvent]:
+        self._check(wants_async=True)
         self._stream = await self._store.watch(*self._names, **self._options)
         return self._events
 
@@ -79,6 +82,10 @@ class collected(Generic[S]):  # noqa: N801 (a context manager, called like a fun
                 deadline = time.monotonic() + self._timeout_s
                 while self._takes(await stream.next(timeout=max(0.0, deadline - time.monotonic()))):
                     pass
+
+    def _check(self, *, wants_async: bool) -> None:
+        is_async = isinstance(self._store, AsyncStore)
+        check_block("collected", self._store, is_async=is_async, wants_async=wants_async)
 
     def _takes(self, event: ChangeEvent | None) -> bool:
         """Keep an event; return whether more are to come."""

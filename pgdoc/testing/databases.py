@@ -1,11 +1,13 @@
 """Databases for tests on a server that others may use, too.
 
 Each run has an id, and its databases are called `pgdoc_test_<id>_<number>`. While the run lasts, it has a session whose
-application_name contains the id. A database without that session is what a run left behind that was killed.
+application_name contains the id. A database without that session is what a run left behind that was killed, unless
+anyone is connected to a database of that run: a server that restarts, or a test, may have ended the session.
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import secrets
 from contextlib import contextmanager, suppress
@@ -13,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc.database.conninfo import PlainConnection, with_timeout
 from pgdoc.database.errors import connection_error
 from pgdoc.database.migrate import migrate
-from pgdoc.errors import DatabaseError
+from pgdoc.errors import DatabaseError, DirectRouteNeeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +32,8 @@ _EMPTY: Final = "template0"  # nobody can be connected to it, which would keep i
 _ATTEMPTS: Final = 5  # to drop a database; a session that began in between may have created a slot
 
 _MAY_CREATE: Final = b"""
-SELECT r.rolname, r.rolcreatedb OR r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
+SELECT r.rolname, r.rolcreatedb OR r.rolsuper, pg_catalog.pg_backend_pid()
+FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
 """
 _END_SESSIONS: Final = b"""
 SELECT pg_catalog.pg_terminate_backend(a.pid, 5000) FROM pg_catalog.pg_stat_activity a
@@ -43,12 +46,24 @@ WHERE s.database = %s AND NOT s.active
 """
 _LEFTOVERS: Final = rb"""
 SELECT d.datname FROM pg_catalog.pg_database d
-WHERE d.datname ~ '^pgdoc_test_[0-9a-f]{12}_' AND pg_catalog.pg_has_role(d.datdba, 'MEMBER')
+WHERE d.datname ~ '^pgdoc_test_[0-9a-f]{12}_(template|[0-9]+)$' AND pg_catalog.pg_has_role(d.datdba, 'MEMBER')
   AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_stat_activity a
     WHERE a.application_name = 'pgdoc test run ' || substr(d.datname, 12, 12)
+      OR (left(a.datname, 24) = left(d.datname, 24) AND a.usesysid IS NOT NULL) -- autovacuum has none
   )
 """
+
+
+class _Conninfo(str):
+    """A conninfo without secrets in its `repr`, which pytest prints for the arguments of a failed test."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        settings = conninfo_to_dict(self)
+        shown: dict[str, Any] = {name: settings.get(name) for name in ("host", "port", "user", "dbname")}
+        return repr(make_conninfo(**shown))
 
 
 class Databases:
@@ -76,7 +91,7 @@ class Databases:
     ) -> Iterator[Self]:
         """Open the session of a run; drop the template at the end."""
         databases = cls(conninfo, prepare, copies_files=copies_files)
-        databases._check_role()
+        databases._check_session()
         try:
             yield databases
         finally:
@@ -87,8 +102,8 @@ class Databases:
         """Create a database, and drop it at the end of the block."""
         source = self._make_template() if catalog else _EMPTY
         name = f"{self.prefix}{next(self._numbers)}"
-        self._create(name, source)
         try:
+            self._create(name, source)
             conninfo = self._conninfo_for(name)
             if catalog and self._prepare is not None:  # its collections are registered for the template
                 with PlainConnection.connect(conninfo, autocommit=True) as connection:
@@ -110,11 +125,9 @@ class Databases:
         """Return the template; the first call creates it."""
         if self._template is None:
             name = f"{self.prefix}template"
-            self._create(name, _EMPTY)
             try:
-                migrate(self._conninfo_for(name))
-                if self._prepare is not None:
-                    self._prepare(self._conninfo_for(name))
+                self._create(name, _EMPTY)
+                self._fill(self._conninfo_for(name))
                 self._disconnect(name)
             except BaseException:
                 self._drop(name)
@@ -122,15 +135,23 @@ class Databases:
             self._template = name
         return self._template
 
+    def _fill(self, conninfo: str) -> None:
+        migrate(conninfo)
+        result = None if self._prepare is None else self._prepare(conninfo)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError("prepare is a coroutine function: use a plain one, with a Store")
+
     def _create(self, name: str, source: str) -> None:
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {}{}")
         self._execute(create.format(sql.Identifier(name), sql.Identifier(source), self._strategy))
 
     def _drop(self, name: str) -> None:
+        # FORCE would refuse a role that is no superuser if autovacuum runs there. DROP alone lets autovacuum end.
         for left in range(_ATTEMPTS - 1, -1, -1):
             try:
                 self._disconnect(name)
-                self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+                self._execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
             except psycopg.errors.ObjectInUse:
                 if not left:
                     raise
@@ -147,10 +168,16 @@ class Databases:
         self._execute(_DROP_SLOTS, [name])
 
     def _conninfo_for(self, name: str) -> str:
-        return make_conninfo(self._conninfo, dbname=name)
+        return _Conninfo(make_conninfo(self._conninfo, dbname=name))
 
-    def _check_role(self) -> None:
-        ((role, may_create),) = self._execute(_MAY_CREATE)
+    def _check_session(self) -> None:
+        ((role, may_create, pid),) = self._execute(_MAY_CREATE)
+        if pid != self._connection().info.backend_pid:  # a pooler sends its clients pids of its own
+            self._close()
+            raise DirectRouteNeeded(
+                "PGDOC_TEST_DSN leads to a connection pooler, which may end the session by which other runs know that "
+                "this one is alive: use the host and port of the server itself"
+            )
         if not may_create:
             self._close()
             raise DatabaseError(
@@ -160,11 +187,20 @@ class Databases:
             )
 
     def _execute(self, query: bytes | sql.Composed, params: list[Any] | None = None) -> list[tuple[Any, ...]]:
-        cursor = self._connection().execute(query, params)
+        try:
+            cursor = self._connection().execute(query, params)
+        except psycopg.OperationalError:
+            if not self._connection_is_lost():
+                raise
+            cursor = self._connection().execute(query, params)
         return cursor.fetchall() if cursor.description else []
 
+    def _connection_is_lost(self) -> bool:
+        """Return whether the session has ended: a test may have restarted the server, or ended all sessions."""
+        return self._session is not None and self._session.closed
+
     def _connection(self) -> psycopg.Connection[Any]:
-        """Return the session of the run; a test may have restarted the server."""
+        """Return the session of the run, which must not end before the run does."""
         if self._session is None or self._session.closed:
             name = f"pgdoc test run {self._run}"
             conninfo = make_conninfo(with_timeout(self._conninfo), application_name=name)
@@ -172,6 +208,7 @@ class Databases:
                 self._session = PlainConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
             except psycopg.Error as exc:
                 raise connection_error(exc) from exc
+            self._session.execute("SET idle_session_timeout = 0; SET search_path = pg_catalog")
         return self._session
 
     def _close(self) -> None:

@@ -72,6 +72,7 @@ def open_server(prepare: Callable[[str], object] | None = None) -> Iterator[Pgdo
         ServerNotFound: this machine has no PostgreSQL, and `PGDOC_TEST_DSN` is not set.
         ServerUnreachable: nothing answers at `PGDOC_TEST_DSN`.
         DatabaseError: the role of `PGDOC_TEST_DSN` may not create databases.
+        DirectRouteNeeded: `PGDOC_TEST_DSN` leads to a connection pooler.
     """
     given = os.environ.get("PGDOC_TEST_DSN")
     if given:
@@ -80,11 +81,10 @@ def open_server(prepare: Callable[[str], object] | None = None) -> Iterator[Pgdo
             yield PgdocServer(given, databases)
         return
     in_memory = fast_folder(_ENOUGH_BYTES)
-    with (
-        local_server(in_memory, settings={**NOT_DURABLE, **_SMALL}) as server,
-        Databases.opened(server.conninfo, prepare, copies_files=in_memory is not None) as databases,
-    ):
-        yield PgdocServer(server.conninfo, databases)
+    with local_server(in_memory, settings={**NOT_DURABLE, **_SMALL}) as server:
+        conninfo = make_conninfo(server.conninfo, hostaddr="")  # PGHOSTADDR would lead to another server
+        with Databases.opened(conninfo, prepare, copies_files=in_memory is not None) as databases:
+            yield PgdocServer(conninfo, databases)
 
 
 @contextmanager

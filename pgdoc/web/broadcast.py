@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from contextvars import Context
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc._async.stream import AsyncChangeStream
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Broadcast", "BroadcastReading"]
 
 _POLL_S: Final = 5.0  # between moves of the token while nothing matches
+LATE: Final = timedelta(seconds=10)  # how far a new browser may begin behind the present
 _GATHER_S: Final = 0.1  # how long the first stream waits for browsers that come back with older tokens
 
 
@@ -71,9 +74,9 @@ class SharedSource:
         self._ring: Ring | None = None
         self._live: LiveReading | None = None
         self._whole: tuple[int, SourceEntry | None] = 0, None  # and the number of the entry after it
-        self._mode = "connecting"
+        self._mode, self._is_behind = "connecting", False
         self._arrived = asyncio.Event()
-        self._waiting_tokens: list[ResumeToken] = []
+        self._oldest: ResumeToken | None = None  # of the browsers that wait for the source to open
 
     async def close(self) -> None:
         """End the stream."""
@@ -92,15 +95,22 @@ class SharedSource:
         """That of the stream."""
         return self._mode
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the ring ends long before the present, as after a browser has come back with an old token."""
+        return self._is_behind
+
     def start(self, token: ResumeToken | None) -> None:
         """Open the source if it is not open."""
+        token = None if token is None or token.is_inside else token
         if self._pump is not None and not self._pump.done():
-            if token is not None and self._ring is None:
-                self._waiting_tokens.append(token)
+            if token is not None and (self._oldest is None or token.position < self._oldest.position):
+                self._oldest = token
             return
         self._ring, self._whole, self._mode = None, (0, None), "connecting"
-        self._waiting_tokens = [] if token is None else [token]
-        self._pump = asyncio.create_task(self._read(), name="pgdoc-broadcast")
+        self._oldest = token
+        # Not in the context of the request that happens to be the first: it would keep it, and log as it.
+        self._pump = asyncio.create_task(self._read(), name="pgdoc-broadcast", context=Context())
         self._pump.add_done_callback(self._ended)
 
     async def arrival(self, timeout_s: float) -> None:
@@ -138,7 +148,7 @@ class SharedSource:
         try:
             while True:
                 batch = await reading.next(_POLL_S)
-                self._mode = batch.mode
+                self._mode, self._is_behind = batch.mode, batch.lag > LATE
                 if batch.token is not None:
                     self._add(batch.entries, batch.token, is_new=bool(batch.reset))
                 self._wake()
@@ -155,11 +165,9 @@ class SharedSource:
         if not isinstance(self._source, AsyncChangeStream):
             self._live = LiveReading(self._source, None)
             return self._live
-        if self._waiting_tokens:  # the server was restarted: many browsers come back
+        if self._oldest is not None:  # the server was restarted: many browsers come back
             await asyncio.sleep(_GATHER_S)
-        tokens = [token for token in self._waiting_tokens if not token.is_inside]
-        oldest = min(tokens, key=lambda token: token.position, default=None)
-        return StreamReading(self._source, None if oldest is None else str(oldest), snapshot=False)
+        return StreamReading(self._source, None if self._oldest is None else str(self._oldest), snapshot=False)
 
     def _add(self, entries: Sequence[SourceEntry], token: ResumeToken, *, is_new: bool) -> None:
         if self._ring is None or is_new:
@@ -206,9 +214,9 @@ class BroadcastReading:
         if ring is None:
             await shared.arrival(0.0)  # raises the error if the source could not be opened
             return ReadBatch(mode=shared.mode)
-        return self._begin_in(ring, token)
+        return await self._begin_in(ring, token, timeout_s)
 
-    def _begin_in(self, ring: Ring, token: ResumeToken | None) -> ReadBatch:
+    async def _begin_in(self, ring: Ring, token: ResumeToken | None, timeout_s: float) -> ReadBatch:
         shared = self._shared
         whole = shared.whole()
         number = ring.number_after(token) if token is not None and not (whole and self._hides) else None
@@ -216,10 +224,12 @@ class BroadcastReading:
             return self._join(ring, number, ReadBatch((), token, shared.mode))
         if whole is not None:
             return self._join(ring, ring.next_number, ReadBatch([whole], whole.place, shared.mode))
-        if not self._after and not shared.begins_with_snapshot:
+        if not self._after and not shared.begins_with_snapshot and not shared.is_behind:
             return self._join(ring, ring.next_number, ReadBatch((), ring.end, shared.mode))
-        self._own = shared.own_stream(self._after)
-        return ReadBatch(mode="catching_up")
+        self._own = own = shared.own_stream(self._after)
+        if own is None:
+            return ReadBatch(mode=shared.mode)
+        return await self._next_own(own, timeout_s)  # opens it: what is written once a response has begun is not missed
 
     def _join(self, ring: Ring, number: int, batch: ReadBatch) -> ReadBatch:
         self._ring, self._number = ring, number
@@ -234,8 +244,8 @@ class BroadcastReading:
         number = ring.next_number if ring.is_behind(token) else ring.number_after(token)
         if number is None:
             return batch
-        self._own, self._passed = None, token
         await own.close()
+        self._own, self._passed = None, token  # after it was closed: if that is cancelled, `close` does it
         return self._join(ring, number, batch)
 
     async def _next_shared(self, ring: Ring, timeout_s: float) -> ReadBatch:

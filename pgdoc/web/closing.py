@@ -8,16 +8,17 @@ servers that handle the signals in Python, such as granian, the signal's handler
 from __future__ import annotations
 
 import asyncio
-import inspect
 import signal
 import sys
 import threading
 import weakref
+from contextlib import suppress
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import CoroutineType, FrameType
+    from collections.abc import Callable, Sequence
+    from types import FrameType
 
 __all__ = ["watch_closing"]
 
@@ -43,9 +44,9 @@ class _Watch:
         self.open += 1
         if self.open > 1:
             return
-        server = _uvicorn_server()
-        if server is not None:
-            self._polling = asyncio.create_task(self._poll(server))
+        servers = _uvicorn_servers()
+        if servers:
+            self._polling = asyncio.create_task(self._poll(servers))
         elif threading.current_thread() is threading.main_thread():
             self._chain(asyncio.get_running_loop())
 
@@ -62,8 +63,8 @@ class _Watch:
         self._chained.clear()
         self.event = asyncio.Event()  # a later server may run on this loop
 
-    async def _poll(self, server: Any) -> None:
-        while not (server.should_exit or _has_stopped_listening(server)):  # noqa: ASYNC110 (an attribute of uvicorn)
+    async def _poll(self, servers: Sequence[Any]) -> None:
+        while not any(map(_is_ending, servers)):  # noqa: ASYNC110 (attributes of uvicorn)
             await asyncio.sleep(_POLL_S)
         self.event.set()
 
@@ -75,7 +76,10 @@ class _Watch:
                 continue  # the signal ends the process at once
 
             def handle(number: int, frame: FrameType | None, before: Callable[..., Any] = before) -> None:
-                loop.call_soon_threadsafe(event.set)
+                with suppress(
+                    RuntimeError
+                ):  # the loop is closed: a handler that was installed later still calls this one
+                    loop.call_soon_threadsafe(event.set)
                 before(number, frame)
 
             signal.signal(number, handle)
@@ -97,26 +101,29 @@ class watch_closing:  # noqa: N801 (used as a function)
         self._watch.leave()
 
 
-def _has_stopped_listening(server: Any) -> bool:
-    """Return whether uvicorn ends without a signal, as after `--limit-max-requests`."""
+def _is_ending(server: Any) -> bool:
+    """Return whether uvicorn ends: by a signal, or without one, as after `--limit-max-requests`."""
     listeners = getattr(server, "servers", ())
-    return bool(listeners) and not any(each.is_serving() for each in listeners)
+    return server.should_exit or (bool(listeners) and not any(each.is_serving() for each in listeners))
 
 
-def _uvicorn_server() -> Any:
-    """Return the uvicorn `Server` that runs on this event loop, if any does."""
+def _uvicorn_servers() -> list[Any]:
+    """Return each uvicorn `Server` that runs on this event loop. Which of them has the response is not known."""
     module = sys.modules.get("uvicorn.server")
     if module is None:
-        return None
-    frames = (frame for task in asyncio.all_tasks() for frame in _frames_of(task.get_coro()))
-    owners = (frame.f_locals.get("self") for frame in frames if frame.f_code.co_varnames[:1] == ("self",))
-    return next((owner for owner in owners if isinstance(owner, module.Server)), None)
+        return []
+    # Of its own code only: to look at the locals of any other frame would keep them alive.
+    frames = [frame for task in asyncio.all_tasks() for frame in _frames_of(task.get_coro(), vars(module))]
+    owners = {frame.f_locals.get("self") for frame in frames}
+    return [owner for owner in owners if isinstance(owner, module.Server)]
 
 
-def _frames_of(coroutine: Any) -> Iterator[FrameType]:
-    """Yield the frames of a coroutine and of those that it awaits."""
-    awaited: CoroutineType[Any, Any, Any] | Any = coroutine
-    while inspect.iscoroutine(awaited):
-        if awaited.cr_frame is not None:
-            yield awaited.cr_frame
-        awaited = awaited.cr_await
+def _frames_of(coroutine: Any, module: dict[str, Any]) -> list[FrameType]:
+    """Return the frames of a module's code among those of a coroutine and of what it awaits."""
+    found = []
+    while isinstance(coroutine, CoroutineType):
+        frame = coroutine.cr_frame
+        if frame is not None and frame.f_globals is module:
+            found.append(frame)
+        coroutine = coroutine.cr_await
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from pgdoc._async.stream import AsyncChangeStream
@@ -33,12 +34,14 @@ class ReadBatch(NamedTuple):
         token: where to resume after them; `None` if that is not known now.
         mode: that of the stream's figures, such as `live` or `reconnecting`.
         reset: why the entries don't continue those before them; empty if they do.
+        lag: how long ago the next change was committed; 0 if there is none.
     """
 
     entries: Sequence[SourceEntry] = ()
     token: ResumeToken | None = None
     mode: str = "live"
     reset: str = ""
+    lag: timedelta = timedelta(0)
 
 
 class SourceReading(Protocol):
@@ -92,7 +95,8 @@ class StreamReading:
         return self._batch(stream, [ChangeEntry(event) for event in events])
 
     def _batch(self, stream: AsyncChangeStream, entries: Sequence[ChangeEntry], reset: str = "") -> ReadBatch:
-        return ReadBatch(entries, stream.resume_token, stream.stats().mode, reset)
+        stats = stream.stats()
+        return ReadBatch(entries, stream.resume_token, stats.mode, reset, stats.lag)
 
     async def _open(self) -> ReadBatch:
         stream = reopened(self._stream, self._after, snapshot=self._snapshot)

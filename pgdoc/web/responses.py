@@ -71,10 +71,19 @@ def sse(  # noqa: PLR0913 (the contract)
 class EventStream(Response):
     """The response that `sse` returns. It opens its source when the server sends it."""
 
-    def __init__(
-        self, source: WebSource, after: str | None, *, view: SubscriberView | None, heartbeat: float, retry: float
+    media_type = "text/event-stream"
+
+    def __init__(  # noqa: PLR0913 (those of `sse`)
+        self,
+        source: WebSource,
+        after: str | None,
+        *,
+        view: SubscriberView | None,
+        heartbeat: float,
+        retry: float,
+        status_code: int = 200,  # FastAPI reads the default for the description of `response_class`
     ) -> None:
-        super().__init__(headers=_HEADERS, media_type="text/event-stream")
+        super().__init__(status_code=status_code, headers=_HEADERS)
         del self.headers["content-length"]
         self._source, self._after = source, after
         self._view, self._heartbeat_s, self._retry_s = view, heartbeat, retry

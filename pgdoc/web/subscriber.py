@@ -129,7 +129,11 @@ class Subscriber:
             texts.append(self._form(reset(_text(self._told(batch.token)), batch.reset)))
         size = 0
         for entry in batch.entries:
-            text = await self._viewer.text(entry, self._form)
+            try:
+                text = await self._viewer.text(entry, self._form)
+            except Exception:
+                await write(texts)  # a browser that reconnects begins after these
+                raise
             if text is None:
                 continue
             texts.append(text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pgdoc.changes.events import ChangeEvent
 from pgdoc.changes.value_json import encode_json
+from pgdoc.errors import UnreadableDocument
 from pgdoc.model.documents import Document
 from pgdoc.web.entries import (
     ChangeEntry,
@@ -82,8 +83,11 @@ class Viewer:
 
     async def _look(self, subject: Any) -> Any:
         assert self._view is not None  # noqa: S101 (its callers have checked)
-        seen = self._view(subject)
-        return await seen if inspect.isawaitable(seen) else seen
+        try:
+            seen = self._view(subject)
+            return await seen if inspect.isawaitable(seen) else seen
+        except UnreadableDocument:  # hidden: a browser that reconnects would meet it again and again
+            return None
 
     async def _document(self, document: Document) -> bytes | None:
         seen = await self._look(copy.deepcopy(document))  # the live query goes on with its own

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 import pgdoc
+from tests.docs.pages import ROOT
 from tests.docs.project import environment, write_files
 from tests.examples.dying import STEPS
 
@@ -30,6 +32,7 @@ await_death(Death(sys.argv[1], int(sys.argv[2])))
 django.setup()
 call_command("watch_orders")
 """
+_MAKES_MIGRATION = re.compile(r"^\$ python (manage\.py makemigrations .+)$", re.MULTILINE)
 MIGRATION = "shop/migrations/0002_watch_orders.py"
 
 
@@ -44,14 +47,16 @@ class Project:
         self.run("-m", "django", "startproject", "config", ".", DJANGO_SETTINGS_MODULE="")
         self.run("manage.py", "startapp", "shop")
         names = conninfo_to_dict(self.dsn)
-        database = {"ENGINE": "django.db.backends.postgresql", "NAME": names["dbname"], "PASSWORD": ""}
+        database: dict[str, Any] = {"ENGINE": "django.db.backends.postgresql", "NAME": names["dbname"], "PASSWORD": ""}
+        database |= {"OPTIONS": {"sslmode": "disable", "prepare_threshold": 5}}
         database |= {"USER": names.get("user", ""), "HOST": names.get("host", ""), "PORT": names.get("port", "")}
         with (self.folder / "config/settings.py").open("a") as settings:
             settings.write(f"\nDATABASES = {{'default': {database!r}}}\n")
         write_files(PAGE, self.folder)
-        second = (self.folder / MIGRATION).rename(self.folder / "second")  # until there is the first one
-        self.run("manage.py", "makemigrations", "shop")
-        second.rename(self.folder / MIGRATION)
+        second = (self.folder / MIGRATION).rename(self.folder / "second")  # until the page's commands have made it
+        for command in _MAKES_MIGRATION.findall((ROOT / PAGE).read_text(encoding="utf-8")):
+            self.run(*command.split())
+        second.replace((self.folder / MIGRATION).resolve(strict=True))
         self.run("manage.py", "migrate")
 
     def run(self, *arguments: str, **variables: str) -> None:
@@ -71,6 +76,12 @@ def project(tmp_path: Path, bare_dsn: str) -> Project:
 def test_the_blocks_do_what_they_say_and_the_tests_of_the_page_leave_no_database(project: Project) -> None:
     project.run("-m", "tests.docs.run_blocks", PAGE)
     project.run("manage.py", "test", "shop")
+    project.run(
+        "manage.py",
+        "shell",
+        "-c",
+        "from shop.store import conninfo; assert 'sslmode=disable' in conninfo(), conninfo()",
+    )
     with psycopg.connect(project.dsn) as connection:
         names = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
         assert connection.info.dbname in names

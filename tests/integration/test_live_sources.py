@@ -7,23 +7,33 @@ import gc
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import pgdoc
 from pgdoc import AsyncStore, Store
+from pgdoc._sync.live_source import LiveSource
 from pgdoc._sync.stream_backend import StreamBackend
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.live.changes import applied
+from pgdoc.live.order import DocumentOrder
+from pgdoc.live.queries import LiveQueries
 from tests.fixtures.fix_server import PLUGIN
 from tests.unit.interrupts import Interrupt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
 
     from pgdoc import LiveQuery
+    from pgdoc.live.images import RowImage
 
 PATIENCE_S = 20.0
 MAKE_TABLE = """
@@ -149,6 +159,7 @@ import os, sys, pgdoc
 dsn, schema, plugin = sys.argv[1:]
 store = pgdoc.Store(dsn, schema=schema, plugin=plugin)
 query = store["orders"].live()
+pgdoc._sync.live_source._STOP_S = 3600  # close() in the child must not wait for a thread that is not there
 child = os.fork()
 if child == 0:
     try:
@@ -193,6 +204,28 @@ def test_a_cancelled_call_loses_no_change(shared_dsn: str, schema: str) -> None:
         assert found == [f"o{number:02d}" for number in range(40)]
 
     asyncio.run(run())
+
+
+def test_what_was_read_is_sorted_beside_the_event_loop(
+    shared_dsn: str, schema: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    place = DocumentOrder.place
+
+    def note(order: DocumentOrder, image: RowImage) -> Any:
+        threads.append(threading.get_ident())
+        return place(order, image)
+
+    async def run() -> None:
+        async with AsyncStore(shared_dsn, schema=schema) as store:
+            await store["orders"].insert_many((str(number), {"n": number}) for number in range(20))
+            async with store["orders"].live(sort="-n"), store.live(table, sort="-total"):
+                pass
+
+    monkeypatch.setattr(DocumentOrder, "place", note)
+    asyncio.run(run())
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 def test_a_loop_that_ends_leaves_nothing_behind(shared_dsn: str, schema: str) -> None:
@@ -272,3 +305,95 @@ def test_an_interrupt_while_a_query_opens_leaves_nothing_behind(shared_dsn: str,
         while len(source.queries) > 1:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+class _Slow(dict[Any, None]):
+    """A dict that other threads can change between any two steps of an iteration."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for key in super().__iter__():
+            time.sleep(0.0005)
+            yield key
+
+
+def test_queries_that_open_and_close_in_other_threads_leave_the_others_alone(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store, store["orders"].live() as first:
+        queries = store._live._sources["orders"].queries
+        queries._wanting, queries._reading = _Slow(), _Slow()
+
+        def open_some(number: int) -> None:
+            for turn in range(12):
+                with store["orders"].live({"n": 100 * number + turn}):
+                    pass
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(open_some, range(4)))
+        store["orders"].insert("a", {})
+        assert [each.document.id for each in first.next_batch(PATIENCE_S)] == ["a"]
+
+
+def test_a_query_that_opens_while_the_last_one_closes_stays_open(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[LiveQuery] = []
+    close = LiveSource.close
+
+    def open_first(source: LiveSource) -> None:
+        monkeypatch.setattr(LiveSource, "close", close)
+        opened.append(store["orders"].live())
+        close(source)
+
+    with Store(shared_dsn, schema=schema) as store:
+        last = store["orders"].live()
+        monkeypatch.setattr(LiveSource, "close", open_first)
+        last.close()
+        store["orders"].insert("a", {})
+        assert [each.document.id for each in opened[0].next_batch(PATIENCE_S)] == ["a"]
+
+
+def test_the_changes_before_the_end_of_a_collection_are_handed_out(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store, store["orders"].live() as query:
+        source = store._live._sources["orders"]
+        with source.lock, store.watch("orders") as stream:  # so that the source takes all of it at once
+            store["orders"].insert("a", {})
+            store["orders"].insert("b", {})
+            store.drop_collection("orders")
+            while stream.next(PATIENCE_S).event_type != "drop":  # type: ignore[union-attr]
+                pass
+        found = query.next_batch(PATIENCE_S) + query.next_batch(PATIENCE_S)
+        assert [each.document.id for each in found] == ["a", "b"]
+        with pytest.raises(CollectionNotFound):
+            query.next(PATIENCE_S)
+
+
+def test_reads_that_are_too_early_come_less_and_less_often(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[float] = []
+    end_read = LiveQueries.end_read
+
+    def refuse_some(queries: LiveQueries, query: Any, read: Any, rows: Any) -> bool:
+        times.append(time.monotonic())
+        return end_read(queries, query, read, rows if len(times) > 5 else None)
+
+    monkeypatch.setattr(LiveQueries, "end_read", refuse_some)
+    with Store(shared_dsn, schema=schema) as store, store["orders"].live() as query:
+        assert all(later - one >= 0.01 * 2**turn for turn, (one, later) in enumerate(pairwise(times)))
+        assert len(times) == 6
+        assert query.documents == []
+
+
+def test_few_changes_of_large_documents_are_much_to_wait_for(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc.live.inbox.MOST_BYTES", 100_000)
+    with Store(shared_dsn, schema=schema) as store, store["orders"].live() as query:
+        for number in range(3):
+            store["orders"].insert(f"o{number}", {"n": "x" * 60_000})
+        with store["orders"].live({"_id": "o2"}):  # it begins where the shared source has all three
+            assert query._inbox.batches == deque()
+        assert {each.document.id for each in query.next_batch(PATIENCE_S)} >= {"o0", "o1"}
+        while len(query.documents) < 3:
+            query.next_batch(PATIENCE_S)
+        store["orders"].delete("o1")
+        assert [each.document.id for each in query.next_batch(PATIENCE_S)] == ["o1"]

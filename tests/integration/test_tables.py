@@ -197,6 +197,19 @@ def test_a_role_with_rights_on_the_table_needs_no_others(server: Server, dsn: st
             assert store.collections() == ["orders"]
 
 
+def test_a_role_that_may_not_enter_the_schema_is_told_what_writers_need(server: Server, dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as admin, role(admin, "pgdoc_test_app"):
+        admin.execute("SELECT pgdoc.create_collection('docs', 'orders')")
+        with pgdoc.Store(server.conninfo_for(admin.info.dbname, user="pgdoc_test_app")) as store:
+            with pytest.raises(DatabaseError, match=r"USAGE on its schema.*`pgdoc grant pgdoc_test_app --as writer`"):
+                store["orders"].insert("o-1", {})
+            with pytest.raises(DatabaseError, match=r"`pgdoc grant pgdoc_test_app --as reader`"):
+                store["orders"].get("o-1")
+            admin.execute("GRANT USAGE ON SCHEMA docs TO pgdoc_test_app")
+            with pytest.raises(DatabaseError, match=r"SELECT, INSERT, UPDATE and DELETE on it"):
+                store["orders"].insert("o-1", {})
+
+
 def test_a_role_that_may_not_create_the_catalog_is_told_who_may(server: Server, bare_dsn: str) -> None:
     with psycopg.connect(bare_dsn, autocommit=True) as admin, role(admin, "pgdoc_test_app"):
         conninfo = server.conninfo_for(admin.info.dbname, user="pgdoc_test_app")

@@ -123,8 +123,9 @@ def test_running_raises_what_ended_the_program() -> None:
 
 
 def test_running_raises_the_error_of_the_block_first() -> None:
-    with pytest.raises(KeyError, match="of the block"), running(Broken()):
+    with pytest.raises(KeyError, match="of the block") as caught, running(Broken()):
         raise KeyError("of the block")
+    assert caught.value.__notes__ == ["Broken.run() raised KeyError('of the program')"]
 
 
 async def test_running_raises_what_ended_an_async_program() -> None:
@@ -134,6 +135,31 @@ async def test_running_raises_what_ended_an_async_program() -> None:
 
 
 async def test_running_raises_the_error_of_an_async_block_first() -> None:
-    with pytest.raises(KeyError, match="of the block"):
+    with pytest.raises(KeyError, match="of the block") as caught:
         async with running(AsyncBroken()):
             raise KeyError("of the block")
+    assert caught.value.__notes__ == ["AsyncBroken.run() raised KeyError('of the program')"]
+
+
+def test_running_refuses_what_does_not_run() -> None:
+    with pytest.raises(TypeError, match=r"running\(\) takes a worker or a relay, got None"):
+        running(None)  # type: ignore[type-var]
+
+
+async def test_running_says_which_kind_of_block_a_program_needs(own_schema: dict[str, Any]) -> None:
+    async with pgdoc.AsyncStore(**own_schema) as store:
+        with pytest.raises(TypeError, match=r"AsyncWorker is asynchronous: use async with running\(\.\.\.\)"):
+            running(pgdoc.AsyncWorker(store)).__enter__()  # type: ignore[misc]
+    with pytest.raises(TypeError, match=r"Broken is synchronous: use with running\(\.\.\.\)"):
+        await running(Broken()).__aenter__()  # type: ignore[misc]
+
+
+async def test_collected_says_which_kind_of_block_a_store_needs(own_schema: dict[str, Any]) -> None:
+    async with pgdoc.AsyncStore(**own_schema) as store:
+        with pytest.raises(TypeError, match=r"AsyncStore is asynchronous: use async with collected\(\.\.\.\)"):
+            collected(store).__enter__()  # type: ignore[misc]
+    with (
+        pgdoc.Store(**own_schema) as other,
+        pytest.raises(TypeError, match=r"Store is synchronous: use with collected"),
+    ):
+        await collected(other).__aenter__()  # type: ignore[misc]

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 import _pgdoc_pytestplugin
 import pgdoc
-from pgdoc.errors import DatabaseError
+from pgdoc.errors import DatabaseError, DirectRouteNeeded
 from pgdoc.server import LocalServer
 from pgdoc.testing import collected, eventually, open_server
 from tests.fixtures.fix_server import _connect_admin
@@ -26,6 +27,8 @@ from tests.user_suites import ROOT, Outcome, UserSuite
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pgdoc.testing import PgdocServer
+    from tests.fixtures.fix_pgbouncer import PgBouncer
     from tests.fixtures.fix_server import Server
 
 _numbers = itertools.count(1)
@@ -35,6 +38,13 @@ SELECT datname FROM pg_database WHERE datname ~ '^pgdoc_test_[0-9a-f]{12}_'
 UNION ALL SELECT slot_name FROM pg_replication_slots WHERE database ~ '^pgdoc_test_[0-9a-f]{12}_'
 UNION ALL SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'pgdoc test run%'
 """
+
+DEAD_ROWS = """
+CREATE TABLE dead (a) WITH (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_cost_delay = 100,
+  autovacuum_vacuum_cost_limit = 1) AS SELECT generate_series(1, 100000);
+DELETE FROM dead
+"""
+AUTOVACUUM = "SELECT FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE '%public.dead%'"
 
 
 @pytest.fixture
@@ -293,6 +303,15 @@ def test_a_store_of_the_user_takes_the_place_of_the_plugins_which_needs_a_server
     assert "\nthere is no PostgreSQL for this test: no connection to the server:" in outcome.printed
 
 
+def test_a_failed_test_shows_no_password(server: Server, tmp_path: Path) -> None:
+    suite = UserSuite(tmp_path, f"{server.conninfo} password=hidden")
+    suite.write("test_shop.py", "def test_it(pgdoc_conninfo):\n    assert not pgdoc_conninfo\n")
+    outcome = suite.run("--tb=long")
+    check(outcome, failed=1)
+    assert "dbname=pgdoc_test_" in outcome.printed
+    assert "hidden" not in outcome.printed
+
+
 def test_what_prepare_creates_is_in_each_database(given: None) -> None:
     def prepare(conninfo: str) -> None:
         with psycopg.connect(conninfo) as connection:
@@ -332,6 +351,20 @@ def test_each_worker_of_xdist_has_a_private_server_that_ends_with_it(private_sui
     folders = {(private_suite.folder / f"folder_{number}").read_text() for number in range(2)}
     assert len(folders) == 2
     eventually(lambda: not any(Path(folder).exists() for folder in folders), timeout=30)  # guardians remove them
+
+
+def test_the_environment_does_not_lead_to_another_server(private_suite: UserSuite) -> None:
+    private_suite.write(
+        "test_shop.py",
+        """
+        def test_it(store):
+            with store["orders"].watch() as stream:
+                store["orders"].insert("o-1", {})
+                assert stream.next(timeout=20).document_id == "o-1"
+        """,
+    )
+    others = {"PGHOST": "localhost", "PGHOSTADDR": "127.0.0.1", "PGPORT": "1", "PGUSER": "ann", "PGDATABASE": "shop"}
+    check(private_suite.run(variables=others), passed=1)
 
 
 def test_ctrl_c_stops_the_private_server(private_suite: UserSuite) -> None:
@@ -388,10 +421,25 @@ def test_a_role_needs_no_more_than_createdb_and_replication(
     check_nothing_is_left(server, admin)
 
 
+def test_a_role_can_drop_a_database_in_which_autovacuum_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        LocalServer(settings={"autovacuum_naptime": "1s"}) as own,
+        psycopg.connect(own.conninfo, autocommit=True) as admin,
+    ):
+        admin.execute("CREATE ROLE tester LOGIN CREATEDB")
+        monkeypatch.setenv("PGDOC_TEST_DSN", make_conninfo(own.conninfo, user="tester"))
+        with open_server() as given, given.database(catalog=False) as conninfo:
+            with psycopg.connect(conninfo, autocommit=True) as connection:
+                connection.execute(DEAD_ROWS)
+            eventually(lambda: admin.execute(AUTOVACUUM).fetchone() is not None, timeout=60)
+        eventually(lambda: not admin.execute(LEFT_BEHIND).fetchall())
+
+
 def test_only_databases_of_runs_that_are_over_are_dropped(
     server: Server, admin: psycopg.Connection, given: None
 ) -> None:
     names = ["pgdoc_test_0123456789ab_1", "pgdoc_test_cdef01234567_2", "pgdoc_test_mine", "pgdoc_tests_0123456789ab_1"]
+    names += ["pgdoc_test_0123456789ab_1_of_ann", "pgdoc_test_0123456789ab_copy"]
     for name in names:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     with psycopg.connect(server.conninfo_for(names[0]), autocommit=True) as other:
@@ -405,9 +453,72 @@ def test_only_databases_of_runs_that_are_over_are_dropped(
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
 
 
+def test_a_run_outlives_its_session(server: Server, admin: psycopg.Connection, given: None) -> None:
+    def end_session(of: PgdocServer) -> None:
+        name = f"pgdoc test run {repr(of).split('_')[-2]}"
+        query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s"
+        assert admin.execute(query, [name]).fetchall() == [(True,)]
+
+    with open_server() as run:
+        with run.database():
+            end_session(run)
+        with run.database() as conninfo, psycopg.connect(conninfo) as user:
+            end_session(run)
+            with open_server():  # drops what it takes for left behind
+                assert user.execute("SELECT 1").fetchone() == (1,)
+            with run.database():  # its template is still there, too
+                pass
+    check_nothing_is_left(server, admin)
+
+
+def test_the_session_of_a_run_is_not_ended_for_being_idle(
+    server: Server, admin: psycopg.Connection, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.execute(sql.SQL("ALTER ROLE {} CREATEDB REPLICATION").format(sql.Identifier(role)))
+    admin.execute(sql.SQL("ALTER ROLE {} SET idle_session_timeout = '100ms'").format(sql.Identifier(role)))
+    monkeypatch.setenv("PGDOC_TEST_DSN", server.conninfo_for("postgres", user=role))
+    query = """
+        SELECT pid, state_change < now() - interval '200 ms' FROM pg_stat_activity
+        WHERE usename = %s AND application_name LIKE 'pgdoc test run%%'
+    """
+    with open_server() as run, run.database(catalog=False):
+        ((session, _),) = admin.execute(query, [role]).fetchall()
+        eventually(lambda: admin.execute(query, [role]).fetchall() in ([], [(session, True)]))
+        assert admin.execute(query, [role]).fetchall() == [(session, True)]
+
+
+def test_functions_of_others_are_not_called(bare_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGDOC_TEST_DSN", bare_dsn)
+    with psycopg.connect(bare_dsn) as owner:
+        for name in ("left", "substr"):
+            owner.execute(
+                f"CREATE FUNCTION public.{name}(name, int, int DEFAULT 0) RETURNS text LANGUAGE plpgsql "
+                "AS $$ BEGIN RAISE 'called'; END $$"
+            )
+    with open_server() as run, run.database(catalog=False), open_server():
+        pass
+
+
+def test_a_pooler_is_refused(server: Server, pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGDOC_TEST_DSN", pgbouncer.conninfo_for(server.conninfo))
+    with pytest.raises(DirectRouteNeeded, match="PGDOC_TEST_DSN leads to a connection pooler"), open_server():
+        pass
+
+
 def test_a_database_without_the_catalog_is_empty(given: None) -> None:
     with open_server() as other, other.database(catalog=False) as conninfo, psycopg.connect(conninfo) as connection:
         assert connection.execute("SELECT to_regnamespace('pgdoc')").fetchone() == (None,)
+
+
+def test_a_coroutine_function_can_not_prepare_the_template(given: None) -> None:
+    async def prepare(conninfo: str) -> None: ...
+
+    with (
+        open_server(prepare) as other,
+        pytest.raises(TypeError, match="prepare is a coroutine function: use a plain one, with a Store"),
+        other.database(),
+    ):
+        pass
 
 
 def test_importing_the_plugin_imports_neither_pgdoc_nor_asyncio() -> None:

@@ -130,6 +130,12 @@ def _read_one(scene: Scene, *names: str, write: str | None = "orders", **options
         return event
 
 
+def _holds(result: pgdoc.LiveQuery | pgdoc.LiveAggregate[Any] | pgdoc.Mirror) -> None:
+    """Open and close a result that is kept up to date; it has read the documents when it is open."""
+    with result:
+        assert result.resume_token is not None
+
+
 def _watch_after(scene: Scene) -> None:
     lsn = scene.superuser.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()
     assert lsn is not None
@@ -309,6 +315,11 @@ CALLS: dict[str, Callable[[Scene], object]] = {
         "1", {}
     ),
     "`collection.watch`": lambda scene: _read_one(scene, "orders"),
+    "`collection.live`": lambda scene: _holds(scene.orders.live({"a": 1}, sort="-b", limit=2)),
+    "`collection.live_count`": lambda scene: _holds(scene.orders.live_count({"a": 1})),
+    "`collection.live_sum`": lambda scene: _holds(scene.orders.live_sum("a")),
+    "`collection.live_average`": lambda scene: _holds(scene.orders.live_average("a")),
+    "`collection.mirror`": lambda scene: _holds(scene.orders.mirror()),
     "`tx.get` in `store.transaction`": _get_in_transaction,
     "`tx.insert` in `store.transaction`": _insert_in_transaction,
     "`tx.publish` in `store.transaction`": _publish_in_transaction,
@@ -329,6 +340,11 @@ CALLS: dict[str, Callable[[Scene], object]] = {
     "`store.watch(snapshot=True)` of a watched table": _watch_table,
     "`store.watch(resume_after=...)`": _watch_after,
     "`store.watch(consumer=...)`": _consume,
+    "`store.live`": lambda scene: _holds(scene.store.live(f"{scene.schema}.items")),
+    "`store.live_count`": lambda scene: _holds(scene.store.live_count(f"{scene.schema}.items")),
+    "`store.live_sum`": lambda scene: _holds(scene.store.live_sum("orders", "a")),
+    "`store.live_average`": lambda scene: _holds(scene.store.live_average("orders", "a")),
+    "`store.mirror`": lambda scene: _holds(scene.store.mirror(f"{scene.schema}.items")),
     "`stream.ack`": _ack,
     "`stream.checkpoint` in a transaction of the same role": _checkpoint,
     "`store.consumers`": lambda scene: scene.store.consumers(),

@@ -50,10 +50,14 @@ async def get(order_id: str, shop: CurrentShop) -> StoredOrder:
 
 @app.patch("/orders/{order_id}")
 async def change(
-    order_id: str, change: OrderChange, shop: CurrentShop, if_match: Annotated[int | None, Header()] = None
+    order_id: str,
+    change: OrderChange,
+    shop: CurrentShop,
+    if_match: Annotated[str | None, Header(pattern='^"[0-9]{1,18}"$')] = None,
 ) -> StoredOrder:
-    """Change an order, if it is still at the version in the header If-Match."""
-    return existing(await shop.orders.update(order_id, {"$set": change.model_dump()}, if_version=if_match))
+    """Change an order, if it is still at the version in the header If-Match, which HTTP has in quotes."""
+    version = None if if_match is None else int(if_match.strip('"'))
+    return existing(await shop.orders.update(order_id, {"$set": change.model_dump()}, if_version=version))
 
 
 @app.delete("/orders/{order_id}", status_code=204)
@@ -70,7 +74,7 @@ def existing(order: StoredOrder | None) -> StoredOrder:
     return order
 
 
-@app.get("/events")
+@app.get("/events", response_class=web.EventStream)
 async def events(request: Request, shop: CurrentShop, customer: str | None = None) -> web.EventStream:
     """Send each change of an order; with a customer, only of that one's."""
 
@@ -81,7 +85,7 @@ async def events(request: Request, shop: CurrentShop, customer: str | None = Non
     return web.sse(request, shop.changes, view=None if customer is None else view)
 
 
-@app.get("/unpaid")
+@app.get("/unpaid", response_class=web.EventStream)
 async def unpaid(request: Request, shop: CurrentShop) -> web.EventStream:
     """Send the unpaid orders, the largest first, and what changes about them."""
     return web.sse(request, shop.unpaid)

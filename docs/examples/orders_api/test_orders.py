@@ -75,9 +75,9 @@ async def test_what_makes_no_sense_is_refused(client: httpx.AsyncClient) -> None
 
 async def test_two_clerks_do_not_overwrite_each_other(client: httpx.AsyncClient) -> None:
     order_id = (await client.post("/orders", json=TEA)).json()["id"]
-    paid = await client.patch(f"/orders/{order_id}", json={"status": "paid"}, headers={"if-match": "1"})
+    paid = await client.patch(f"/orders/{order_id}", json={"status": "paid"}, headers={"if-match": '"1"'})
     assert paid.json()["version"] == 2
-    late = await client.patch(f"/orders/{order_id}", json={"status": "shipped"}, headers={"if-match": "1"})
+    late = await client.patch(f"/orders/{order_id}", json={"status": "shipped"}, headers={"if-match": '"1"'})
     assert late.status_code == 412
     assert late.json()["found_version"] == 2
     assert (await client.delete(f"/orders/{order_id}")).status_code == 204

@@ -47,7 +47,10 @@ class ModelReader(Generic[M]):
         except PgdocError:
             raise
         except Exception as exc:
-            raise InvalidInput(f"{kind.library} can't read model {self.name}: {exc}") from exc
+            why = next(iter(str(exc).splitlines()), type(exc).__name__)
+            raise InvalidInput(
+                f"{kind.library} can't read model {self.name}: {why}. Correct the model, or first define what it names"
+            ) from exc
 
     def __call__(self, text: bytes | str) -> Any:
         """Decode JSON values."""
@@ -74,7 +77,7 @@ class ModelReader(Generic[M]):
         except UnreadableDocument:
             raise
         except Exception as exc:
-            fault = self._fault_of(exc) or Fault("", f"reading it raised {type(exc).__name__} ({exc})")
+            fault = self._fault_of(exc, text) or Fault("", f"reading it raised {type(exc).__name__} ({exc})")
             where = f"at {fault.path!r}: " if fault.path else ""
             more = f" (and {fault.others} more)" if fault.others else ""
             raise InvalidModel(
@@ -116,12 +119,17 @@ def _is_of_module(member: type) -> bool:
 
 
 def _parts_of(model: Any) -> Any:
-    """Return what identifies a model: unions with other orders of their members are equal, but read differently."""
+    """Return what identifies a model.
+
+    Unions with other orders of their members are equal, but read differently; so are literals, such as 1 and True.
+    """
     origin = get_origin(model)
-    return model if origin is None else (origin, *map(_parts_of, get_args(model)))
+    return (model.__class__, model) if origin is None else (origin, *map(_parts_of, get_args(model)))
 
 
-def _functions_of(library: str, model: str) -> tuple[Callable[[Any], Any], Callable[[Exception], Fault | None]]:
+def _functions_of(
+    library: str, model: str
+) -> tuple[Callable[[Any], Any], Callable[[Exception, bytes | str], Fault | None]]:
     """Return what makes the function that reads a model, and what explains the errors of that."""
     try:
         if library == MSGSPEC:

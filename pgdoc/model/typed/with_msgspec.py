@@ -51,7 +51,7 @@ _PLACE: Final = re.compile(r"(?P<reason>.*?)(?: - at `(?:key in )?\$(?P<path>.*)
 _FIELD: Final = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`")
 
 
-def msgspec_fault(exc: Exception) -> Fault | None:
+def msgspec_fault(exc: Exception, _text: bytes | str) -> Fault | None:
     """Return what an error of msgspec says; `None` for another error."""
     if not isinstance(exc, msgspec.MsgspecError):
         return None

@@ -51,3 +51,16 @@ def test_a_query_on_another_id_does_not_have_an_unreadable_document(shared_dsn: 
             orders.update("a", {"$inc": {"total": 1}})
             (change,) = query.next_batch(timeout=PATIENCE_S)
             assert (str(change.kind), change.document.id) == ("modified", "a")
+
+
+def test_a_group_that_python_can_not_read_is_named_as_the_reason(shared_dsn: str, schema: str) -> None:
+    update = f"UPDATE \"{schema}\".orders SET data = jsonb_build_object('n', trunc(10::numeric ^ 5000))".encode()
+    with (
+        Store(shared_dsn, schema=schema) as store,
+        psycopg.Connection.connect(shared_dsn, autocommit=True) as connection,
+    ):
+        store["orders"].insert("a", {"n": 1})
+        with store["orders"].live_count(by="n") as count:
+            connection.execute(update)
+            with pytest.raises(UnreadableDocument, match="can't read"):
+                count.next(timeout=PATIENCE_S)

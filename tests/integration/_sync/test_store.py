@@ -163,5 +163,10 @@ def test_an_invalid_pool_size_or_plugin_is_refused() -> None:
     for pool_size in invalid:
         with pytest.raises(ValueError, match="pool_size must be a whole number of at least 1, got "):
             Store("", pool_size=pool_size)
+    without: list[Any] = [(None, "None"), (b"password=SECRET", "bytes")]
+    for given, found in without:
+        with pytest.raises(ValueError, match=f"conninfo must be a str such as .*, got {found}") as raised:
+            Store(given)
+        assert "SECRET" not in str(raised.value)
     with pytest.raises(ValueError, match="plugin must be one of auto, wal2json, pgoutput, got 'wal2jsonn'"):
         Store("", plugin="wal2jsonn")

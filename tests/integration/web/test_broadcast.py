@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextvars import ContextVar
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
-import pgdoc
+import pgdoc.web.broadcast
 from pgdoc import web
 from pgdoc.changes.events import ChangeEvent
+from pgdoc.web.reading import ReadBatch, StreamReading
 from tests.integration.web.test_sse import Page, open_streams
 from tests.web_browsers import PATIENCE_S, Browser, serving
 
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from pgdoc.server import LocalServer
 
@@ -140,6 +145,24 @@ async def test_browsers_that_come_back_to_a_new_server_miss_nothing_and_mostly_s
                 await until_streams(2)  # one of each server
 
 
+async def test_a_new_browser_begins_now_though_another_came_back_with_an_old_token(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pgdoc.web.broadcast, "LATE", timedelta(0))
+    async with page(dsn) as shown, shown.browser() as browser:
+        token = (await browser.next("heartbeat")).id
+        for part in range(10):
+            await shown.orders.insert_many((f"o-{part}-{number:03}", {"text": "x" * 100}) for number in range(200))
+    async with page(dsn) as shown:
+        old, new = shown.browser(), shown.browser()
+        old.last_id = token
+        async with old, new:
+            await shown.orders.insert("last", {})
+            assert await new.ids(1) == ["last"]
+            assert (await old.ids(2001))[-1] == "last"
+            await until_streams(1)
+
+
 @pytest.mark.parametrize("token", ["nonsense", "0/1.0/1.0.0.0.1", "FFFFFFFF/0.{ids}"])
 async def test_a_token_that_can_not_be_used_resets_that_page_only(dsn: str, token: str) -> None:
     async with page(dsn) as shown, browsers(shown, 1) as (watching,):
@@ -215,6 +238,40 @@ async def test_the_stream_ends_with_its_store_and_the_browsers_with_it(dsn: str)
             await browser.end()
         async with shown.browser() as again:  # opens it again
             await again.next("heartbeat")
+
+
+async def test_the_shared_stream_does_not_run_in_the_context_of_the_first_request(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: set[str] = set()
+    next_of_stream = StreamReading.next
+
+    async def noted(reading: StreamReading, timeout_s: float) -> ReadBatch:
+        found.add(user.get("nobody"))
+        return await next_of_stream(reading, timeout_s)
+
+    class AsAnn:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            user.set("ann")
+            await self.app(scope, receive, send)
+
+    monkeypatch.setattr(StreamReading, "next", noted)
+    async with pgdoc.AsyncStore(dsn) as store:
+        broadcast = web.Broadcast(store["orders"].watch())
+
+        async def events(request: Request) -> web.EventStream:
+            return web.sse(request, broadcast)
+
+        app = Starlette(routes=[Route("/events", events)], middleware=[Middleware(AsAnn)])
+        async with serving(app) as served, Browser(f"{served.url}/events") as browser:
+            await browser.next("heartbeat")
+        assert found == {"nobody"}
+
+
+user: ContextVar[str] = ContextVar("user")
 
 
 async def test_a_stream_that_can_not_open_is_an_http_error(dsn: str) -> None:

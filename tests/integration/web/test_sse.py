@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -218,6 +219,34 @@ async def test_an_error_of_a_view_ends_that_browser_only_and_is_logged(
     assert "no such user" in caplog.text
 
 
+async def test_a_document_that_a_view_can_not_read_is_hidden_and_ends_nothing(dsn: str) -> None:
+    def view(event: pgdoc.ChangeEvent) -> bool:
+        document = event.full_document
+        return document is not None and document["owner"] == "ann"
+
+    async with page(dsn, view=view) as shown, shown.browser() as browser:
+        await browser.next("heartbeat")
+        await shown.orders.insert("o-1", {"owner": "ann"})
+        async with pgdoc.AsyncStore(dsn) as store, store.transaction() as tx:
+            number = "1" + "0" * 5000  # more digits than Python reads
+            await tx.connection.execute(f"update docs.orders set data = data || '{{\"n\": {number}}}'")
+        await shown.orders.insert("o-2", {"owner": "ann"})
+        assert await browser.ids(2) == ["o-1", "o-2"]
+
+
+async def test_what_comes_before_an_error_of_a_view_arrives(dsn: str) -> None:
+    def view(event: pgdoc.ChangeEvent) -> bool:
+        if event.document_id == "o-2":
+            raise LookupError
+        return True
+
+    async with page(dsn, view=view) as shown, shown.browser() as browser:
+        await browser.next("heartbeat")
+        await shown.orders.insert_many([("o-1", {}), ("o-2", {})])
+        assert await browser.ids(1) == ["o-1"]
+        await browser.end()
+
+
 async def test_an_error_before_the_first_event_is_an_http_error(dsn: str) -> None:
     async with pgdoc.AsyncStore(dsn, auto_create=False) as store:
 
@@ -295,3 +324,19 @@ async def test_what_can_not_be_a_source_is_refused(dsn: str) -> None:
             web.sse(request, orders.watch(), heartbeat=0)
         with pytest.raises(TypeError, match="view"):
             web.sse(request, orders.watch(), view=5)  # type: ignore[arg-type]
+
+
+async def test_a_forged_token_does_not_reach_other_collections(dsn: str) -> None:
+    async with page(dsn, watch={"snapshot": True}) as shown:
+        await shown.orders.insert_many([("o-1", {}), ("o-2", {})])
+        async with pgdoc.AsyncStore(dsn) as store:
+            await store["secrets"].insert("s-1", {})
+        browser = shown.browser()
+        async with browser:
+            token = pgdoc.ResumeToken.parse((await browser.next("change")).id)
+        assert token.progress is not None
+        browser.last_id = str(replace(token, progress=token.progress._replace(remaining=("secrets",), document_id="")))
+        async with browser:
+            sent = await browser.next()
+            assert (sent.event, sent.data) == ("reset", {"reason": "invalid_token"})
+            assert await browser.ids(2) == ["o-1", "o-2"]

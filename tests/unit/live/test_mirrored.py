@@ -30,11 +30,11 @@ def test_a_mirror_shows_what_matched_at_the_last_commit(drawn: list[tuple[str, i
     mirrored, collection = Mirrored(parse_filter({"n": {"$gt": 0}})), dict[str, int]()
     shown: dict[str, int] = {}
     assert mirrored.needs_read
-    mirrored.load([], is_all=True)
+    mirrored.load({}, is_all=True)
     for name, value in drawn:
         before = collection.get(name)
         if name == "load":
-            mirrored.load([image(*each) for each in collection.items()], is_all=True)
+            mirrored.load(mirrored.prepared(image(*each) for each in collection.items()), is_all=True)
         elif name == "commit":
             assert mirrored.commit() == []
             shown = {key: each for key, each in collection.items() if each > 0}
@@ -59,7 +59,7 @@ def test_the_documents_of_a_mirror_are_its_own_and_read_as_its_model():
     shared = image("a", 1)
     plain, typed = Mirrored(parse_filter({})), Mirrored(parse_filter({}), reader_of(Counted, decode))
     for mirrored in (plain, typed):
-        mirrored.load([shared], is_all=True)
+        mirrored.load(mirrored.prepared([shared]), is_all=True)
         mirrored.commit()
     assert (plain.shown["a"].data, typed.shown["a"].data) == ({"n": 1}, Counted(1))
     assert plain.shown["a"] is not shared.document

@@ -59,7 +59,9 @@ class Source:
         timeline: int = 1,
     ) -> bool:
         images = [RowImage(_document(key, n)) for key, n in rows.items()]
-        found = LiveRows(images, is_all, seen.__contains__, lambda change: change.xid in seen, end_lsn, timeline)
+        state: Any = query.state
+        rows_of = state.prepared(images)
+        found = LiveRows(rows_of, is_all, seen.__contains__, lambda change: change.xid in seen, end_lsn, timeline)
         return self.queries.end_read(query, query.read, found)
 
 

@@ -74,7 +74,7 @@ class Model:
 
     def read(self) -> None:
         found, most = self.matching, self.window.read_limit
-        self.window.load(found[:most], is_all=most is None or len(found) <= most)
+        self.window.load(self.window.prepared(found[:most]), is_all=most is None or len(found) <= most)
         self.is_read = True
 
     def commit(self) -> list[LiveChange]:

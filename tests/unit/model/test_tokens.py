@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+import zlib
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -129,3 +132,21 @@ def test_a_consumer_without_a_snapshot_stores_null_and_one_that_has_yet_to_begin
 def test_stored_snapshot_progress_that_is_damaged_is_refused():
     with pytest.raises(ValueError, match="decompressing data"):
         parse_snapshot("damaged")
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        b"[" * 500_000,
+        rb'[["orders"],"\ud800","*",1]',
+        b'[["orders"],"o-1","*",10000000000000000000000]',
+        b'[["orders"],"o-1","*",9223372036854775807]',
+        b'[["orders"],"o-1","*",-1]',
+        b'[["orders"],"o-1","*",true]',
+    ],
+)
+def test_progress_that_no_stream_has_written_is_refused(progress):
+    """A browser sends its token: each one that parses must have a text, after more documents, too."""
+    text = base64.urlsafe_b64encode(zlib.compress(progress, 9)).decode().rstrip("=")
+    with pytest.raises(InvalidResumeToken, match="damaged"):
+        ResumeToken.parse(f"0/1000000.s{text}.1.1.1")

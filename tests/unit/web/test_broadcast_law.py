@@ -70,6 +70,10 @@ class Shared:
         self.log, self.keep, self.at = log, keep, 0
         self.ring: Ring = StreamRing(place(0), keep, 1000)
 
+    @property
+    def is_behind(self) -> bool:
+        return self.at < self.log.end
+
     def move(self) -> None:
         if not self.log.is_over and self.log.data.draw(st.integers(0, 9)) == 0:
             self.at = self.log.end
@@ -88,7 +92,9 @@ class Shared:
     def whole(self) -> None:
         return None
 
-    def own_stream(self, after: str) -> Own:
+    def own_stream(self, after: str | None) -> Own:
+        if not after:
+            return Own(self.log, self.log.end)
         return Own(self.log, int(after.partition(".")[0].partition("/")[2], 16))
 
 
@@ -100,6 +106,7 @@ def test_a_subscriber_gets_every_event_after_its_token_once_and_in_order(data: s
     async def run() -> None:
         log.write()
         shared.move()
+        oldest_begin = log.end
         has_token = data.draw(st.booleans())
         begin = data.draw(st.integers(0, log.end))
         broadcast: Any = SimpleNamespace(_shared=shared)
@@ -114,8 +121,9 @@ def test_a_subscriber_gets_every_event_after_its_token_once_and_in_order(data: s
             if log.is_over or data.draw(st.booleans()):
                 shared.move()
             batch = await reading.next(0.0)
-            if not has_token and batch.token is not None:  # it begins where the broadcast is
+            if not has_token and batch.token is not None:  # it begins now, though the broadcast may be behind
                 has_token, begin = True, int(batch.token.lsn)
+                assert begin >= oldest_begin
                 told = begin
             got += [entry.number for entry in batch.entries if isinstance(entry, Numbered)]
             if batch.token is not None:
@@ -123,5 +131,36 @@ def test_a_subscriber_gets_every_event_after_its_token_once_and_in_order(data: s
                 told = int(batch.token.lsn)
             assert got == log.after(begin, told)
         assert told == log.end
+
+    asyncio.run(run())
+
+
+def test_a_stream_whose_end_is_cancelled_is_ended_when_the_subscriber_leaves() -> None:
+    """The browser can leave at the moment when its own stream has met the ring."""
+
+    async def run() -> None:
+        is_closing = asyncio.Event()
+        closed: list[bool] = []
+
+        class Slow(Own):
+            async def close(self) -> None:
+                is_closing.set()
+                await asyncio.sleep(0)
+                closed.append(True)
+
+        log: Any = SimpleNamespace(numbers=[], end=5)
+        shared = Shared(log, 1)
+        shared.ring = StreamRing(place(5), 1, 1000)
+        shared.own_stream = lambda _after: Slow(log, 3)  # type: ignore[method-assign,assignment]
+        log.reached_from, log.after = lambda _begin: 5, lambda _begin, _end: []
+        broadcast: Any = SimpleNamespace(_shared=shared)
+        reading = BroadcastReading(broadcast, str(place(3)), hides=False)
+        await reading.next(0.0)
+        reads = asyncio.create_task(reading.next(0.0))
+        await is_closing.wait()
+        reads.cancel()
+        await asyncio.wait([reads])
+        await reading.close()
+        assert closed == [True]
 
     asyncio.run(run())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from typing import Any
 
 import pytest
+import uvicorn
 
 from pgdoc.web.closing import watch_closing
 
@@ -92,3 +94,49 @@ def test_a_loop_in_a_thread_chains_nothing() -> None:
     thread.start()
     thread.join()
     assert errors == []
+
+
+@pytest.mark.parametrize("ending", range(3))
+def test_the_end_of_any_uvicorn_on_the_loop_is_noticed(ending: int) -> None:
+    """An application can serve a second port."""
+    config = uvicorn.Config(_nothing)
+    config.load()
+    servers = [uvicorn.Server(config) for _ in range(3)]
+
+    async def run() -> None:
+        tasks = [asyncio.create_task(server.main_loop()) for server in servers]
+        await asyncio.sleep(0)
+        with watch_closing() as closing:
+            servers[ending].should_exit = True
+            await asyncio.wait_for(closing.wait(), 5)
+        for server in servers:
+            server.should_exit = True
+        await asyncio.wait(tasks)
+
+    asyncio.run(run())
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+def test_a_signal_after_the_loop_has_closed_reaches_the_handler_before() -> None:
+    """A handler that was installed while a response was open keeps ours, and calls it."""
+    got: list[int] = []
+
+    def servers(number: int, _frame: object) -> None:
+        got.append(number)
+
+    async def run() -> None:
+        with watch_closing():
+            ours = signal.getsignal(signal.SIGTERM)
+            assert callable(ours)
+
+            def later(number: int, frame: Any) -> None:
+                ours(number, frame)
+
+            signal.signal(signal.SIGTERM, later)
+
+    signal.signal(signal.SIGTERM, servers)
+    asyncio.run(run())
+    signal.raise_signal(signal.SIGTERM)
+    assert got == [signal.SIGTERM]

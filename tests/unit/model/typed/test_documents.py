@@ -260,3 +260,12 @@ def test_a_form_without_a_model_is_the_usual_one() -> None:
     found = form_of(None).read("o-1", TEXT, 1, NOON, NOON)
     assert type(found) is Document
     assert reader_of(Order).plain is decode
+
+
+class Tagged(pydantic.BaseModel):
+    tags: set[str]
+
+
+def test_the_repr_of_a_replaced_document_needs_no_encoder() -> None:
+    found = form_of(Tagged).read("o-1", b'{"tags": ["a"]}', 1, NOON, NOON)
+    assert "data=Tagged(tags={'a'}), version=2" in repr(dataclasses.replace(found, version=2))

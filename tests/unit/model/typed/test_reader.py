@@ -9,6 +9,7 @@ import weakref
 from dataclasses import dataclass, field, make_dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -129,6 +130,16 @@ def test_a_strict_model_reads_times_beside_exact_decimals() -> None:
         assert read.total == Decimal(total)
 
 
+class Embedded(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True)
+    at: datetime
+    value: pydantic.Json[Any]
+
+
+def test_invalid_json_in_a_field_is_the_fault_of_that_field() -> None:
+    assert fault(Embedded, b'{"at": "2026-07-01T12:00:00.000000Z", "value": "{"}').path == "value"
+
+
 class Numbers(pydantic.BaseModel):
     exact: Decimal
     near: float
@@ -142,6 +153,32 @@ def test_pydantic_reads_numbers_beyond_floats_exactly() -> None:
         read = reader_of(Numbers).read(text % (exact, "1" * 400))
         assert (read.exact, read.near, read.whole) == (Decimal(exact), 0.12345678901234568, int("1" * 400))
         assert read.took == timedelta(seconds=1, microseconds=1)
+
+
+class Rate(Enum):
+    LOW = 0.1
+    HIGH = 0.5
+
+
+class Priced(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    price: Decimal
+    rate: Rate = Rate.HIGH
+    notes: dict[str, Any] = {}
+
+
+class PricedStrict(Priced):
+    model_config = pydantic.ConfigDict(strict=True)
+
+
+@pytest.mark.parametrize("model", [Priced, PricedStrict])
+@pytest.mark.parametrize("price", ["9.90", "9.9", "1" * 30 + ".5", "0." + "0" * 30 + "1"])
+def test_a_decimal_changes_no_number_of_another_field(model: Any, price: str) -> None:
+    text = '{"price": %s, "rate": 0.1, "notes": {"ratio": 0.25}, "more": 1.5}'
+    read = reader_of(model).read(text % price)
+    assert str(read.price) == str(Decimal(price)) or (model is PricedStrict and read.price == Decimal(price))
+    assert (read.rate, read.notes, read.more) == (Rate.LOW, {"ratio": 0.25}, 1.5)
+    assert (type(read.notes["ratio"]), type(read.more)) == (float, float)
 
 
 class Anything(pydantic.BaseModel):
@@ -246,6 +283,42 @@ def test_a_field_of_a_pydantic_dataclass_is_read_by_its_name_and_by_its_alias() 
         assert reader_of(AliasedDataclass).read(b'{"%b": "o-1"}' % name).order_id == "o-1"
 
 
+class Amount(pydantic.BaseModel):
+    kind: Literal["amount"] = "amount"
+    total: int
+
+
+class Rows(pydantic.BaseModel):
+    kind: Literal["rows"] = "rows"
+    rows: list[Amount | int]
+
+
+TAGGED = Annotated[Amount | Rows, pydantic.Field(discriminator="kind")]
+
+
+class Holder(pydantic.BaseModel):
+    name: int | float = 0
+    held: TAGGED | None = None
+    names: dict[Annotated[str, pydantic.Field(max_length=3)], int] = {}
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "path"),
+    [
+        (Amount | Rows, b'{"total": "x"}', "total"),
+        (TAGGED, b'{"kind": "amount", "total": []}', "total"),
+        (TAGGED, b'{"kind": "amount"}', "total"),
+        (TAGGED, b'{"kind": "lost"}', ""),
+        (Holder, b'{"name": []}', "name"),
+        (Holder, b'{"held": {"kind": "amount"}}', "held.total"),
+        (Holder, b'{"held": {"kind": "rows", "rows": [1, {"total": []}]}}', "held.rows.1.total"),
+        (Holder, b'{"names": {"long": 1}}', "names.long"),
+    ],
+)
+def test_the_path_in_a_union_is_that_of_the_data(model: Any, text: bytes, path: str) -> None:
+    assert fault(model, text).path == path
+
+
 @dataclass
 class WithPydantic:
     line: PydanticLine
@@ -270,8 +343,9 @@ class MissingDataclass:
     ],
 )
 def test_a_model_that_its_library_can_not_read_is_refused_at_once(model: Any, reason: str) -> None:
-    with pytest.raises(InvalidInput, match=reason):
+    with pytest.raises(InvalidInput, match=reason) as raised:
         reader_of(model)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_reader_is_shared_while_it_is_in_use() -> None:
@@ -279,6 +353,16 @@ def test_a_reader_is_shared_while_it_is_in_use() -> None:
     assert reader_of(StructOrder) is reader
     assert reader_of(StructOrder, decode_decimals) is not reader
     assert reader_of(Paid | Refunded) is not reader_of(Refunded | Paid)
+
+
+@pydantic_dataclass
+class Box(Generic[T]):
+    value: T
+
+
+def test_parameters_that_are_equal_but_not_the_same_have_readers_of_their_own() -> None:
+    assert reader_of(Box[Literal[1]]).read(b'{"value": 1}').value is not True
+    assert reader_of(Box[Literal[True]]).read(b'{"value": true}').value is True
 
 
 def test_the_reader_of_a_modules_class_is_kept() -> None:
