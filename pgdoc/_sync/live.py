@@ -94,7 +94,6 @@ class LiveQuery(LiveHandle[LiveChange[M_co]], Generic[M_co]):
         self._search = search
         self._order = DocumentOrder(search.keys)
         self._projection: Projection | None = search.projection
-        self._result = _Result([], [])
 
     def _again(self) -> LiveQuery[M_co]:
         """Return the same query, not open yet."""
@@ -102,8 +101,14 @@ class LiveQuery(LiveHandle[LiveChange[M_co]], Generic[M_co]):
 
     @property
     def documents(self) -> list[Document[M_co]]:
-        """The result at the handle's place, in order: a new list of documents of its own."""
-        result: _Result = self._result
+        """The result at the handle's place, in order: a new list of documents of its own.
+
+        Raises:
+            StreamError: an async query is not open yet.
+        """
+        result: _Result | None = self._result
+        if result is None:
+            raise StreamError("the live query is not open: it, or enter it, first")
         if result.pending:
             result = result.settled()
             self._result = result
