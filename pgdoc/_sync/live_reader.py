@@ -103,8 +103,7 @@ class LiveReader:
     def totals(self, search: Search, path: Path | None, by: Path | None, aggregate: Aggregate) -> LiveRows | None:
         """Return the totals of the documents that a search finds, by group; `None` if there is no such collection."""
         if self._table is None:
-            found = self.documents(search, aggregate.counts)
-            return None if found is None else found._replace(rows=aggregate.totals_of(found.rows))
+            return prepared(self.documents(search, aggregate.counts), aggregate.totals_of)
         indexes = self._table.indexes() if search.may_use_index else NO_INDEXES
         query, params = totals_statement(search, self._table.name, indexes, path, by)
         with deadline_scope(_READ_LIMIT_S):

@@ -8,9 +8,9 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-from pgdoc.errors import InvalidDocument
+from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.live.changes import LiveChangeKind
-from pgdoc.live.sort_keys import key_of_value, rest_of_value
+from pgdoc.live.sort_keys import whole_key
 from pgdoc.model.json_codec import decode_comparable, encode_value
 from pgdoc.model.json_numbers import decimal_of
 from pgdoc.query.filters.match import matcher
@@ -135,7 +135,10 @@ class Groups(Mapping[Any, V]):
 
 def _key_of(group: Any) -> str:
     """Return a text that only equal groups share, and that sorts as the groups do."""
-    return rest_of_value(group) or key_of_value(group)
+    try:
+        return whole_key(group)
+    except RecursionError as exc:
+        raise UnreadableDocument("the value of a group is nested too deeply: change it with SQL") from exc
 
 
 class _GroupTotals:

@@ -26,7 +26,7 @@ from pgdoc.errors import PgdocError
 from pgdoc.live.images import RowImage
 from pgdoc.live.inbox import LivePlace
 from pgdoc.live.routing import LiveRouter
-from pgdoc.live.shared import MOST_WAITING, PendingRead, RowEvent, SharedQuery
+from pgdoc.live.shared import PendingRead, RowEvent, SharedQuery
 from pgdoc.model.positions import BEFORE_ALL, before_commits_at, commit_lsn_of
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ class LiveQueries:
     @property
     def has_room(self) -> bool:
         """Whether changes may be taken although reads are under way."""
-        reads = [query.read for query in self._reading]
-        return all(read is None or read.rows is not None or len(read.waiting) < MOST_WAITING for read in reads)
+        return all(query.read is None or query.read.has_room for query in self._reading)
 
     @property
     def has_many_taken(self) -> bool:

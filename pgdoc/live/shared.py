@@ -22,7 +22,8 @@ __all__ = ["LiveRows", "LiveWanted", "PendingRead", "RowEvent", "SharedQuery"]
 C = TypeVar("C")
 
 MOST_WAITING: Final = 100_000
-"""How many changes may wait for a read; no more are taken from the stream then."""
+MOST_WAITING_BYTES: Final = 256 << 20
+"""How much may wait for a read; no more is taken from the stream then."""
 
 
 EARLY_S: Final = 0.01
@@ -90,13 +91,21 @@ class PendingRead:
 
     Attributes:
         must_see: the transactions of which the stream had taken changes before it began.
+        waiting_bytes: the size of the messages of the changes that wait.
         rows: what was read.
     """
 
     def __init__(self, must_see: tuple[int, ...]) -> None:
         self.must_see = must_see
         self.waiting: list[RowEvent] = []
+        self.waiting_bytes = 0
         self.rows: LiveRows | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more changes may wait. Once the rows are there, only few do."""
+        is_full = len(self.waiting) >= MOST_WAITING or self.waiting_bytes >= MOST_WAITING_BYTES
+        return self.rows is not None or not is_full
 
 
 class SharedQuery(Generic[C]):
@@ -135,6 +144,7 @@ class SharedQuery(Generic[C]):
         """Apply a change, and let it wait for the read, if there is one."""
         if self.read is not None:
             self.read.waiting.append(change)
+            self.read.waiting_bytes += _size_of(change)
         self._apply(change)
 
     def _apply(self, change: RowEvent) -> None:

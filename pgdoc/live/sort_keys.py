@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pgdoc.model.json_numbers import decimal_of
 
-__all__ = ["LONGEST", "NULL_KEY", "key_of_value", "rest_of_value"]
+__all__ = ["LONGEST", "NULL_KEY", "key_of_value", "rest_of_value", "whole_key"]
 
 LONGEST: Final = 80
 """The most characters of a key."""
@@ -43,6 +43,15 @@ def rest_of_value(value: Any) -> str:
     else:
         whole = _scalar_key(value)
     return whole if len(whole) > LONGEST else ""
+
+
+def whole_key(value: Any) -> str:
+    """Return the key of a value, however long it is.
+
+    Raises:
+        RecursionError: the value is nested too deeply.
+    """
+    return _nested_key(value, None) if value.__class__ is dict or value.__class__ is list else _scalar_key(value)
 
 
 def _scalar_key(value: Any) -> str:

@@ -33,7 +33,7 @@ def few_spare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgdoc._sync.live_reader._PART_ROWS", 7)
     monkeypatch.setattr("pgdoc.live.inbox.MOST_BATCHES", 8)
     monkeypatch.setattr("pgdoc.live.queries.MANY_TAKEN", 5)
-    monkeypatch.setattr("pgdoc.live.queries.MOST_WAITING", 3)
+    monkeypatch.setattr("pgdoc.live.shared.MOST_WAITING", 3)
 
 
 @pytest.mark.usefixtures("few_spare")

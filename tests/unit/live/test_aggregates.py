@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgdoc.errors import UnreadableDocument
 from pgdoc.live.aggregates import (
     Aggregate,
     AggregateKind,
@@ -156,3 +157,18 @@ def test_groups_equal_a_mapping_with_the_same_values():
     assert groups == {"x": 1, None: 2}
     assert groups != {"x": 1}
     assert groups != {"x": 1, None: 3}
+
+
+def test_groups_that_are_nested_deeply_are_told_apart():
+    aggregate = Aggregate(NODE, COUNT, by=("by",))
+    texts = [f'{{"on": true, "by": {"[" * 300}{each}{"]" * 300}}}' for each in ("1", "2", "2.0")]
+    aggregate.load([], is_all=True)
+    for each in map(image, "abc", texts):
+        aggregate.apply(None, each, EVENT)
+    assert [change.value for change in aggregate.commit()] == [1, 2]
+
+
+def test_a_group_that_is_nested_too_deeply_is_an_error_that_says_so():
+    aggregate = Aggregate(NODE, COUNT, by=("by",))
+    with pytest.raises(UnreadableDocument, match="nested too deeply"):
+        aggregate.load([Totals("[" * 700 + "]" * 700, 1, 0, None)], is_all=True)

@@ -28,10 +28,10 @@ class Source:
         self.queries = LiveQueries()
         self.queries.place = LivePlace((50, 0, 0, 0), IDS)
 
-    def change(self, xid: int, key: str, n: int | None, before: int | None = None) -> None:
+    def change(self, xid: int, key: str, n: int | None, before: int | None = None, message: bytes = b"") -> None:
         images = Images(_image(key, n), _image(key, before))
         kind = "I" if before is None else "D" if n is None else "U"
-        row = RowChange(xid * 100 - 50, kind, "orders", b"", True, lambda _: images, 0)
+        row = RowChange(xid * 100 - 50, kind, "orders", message, True, lambda _: images, 0)
         change = Change((xid * 100, xid * 100 - 50, 1, 0), TransactionInfo(xid, "2026-01-01 00:00:00+00", None), row)
         self.queries.take([from_change(change, IDS)], IDS)
 
@@ -326,3 +326,16 @@ def test_a_read_of_another_timeline_does_not_count() -> None:
     assert source.end_read(query, 170, set(), {"b": 1}, timeline=2)
     source.queries.come_to(LivePlace((180, 0, 0, 0), (1, 2, 5)))
     assert shown(query) == [("b", 1)]
+
+
+def test_no_more_is_taken_while_much_waits_for_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgdoc.live.shared.MOST_WAITING_BYTES", 1000)
+    source = Source()
+    query, _ = followed(source)
+    assert source.queries.begin_read(0.0) is query
+    rooms = []
+    for xid in (1, 2):
+        source.change(xid, "a", xid, message=bytes(600))
+        rooms.append(source.queries.has_room)
+    assert source.end_read(query, 150, {1}, {"a": 1})
+    assert [*rooms, source.queries.has_room] == [True, False, True]
