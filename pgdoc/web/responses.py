@@ -116,18 +116,10 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": b"".join(texts), "more_body": True})
 
         await write([retry_text(self._retry_s)])
-        sending = asyncio.create_task(subscriber.run(write))
-        gone = asyncio.create_task(_disconnected(receive))
-        shutdown = asyncio.create_task(closing.wait())
-        try:
-            await asyncio.wait([sending, gone, shutdown], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (sending, gone, shutdown):
-                task.cancel()
-            await asyncio.wait([sending, gone, shutdown])
+        sending, has_gone = await subscriber.deliver(write, _disconnected(receive), closing)
         if not sending.cancelled() and (error := sending.exception()) is not None and not isinstance(error, OSError):
             logger.error("a subscriber's stream failed", exc_info=error)
-        if gone.cancelled():
+        if not has_gone:
             await _end(send)
 
     async def _start(self, send: Send) -> None:

@@ -79,16 +79,8 @@ async def _deliver(subscriber: Subscriber, websocket: WebSocket, closing: asynci
         for text in texts:
             await websocket.send_text(text.decode())
 
-    sending = asyncio.create_task(subscriber.run(write))
-    gone = asyncio.create_task(_disconnected(websocket))
-    shutdown = asyncio.create_task(closing.wait())
-    try:
-        await asyncio.wait([sending, gone, shutdown], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (sending, gone, shutdown):
-            task.cancel()
-        await asyncio.wait([sending, gone, shutdown])
-    if not gone.cancelled():
+    sending, has_gone = await subscriber.deliver(write, _disconnected(websocket), closing)
+    if has_gone:
         return None
     if sending.cancelled():
         return RESTARTING

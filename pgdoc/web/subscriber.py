@@ -17,7 +17,7 @@ from pgdoc.web.reading import StreamReading, check_unopened_stream
 from pgdoc.web.views import Viewer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.web.messages import MessageForm
@@ -102,7 +102,26 @@ class Subscriber:
         if self._first.done():
             self._first.result()
 
-    async def run(self, write: SendTexts) -> bool:
+    async def deliver(
+        self, write: SendTexts, disconnected: Coroutine[Any, Any, None], closing: asyncio.Event
+    ) -> tuple[asyncio.Task[bool], bool]:
+        """Write messages until the source ends, the subscriber disconnects, or the server shuts down.
+
+        Returns:
+            The task of `_run`, done or cancelled, and whether the subscriber has disconnected.
+        """
+        sending = asyncio.create_task(self._run(write))
+        gone = asyncio.create_task(disconnected)
+        tasks = [sending, gone, asyncio.create_task(closing.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        return sending, not gone.cancelled()
+
+    async def _run(self, write: SendTexts) -> bool:
         """Write messages until the source ends, and return whether that is no error, which is logged."""
         try:
             batch = await self._opened(write)
