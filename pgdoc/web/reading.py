@@ -120,7 +120,7 @@ class StreamReading:
         self._opened = None
         if is_lost:
             level = logging.WARNING if isinstance(error, HistoryLost) else logging.INFO  # a client can send anything
-            logger.log(level, "a subscriber begins anew: %s", error)
+            logger.log(level, "a subscriber begins anew: %s", str(error)[:500])
             self._after = None
             self._reset = "history_lost" if isinstance(error, HistoryLost) else "invalid_token"
             return await self._open()

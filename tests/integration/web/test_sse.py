@@ -340,3 +340,25 @@ async def test_a_forged_token_does_not_reach_other_collections(dsn: str) -> None
             sent = await browser.next()
             assert (sent.event, sent.data) == ("reset", {"reason": "invalid_token"})
             assert await browser.ids(2) == ["o-1", "o-2"]
+
+
+async def test_a_long_token_does_not_fill_the_log(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A snapshot's part is compressed: some hundred bytes of a request are a megabyte in the error."""
+    async with pgdoc.AsyncStore(dsn) as store:
+        async with store.transaction() as tx:
+            await tx.connection.execute("create table public.t (id int primary key)")
+            await tx.connection.execute("insert into public.t select generate_series(1, 3)")
+        await store.add_table("public.t")
+
+        async def events(request: Request) -> web.EventStream:
+            return web.sse(request, store.watch("public.t", snapshot=True))
+
+        async with serving(Starlette(routes=[Route("/events", events)])) as served:
+            browser = Browser(f"{served.url}/events")
+            async with browser:
+                token = pgdoc.ResumeToken.parse((await browser.next("change")).id)
+            assert token.progress is not None
+            browser.last_id = str(replace(token, progress=token.progress._replace(document_id="=" + "x" * 500_000)))
+            async with browser:
+                assert (await browser.next()).event == "reset"
+    assert max(len(record.getMessage()) for record in caplog.records if record.name == "pgdoc.web") < 1_000
