@@ -326,6 +326,8 @@ def test_nothing_is_changed(dsn: str, store: Store, owner: psycopg.Connection) -
     store.watch(consumer=NAME).close()
     before = state()
     list(examine_server(dsn))
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: state() == before)  # the server drops a temporary slot after its session has ended
     assert state() == before
 
 
