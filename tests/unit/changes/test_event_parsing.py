@@ -34,7 +34,11 @@ FIELDS = (*event_json.FIELDS, "columns")
 times = st.datetimes(timezones=st.just(UTC))
 numbers = st.integers(0, 2**64 - 1)
 progress = st.builds(
-    SnapshotProgress, st.lists(texts, max_size=3).map(tuple), texts, st.sampled_from(["*", "0a1b2c3d"]), numbers
+    SnapshotProgress,
+    st.lists(texts, max_size=3).map(tuple),
+    texts,
+    st.sampled_from(["*", "0a1b2c3d"]),
+    st.integers(0, 2**62),  # a token that names more is refused
 )
 positions = st.builds(Position, numbers, st.just(0), st.just(0), st.just(0)) | st.builds(
     Position, numbers, st.integers(1, 2**64 - 1), st.sampled_from([0, 1]), st.integers(0, 10**17 - 1)
