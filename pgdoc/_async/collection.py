@@ -189,7 +189,7 @@ class AsyncCollection(
         Args:
             id: any non-empty text of at most 1,024 bytes, or a UUID; `pgdoc.new_id()` returns a new one.
             data: a JSON object: a mapping, or an instance of a dataclass, pydantic model or msgspec struct. In a typed
-                collection, what is not an instance of the model is read as one, which is stored.
+                collection, the model reads any other value, and the resulting instance is stored.
 
         Returns:
             The document as it is stored, also if a trigger of the table has changed it.

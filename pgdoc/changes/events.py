@@ -23,14 +23,7 @@ from pgdoc.changes.snapshot_event import OF_SNAPSHOT
 from pgdoc.changes.table_rows import columns_text_of, data_of
 from pgdoc.decoding.records import MESSAGE_KIND, REST, CollectionChange
 from pgdoc.model import json_codec
-from pgdoc.model.documents import (
-    Document,
-    Origin,
-    TypedDocument,
-    document_of_image,
-    plain_data,
-    to_be_decoded_by,
-)
+from pgdoc.model.documents import Document, Origin, TypedDocument, document_of_image, plain_data, to_be_decoded_by
 from pgdoc.model.stored_times import moment_of
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.table_row import TableRow
@@ -123,11 +116,9 @@ class ChangeEvent(Generic[M_co]):
     @overload
     @classmethod
     def from_json(cls, text: bytes | str, *, decimals: bool = False, model: None = None) -> Self: ...
-
     @overload
     @classmethod
     def from_json(cls, text: bytes | str, *, decimals: bool = False, model: TypeForm[N]) -> ChangeEvent[N]: ...
-
     @classmethod
     def from_json(cls, text: bytes | str, *, decimals: bool = False, model: Any = None) -> ChangeEvent[Any]:
         """Return the event that `to_json()` wrote as this text.

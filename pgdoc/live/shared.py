@@ -75,7 +75,7 @@ class LiveWanted(NamedTuple, Generic[C]):
     Attributes:
         required: a value that all its documents have; `None` for none.
         make_state: makes the state that changes keep up to date.
-        read: what reads for it; the source knows how to call it.
+        read: the function that reads its rows; the source calls it.
     """
 
     key: Hashable
@@ -92,7 +92,7 @@ class PendingRead:
     Attributes:
         must_see: the transactions of which the stream had taken changes before it began.
         waiting_bytes: the size of the messages of the changes that wait.
-        rows: what was read.
+        rows: the rows, once they are read.
     """
 
     def __init__(self, must_see: tuple[int, ...]) -> None:
@@ -114,7 +114,7 @@ class SharedQuery(Generic[C]):
     Attributes:
         wanted: what it was made of.
         state: the result.
-        read: the read that it waits for, if any. Until that is due, what is shown stays at its place.
+        read: a read that is not due yet, or `None`. Until it is due, the handles keep the result of the former place.
         is_stale: whether changes were missed, so that a read must replace everything.
         not_before: when to read next, by the source's clock.
         pause_s: how long to wait if the next read is too early.

@@ -36,7 +36,7 @@ class LiveState(Protocol[C]):
         """Replace what is held by what was read.
 
         Args:
-            rows: what was read for this state, prepared by it.
+            rows: the rows that a statement read for this state, in the form that the state loads.
             is_all: whether there is nothing beyond.
         """
 

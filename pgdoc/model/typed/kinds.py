@@ -32,7 +32,7 @@ class Fault(NamedTuple):
 
     Attributes:
         path: the dotted path of the value; empty for the whole data.
-        reason: what is wrong with it.
+        reason: why the model refuses the value, in the words of the library.
         others: how many more faults there are.
     """
 
