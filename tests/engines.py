@@ -173,14 +173,23 @@ async def _leader(url: str, stream: str) -> str:
 
 
 def log_of(url: str, stream: str) -> list[tuple[str, bytes]]:
-    """Return the events of a stream in their order: token and body, put together from parts."""
-    return asyncio.run(_log_of(url, stream))
+    """Return the events of a stream in their order: token and body, put together from parts.
+
+    Read again if servers that have just started leave a question unanswered.
+    """
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return asyncio.run(_log_of(url, stream))
+        except (nats.errors.TimeoutError, nats.js.errors.ServiceUnavailableError):
+            if time.monotonic() > deadline:
+                raise
 
 
 async def _log_of(url: str, stream: str) -> list[tuple[str, bytes]]:
     client = await nats.connect(servers=[f"nats://{each}" for each in url.removeprefix("nats://").split(",")])
     try:
-        context = client.jetstream(timeout=20)
+        context = client.jetstream(timeout=5)
         state = (await context.stream_info(stream)).state
         found: list[tuple[str, bytes]] = []
         parts: list[bytes] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ import pytest
 
 import pgdoc
 from docs.examples import cache
-from tests.examples.programs import PATIENCE_S, wait_until
+from tests.examples.programs import PATIENCE_S
+from tests.synchronous import no_standby
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -195,39 +196,27 @@ def test_an_event_that_arrives_before_its_commit_is_visible(
     with (
         pgdoc.Store(private_dsn) as store,
         contextlib.closing(Watcher(store, redis)) as watcher,
-        psycopg.connect(private_dsn, autocommit=True) as admin,
         ThreadPoolExecutor(1) as pool,
     ):
         products = store["products"]
         products.insert("p", OLD)
         watcher.go_live()
         redis.delete("product:p")
-        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        admin.execute("SELECT pg_reload_conf()")
-        with _waiting_for_ever(private_dsn, pool) as writer:
+        with no_standby(private_dsn):
+            writing = pool.submit(_write_new, private_dsn)
             watcher.handle("p")
-            assert not writer.done()
+            assert not writing.done()
             document = products.get("p")
             assert document is not None
             assert document.data == OLD
             assert cache.read(redis, products, "p") == NEW
-            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            admin.execute("SELECT pg_reload_conf()")
+        writing.result(PATIENCE_S)
         assert cache.read(redis, products, "p") == NEW
 
 
-@contextlib.contextmanager
-def _waiting_for_ever(dsn: str, pool: ThreadPoolExecutor) -> Iterator[Future[None]]:
-    """Change the product in another thread, in a commit that waits until the block resets the setting."""
-
-    def write() -> None:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            wait_until(lambda: connection.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
-            connection.execute("UPDATE docs.products SET data = %s::jsonb WHERE id = 'p'", [json.dumps(NEW)])
-
-    writing = pool.submit(write)
-    yield writing
-    writing.result(PATIENCE_S)
+def _write_new(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("UPDATE docs.products SET data = %s::jsonb WHERE id = 'p'", [json.dumps(NEW)])
 
 
 def test_a_reader_without_a_watcher_reads_the_database(store, redis, watcher):

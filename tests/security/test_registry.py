@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,6 +10,9 @@ import pytest
 
 from pgdoc import HistoryLost, Store
 from pgdoc.database.migrate import downgrade, migrate
+from tests.background import Background
+from tests.integration.own_server.words import wait_until
+from tests.synchronous import no_standby
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -322,31 +323,17 @@ def test_a_collection_that_became_visible_late_is_not_missed(private_server: Loc
 def _waiting(server: LocalServer, sql: psycopg.Connection) -> Iterator[Callable[[], None]]:
     """Create a collection whose commit waits for a standby; the function that is yielded ends the wait."""
     sql.execute("SET synchronous_commit = local")
-    sql.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    sql.execute("SELECT pg_reload_conf()")
-    connection = psycopg.connect(server.conninfo, autocommit=True)
-    thread = threading.Thread(target=connection.execute, args=("SELECT pgdoc.create_collection('docs', 'late')",))
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-    deadline = time.monotonic() + PATIENCE_S
+    with no_standby(server.conninfo), psycopg.connect(server.conninfo, autocommit=True) as connection:
+        of = "FROM pg_stat_activity WHERE pid = %s"
+        pid = [connection.info.backend_pid]
 
-    def end_wait() -> None:
-        sql.execute("SELECT pg_cancel_backend(%s)", [connection.info.backend_pid])
-        thread.join(PATIENCE_S)
+        def end_wait() -> None:
+            sql.execute("SELECT pg_cancel_backend(%s)", pid)
+            wait_until(lambda: sql.execute(f"SELECT state {of}", pid).fetchone() == ("idle",))
 
-    thread.start()
-    while sql.execute(waits).fetchone() == (0,):
-        assert time.monotonic() < deadline
-        if not thread.is_alive():  # the setting had not arrived yet
-            sql.execute("SELECT pgdoc.drop_collection('docs', 'late')")
-            thread = threading.Thread(
-                target=connection.execute, args=("SELECT pgdoc.create_collection('docs', 'late')",)
-            )
-            thread.start()
-        time.sleep(0.01)
-    try:
-        yield end_wait
-    finally:
-        end_wait()
-        sql.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        sql.execute("SELECT pg_reload_conf()")
-        connection.close()
+        with Background(connection.execute, "SELECT pgdoc.create_collection('docs', 'late')"):
+            wait_until(lambda: sql.execute(f"SELECT wait_event {of}", pid).fetchone() == ("SyncRep",))
+            try:
+                yield end_wait
+            finally:
+                end_wait()

@@ -23,6 +23,7 @@ from pgdoc.database.migrate import migrate
 from pgdoc.replication.reader import Reader
 from tests.fixtures.fix_server import NOT_DURABLE, _connect_admin, local_server
 from tests.integration.own_server.words import wait_until
+from tests.synchronous import is_released, set_standby_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,14 +62,11 @@ def admin(cluster: LocalServer) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def listing(cluster: LocalServer, admin: psycopg.Connection) -> Iterator[Callable[[str], None]]:
+def listing(cluster: LocalServer) -> Iterator[Callable[[str], None]]:
     """Set `synchronous_standby_names`, until the end of the test."""
 
     def list_(names: str) -> None:
-        admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
-        admin.execute("SELECT pg_reload_conf()")
-        # Commits wait once the checkpointer has noticed.
-        wait_until(lambda: is_released(cluster.conninfo, wait_s=0.05) == (not names))
+        set_standby_names(cluster.conninfo, names)
 
     yield list_
     list_("")
@@ -213,32 +211,10 @@ class Committers:
 
     def _run(self, number: int) -> None:
         while not self._ending.is_set():
-            released = is_released(self._conninfo, f"committer_{number}")
+            released = is_released(self._conninfo, f"committer_{number}", wait_s=WAIT_S)
             with self._lock:
                 self.released += released
                 self.canceled += not released
-
-
-def is_released(conninfo: str, prefix: str = "committer", wait_s: float = WAIT_S) -> bool:
-    """Commit a transaction; return whether its commit was released before it was canceled."""
-    notices: list[str] = []
-    done = threading.Event()
-    with psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
-
-        def cancel() -> None:
-            while not done.wait(wait_s):  # a request can come too early, or get lost
-                with contextlib.suppress(psycopg.Error):
-                    connection.cancel()
-
-        thread = threading.Thread(target=cancel)
-        thread.start()
-        try:
-            connection.execute("SELECT pg_logical_emit_message(true, %s, '')", [prefix])
-        finally:
-            done.set()
-            thread.join()
-    return not any("synchronous replication" in notice for notice in notices)
 
 
 def walsenders(admin: psycopg.Connection, like: str) -> set[int]:
@@ -367,7 +343,7 @@ def test_the_setting_may_change_while_they_are_open(
         place, hub = wal_end(admin), walsenders(admin, "pgdoch")
         wait_until(lambda: confirmed(admin, "pgdoch") > place)
         assert walsenders(admin, "pgdoch") == hub
-        assert is_released(cluster.conninfo)
+        assert is_released(cluster.conninfo, wait_s=WAIT_S)
         writer.stop()
         for follower in followers:
             follower.check(0, writer.count)

@@ -13,6 +13,7 @@ from pgdoc.live.queries import LiveQueries
 from tests.background import Background
 from tests.integration.own_server.faults import drop_slots
 from tests.integration.own_server.words import PATIENCE_S, wait_until
+from tests.synchronous import no_standby
 
 if TYPE_CHECKING:
     import pytest
@@ -72,30 +73,28 @@ def test_a_read_that_misses_what_the_stream_has_taken_is_repeated(
         return accepted[-1]
 
     monkeypatch.setattr(LiveQueries, "end_read", note)
-    with Store(dsn) as store, store["orders"].live() as first, psycopg.connect(dsn, autocommit=True) as late:
+    with (
+        Store(dsn) as store,
+        store["orders"].live() as first,
+        no_standby(dsn),
+        psycopg.connect(dsn, autocommit=True) as late,
+    ):
         pid = late.info.backend_pid
-        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        admin.execute("SELECT pg_reload_conf()")
-        try:
-            wait_until(lambda: late.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
-            insert = "INSERT INTO docs.orders (id, data) VALUES ('late', '{}')"
-            with Background(late.execute, insert):
-                assert [each.document.id for each in first.next_batch(PATIENCE_S)] == ["late"]
-                accepted.clear()
-                found: list[list[str]] = []
-                done = threading.Event()
+        insert = "INSERT INTO docs.orders (id, data) VALUES ('late', '{}')"
+        with Background(late.execute, insert):
+            assert [each.document.id for each in first.next_batch(PATIENCE_S)] == ["late"]
+            accepted.clear()
+            found: list[list[str]] = []
+            done = threading.Event()
 
-                def open_another() -> None:
-                    with store["orders"].live(sort="n") as query:
-                        found.append(ids(query))
-                    done.set()
+            def open_another() -> None:
+                with store["orders"].live(sort="n") as query:
+                    found.append(ids(query))
+                done.set()
 
-                with Background(open_another):
-                    wait_until(lambda: len(accepted) >= 2 or done.is_set())
-                    assert not any(accepted)
-                    admin.execute("SELECT pg_cancel_backend(%s)", [pid])
-            assert found == [["late"]]
-            assert accepted[-1]
-        finally:
-            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            admin.execute("SELECT pg_reload_conf()")
+            with Background(open_another):
+                wait_until(lambda: len(accepted) >= 2 or done.is_set())
+                assert not any(accepted)
+                admin.execute("SELECT pg_cancel_backend(%s)", [pid])
+        assert found == [["late"]]
+        assert accepted[-1]
