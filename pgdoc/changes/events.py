@@ -4,33 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from datetime import datetime  # noqa: TC003 (`typing.get_type_hints` looks it up)
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
-from pgdoc.changes.diff import UpdateDescription, describe_update
+from pgdoc.changes.diff import UpdateDescription
 from pgdoc.changes.event_json import json_of, payload_text, plain_of
 from pgdoc.changes.event_parsing import OF_JSON, state_of_json
 from pgdoc.changes.event_type import EventType
-from pgdoc.changes.row_images import (
-    check_columns,
-    columns_of,
-    images_of,
-    metadata_of,
-    other_columns,
-    time_of,
-)
+from pgdoc.changes.row_event import OF_CHANGE
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
-from pgdoc.changes.table_rows import columns_text_of, data_of
-from pgdoc.decoding.records import MESSAGE_KIND, REST, CollectionChange
 from pgdoc.model import json_codec
-from pgdoc.model.documents import Document, Origin, TypedDocument, document_of_image, plain_data, to_be_decoded_by
-from pgdoc.model.stored_times import moment_of
-from pgdoc.model.table_names import is_table_name
-from pgdoc.model.table_row import TableRow
-from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
-from pgdoc.model.topics import topic_of
+from pgdoc.model.documents import Document, to_be_decoded_by
+from pgdoc.model.tokens import ResumeToken  # noqa: TC001 (as `datetime`)
 from pgdoc.model.type_variables import M_co, N
-from pgdoc.model.typed.reader import ModelReader, reader_of
+from pgdoc.model.typed.reader import reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +27,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.snapshot import DuePart
     from pgdoc.model.positions import Ids
     from pgdoc.model.stored_rows import StoredRow
+    from pgdoc.model.tokens import SnapshotProgress
 
 __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
 
@@ -216,135 +203,7 @@ def from_snapshot(part: DuePart, number: int, document_id: str, row: StoredRow |
     return event
 
 
-_SNAPSHOT, _UPDATE = EventType.SNAPSHOT, EventType.UPDATE  # looking up a member takes as long as making an event
-
-
-_ROW_EVENTS = {
-    "I": EventType.INSERT,
-    "D": EventType.DELETE,
-    "T": EventType.TRUNCATE,
-    MESSAGE_KIND: EventType.MESSAGE,
-}
-
-
-def _event_type(event: ChangeEvent) -> EventType:
-    row = event._change.row  # noqa: SLF001
-    kind, table = row.kind, row.table
-    if kind != "U":
-        return _ROW_EVENTS.get(kind) or EventType(kind)
-    if is_table_name(table):
-        return _UPDATE
-    new, old = event._images  # noqa: SLF001
-    after = columns_of(new, table)
-    version = after["version"]
-    event.__dict__["_written"] = after["updated_at"]  # for the timestamp, which mostly is read, too
-    # A version that did not grow says nothing: the table's trigger did not run, as its owner can arrange.
-    if after["replaced_version"] == version and version != columns_of(old, table).get("version"):
-        return EventType.REPLACE
-    return _UPDATE
-
-
-def _document_id(event: ChangeEvent) -> str | None:
-    state = event.__dict__
-    kind = state["_change"].row.kind
-    if kind not in "IUDM":
-        return None
-    images = state.get("_images")
-    if images is None:  # as the field does, which takes longer
-        images = state["_images"] = images_of(event)
-    document_id: str | None = images[kind == "D"]["id"]
-    return document_id
-
-
-def _full_document(event: ChangeEvent) -> Document[Any] | None:
-    kind = event._change.row.kind  # noqa: SLF001
-    if kind not in "IU":
-        return None
-    document = _document(event, event._images[0])  # noqa: SLF001
-    # In a fifth of the time of computing each; not before a lost column has raised its error.
-    state = event.__dict__
-    state["document_id"] = document.id
-    if not state["_change"].transaction.metadata:
-        state["metadata"] = {}
-    if kind == "I":
-        state.update(_OF_INSERT)
-    return document
-
-
-def _full_document_before_change(event: ChangeEvent) -> Document[Any] | None:
-    return _document(event, event._images[1]) if event._change.row.kind in "UD" else None  # noqa: SLF001
-
-
-_OF_INSERT = {"event_type": EventType.INSERT, "full_document_before_change": None, "update_description": None}
-
-
-def _document(event: ChangeEvent, image: dict[str, Any]) -> Document[Any]:
-    state = event.__dict__
-    table = state["_change"].row.table
-    decode: Any = state.get("_decode")
-    if REST in image:
-        if decode.__class__ is ModelReader:
-            origin = Origin(table, other_columns, decode, TypedDocument)  # a cache would keep the model's class alive
-        else:
-            origin = _origin_of(table, decode)
-        return document_of_image(image["id"], image["data"], image[REST], origin)
-    if is_table_name(table):
-        columns = columns_text_of(image, table)
-        return TableRow.of(image["id"], data_of(image, table), table, decode, columns)
-    check_columns(image, table)
-    values = [image[name] for name in ("id", "data", "version", "created_at", "updated_at")]
-    kind = TypedDocument if decode.__class__ is ModelReader else Document
-    return kind.from_text(*values, collection=table, decode_text=decode)
-
-
-@lru_cache(maxsize=256)
-def _origin_of(table: str, decode_text: json_codec.JsonDecoder | None) -> Origin:
-    return Origin(table, other_columns, decode_text or json_codec.decode)
-
-
-def _update_description(event: ChangeEvent) -> UpdateDescription | None:
-    before, after = event.full_document_before_change, event.full_document
-    if event.event_type is not _UPDATE or before is None or after is None:
-        return None
-    new, old = event._images  # noqa: SLF001
-    if new["data"] == old["data"]:  # equal texts need no decoding
-        return UpdateDescription({}, [], [], {})
-    if after.__class__ is TypedDocument:
-        return describe_update(plain_data(before), plain_data(after))
-    return describe_update(before.data, after.data)
-
-
-def _timestamp(event: ChangeEvent) -> datetime:
-    _, transaction, row = event._change  # noqa: SLF001
-    written = event.__dict__.get("_written")
-    if written is None and row.kind in "IU" and not is_table_name(row.table):
-        written = columns_of(event._images[0], row.table)["updated_at"]  # noqa: SLF001
-    return moment_of(time_of(transaction, written))
-
-
-def _columns(event: ChangeEvent) -> dict[str, Any] | None:
-    row = event._change.row  # noqa: SLF001
-    if isinstance(row, CollectionChange):
-        shapes = zip(("before", "after"), row.shapes or (), strict=False)
-        return {when: {column.name: column.type for column in shape.columns} for when, shape in shapes} or None
-    if row.kind not in "IUD" or not is_table_name(row.table):
-        return None
-    text = columns_text_of(event._images[row.kind == "D"], row.table)  # noqa: SLF001
-    return None if text is None else (event.__dict__.get("_decode") or json_codec.decode_comparable)(text)
-
-
-def _topic(event: ChangeEvent) -> str | None:
-    row = event._change.row  # noqa: SLF001
-    return topic_of(row.table) if row.kind == MESSAGE_KIND else None
-
-
-def _payload(event: ChangeEvent) -> Any:
-    text = payload_text(event)
-    return None if text is None else (event.__dict__.get("_decode") or json_codec.decode)(text)
-
-
-def _resume_token(event: ChangeEvent) -> ResumeToken:
-    return token_at(event._change.position, event._ids, event._progress)  # noqa: SLF001
+_SNAPSHOT = EventType.SNAPSHOT  # looking up a member takes as long as making an event
 
 
 class _FromChange:
@@ -377,24 +236,5 @@ class _FromChange:
         raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
 
 
-_FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
-    "_images": images_of,
-    "event_type": _event_type,
-    "collection": lambda event: event._change.row.table,  # noqa: SLF001
-    "document_id": _document_id,
-    "full_document": _full_document,
-    "full_document_before_change": _full_document_before_change,
-    "update_description": _update_description,
-    "resume_token": _resume_token,
-    "timestamp": _timestamp,
-    "transaction_id": lambda event: event._change.transaction.xid,  # noqa: SLF001
-    "metadata": lambda event: metadata_of(event) if event._change.transaction.metadata else {},  # noqa: SLF001
-    "renamed_to": lambda event: event._change.row.renamed_to,  # noqa: SLF001
-    "columns": _columns,
-    "topic": _topic,
-    "payload": _payload,
-}
-
-
-for _name, _compute in _FIELDS.items():
+for _name, _compute in OF_CHANGE.items():
     setattr(ChangeEvent, _name, _FromChange(_name, _compute))
