@@ -10,9 +10,9 @@ on the machine makes both longer. What was reached needs a quiet machine. The lo
 - received: psycopg hands each message over, and nothing is done with it;
 - in one thread: dicts of fields, without a check and without an object (`bench.reading_by_hand`);
 - as the contract says: one thread reads for all, looks whose row it is and whether it has the document before the
-  change, gives each change its position, and hands it over through a bounded queue; in the other, a stream's loop gets
-  events whose fields have what the contract says, and nothing else (`bench.reading_by_contract`). It filters nothing,
-  reconnects to nothing, has no snapshots, and nothing ends.
+  change, gives each change its position, and hands it to the stream that wants it through a bounded queue; in the
+  other, the stream's loop gets each once, as an event whose fields have what the contract says
+  (`bench.reading_by_contract`). It filters nothing, reconnects to nothing, has no snapshots, and nothing ends.
 
 A CPU time is that of the cheapest round, in microseconds for a change; a ratio that was reached is the median of all.
 """
@@ -38,6 +38,7 @@ from bench.harness import PLUGINS, started
 from bench.reading_by_contract import READERS, EventByHand
 from bench.reading_by_hand import HANDS, fields_by_hand, json_by_hand
 from pgdoc.changes.change import Change, TransactionInfo
+from pgdoc.changes.events import from_change
 from pgdoc.decoding.frames import PAYLOAD, iso_time, unpack_lsn
 from pgdoc.decoding.records import RowChange
 from pgdoc.model.positions import BEFORE_ALL, ROW
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
     from bench.harness import Bench
     from bench.rates import Backlog
+    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.model.positions import RawPosition
 
     Way = Callable[[], float | None]
 
@@ -146,6 +149,7 @@ def bursts(waiting: Backlog, plugin: str) -> Generator[list[Change], None, None]
     """Yield the inserts and updates that have arrived, each with its position and transaction."""
     make, read = tuple.__new__, READERS[plugin].row
     transaction, commit_lsn, last_lsn, ordinal = TransactionInfo(0, "", None), 0, 0, 0
+    since = 1  # from the registry
     at = PAYLOAD + (len('{"action":"') if plugin == "wal2json" else 0)
     begin, kinds, has_before = ord("B"), {ord("I"): "I", ord("U"): "U"}, HAVE_BEFORE[plugin]
     address, address_at = b"\0", 0  # where the last row names its table: the next mostly has the same there
@@ -165,6 +169,8 @@ def bursts(waiting: Backlog, plugin: str) -> Generator[list[Change], None, None]
                 last_lsn = lsn
                 if not frame.startswith(address, address_at):
                     address, address_at = ADDRESSES[plugin](frame)
+                if lsn < since:
+                    continue  # the table was no collection yet
                 is_complete = kind == "I" or has_before(frame)
                 row = make(RowChange, (lsn, kind, "orders", frame, is_complete, read, 0))
                 changes.append(make(Change, ((commit_lsn, lsn, ROW, ordinal), transaction, row)))
@@ -215,10 +221,20 @@ class StreamByHand:
         self._filled, self._emptied = Wakeup(), Wakeup()
         self._batch: list[Change] = []
         self._next = 0
-        self.last: tuple[int, ...] = BEFORE_ALL
+        self.last: RawPosition = BEFORE_ALL
         self.delivered = 0
+        self._wanted, self._put_to = {"orders"}, BEFORE_ALL
+        self._is_closed = False
+        self._snapshot = self._ending = None
 
     def put(self, changes: list[Change]) -> None:
+        if {change.row.table for change in changes} != self._wanted or changes[0].position <= self._put_to:
+            changes = [each for each in changes if each.row.table in self._wanted and each.position > self._put_to]
+        if changes:
+            self._put(changes)
+            self._put_to = changes[-1].position
+
+    def _put(self, changes: list[Change]) -> None:
         size_bytes = sum([len(change.row.message) for change in changes])
         while True:
             with self._lock:
@@ -236,15 +252,28 @@ class StreamByHand:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> EventByHand:
-        if self._next == len(self._batch):
-            self._take()
-        change = self._batch[self._next]
-        event = EventByHand(self._plugin, change, IDS)
-        self.last = change.position
-        self.delivered += 1
-        self._next += 1
-        return event
+    def __next__(self) -> EventByHand | ChangeEvent:
+        while True:
+            batch, index = self._batch, self._next
+            if self._is_closed or self._ending is not None or self._snapshot is not None:
+                raise StopIteration
+            if index == len(batch):
+                self._take()
+                continue
+            change = batch[index]
+            position, _, row = change
+            if position <= self.last:
+                self._next = index + 1
+                continue
+            if position[2] != ROW or row.kind not in "IU" or "." in row.table or not row.complete:
+                event: EventByHand | ChangeEvent = from_change(change, IDS)
+            else:
+                event = EventByHand(self._plugin, change, IDS)
+            # Plain assignments in one run: an interrupt loses no event.
+            self.last = position
+            self.delivered += 1
+            self._next = index + 1
+            return event
 
     def _take(self) -> None:
         while True:

@@ -3,8 +3,9 @@
 An event decodes each field when it is first read, keeps it, and can be read again. Numbers are exact, a document that
 can't be decoded names itself and leaves the rest readable, `True` differs from `1` in a difference, an update differs
 from a replacement, and times may have any number of digits. All of it is for inserts, updates and replacements of a
-collection, from messages of one shape: there are no deletes, tables, metadata, snapshots, filters, decimals, replicated
-times, pickles or events from JSON. What is rare, and costs nothing here, is left to pgdoc's own functions.
+collection, from messages of one shape. What a stream has besides is noticed, since it may come next, and left to
+pgdoc's own functions: deletes, watched tables, metadata, decimals, replicated times, damaged messages. Streams that get
+the same change share what it was cut into. There are no snapshots, filters, pickles or events from JSON.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from bench.counted import IDS
 from bench.reading_by_hand import HANDS, moment, size_at, token_by_hand
 from pgdoc.changes.diff import diff
-from pgdoc.changes.row_images import iso_of
-from pgdoc.errors import UnreadableDocument
+from pgdoc.changes.events import from_change
+from pgdoc.changes.row_images import iso_of, time_of
+from pgdoc.errors import ProtocolError, UnreadableDocument
 from pgdoc.model.json_codec import decode
 
 if TYPE_CHECKING:
@@ -68,6 +71,12 @@ def exactly(text: bytes | str) -> Any:
     return decode(raw) if raw.translate(_ALIKE).find(_LONG) >= 0 else orjson.loads(raw)
 
 
+@lru_cache(maxsize=256)
+def moment_of_row(reported: str, written: str, is_sent_time: bool) -> datetime:
+    """Return when a row's transaction committed; the session of a replicated one may have told no time."""
+    return moment(reported) if written <= reported and not is_sent_time else moment(written)
+
+
 class Description:
     """How a document was changed."""
 
@@ -103,26 +112,26 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> Any:
 
 
 class DocumentByHand:
-    __slots__ = ("_columns", "_data", "_rest", "_text", "id")
+    __slots__ = ("_data", "_plugin", "_rest", "_text", "id")
 
-    def __init__(self, row: Row, columns: Callable[[bytes], Columns]) -> None:
+    def __init__(self, row: Row, plugin: Plugin) -> None:
         self.id, self._text, self._rest = row
         self._data: Any = None
-        self._columns = columns
+        self._plugin = plugin
 
     @property
     def data(self) -> Any:
         data = self._data
         if data is None:
             try:
-                data = self._data = exactly(self._text)
+                data = self._data = self._plugin.decode(self._text)
             except ValueError as exc:
                 raise UnreadableDocument(f"document {self.id!r}: {exc}", document_id=self.id) from exc
         return data
 
     @property
     def columns(self) -> Columns:
-        return self._columns(self._rest)
+        return self._plugin.columns(self._rest)
 
 
 class TokenByHand:
@@ -151,10 +160,10 @@ class EventByHand:
 
     def _read(self) -> DocumentByHand:
         plugin = self._plugin
-        new, old = plugin.row(self._change.row.message)
+        new, old = images(plugin, self._change.row.message)
         if old is not None:
-            self._old = DocumentByHand(old, plugin.columns)
-        document = self._new = DocumentByHand(new, plugin.columns)
+            self._old = DocumentByHand(old, plugin)
+        document = self._new = DocumentByHand(new, plugin)
         return document
 
     @property
@@ -197,27 +206,30 @@ class EventByHand:
 
     @property
     def timestamp(self) -> datetime:
-        return moment(self._change.transaction.timestamp)
+        _, reported, _, is_sent_time = self._change.transaction
+        return moment_of_row(reported, (self._new or self._read()).columns[3], is_sent_time)
 
     @property
     def metadata(self) -> dict[str, Any]:
         metadata = self._metadata
         if metadata is None:
-            metadata = self._metadata = {}
+            metadata = self._metadata = metadata_of(self._change)
         return metadata
 
     def to_json(self) -> bytes:
         """Return what pgdoc's `to_json` returns, without making the fields."""
-        position, transaction, row = self._change
-        new, old = self._plugin.row(row.message)
-        columns = self._plugin.columns(new[2])
+        if self._new is not None or self._metadata is not None:
+            return from_change(self._change, self.ids).to_json()  # who has read a field may have changed it
+        plugin, (position, transaction, row) = self._plugin, self._change
+        new, old = images(plugin, row.message)
+        columns = plugin.columns(new[2])
         before, description, kind = None, None, "insert"
         if old is not None:
-            former = self._plugin.columns(old[2])
+            former = plugin.columns(old[2])
             before = _document(old, former)
             kind = "replace" if columns[0] == columns[1] and former[0] != columns[0] else "update"
         if old is not None and kind == "update":
-            found = difference(exactly(old[1]), exactly(new[1]))
+            found = difference(plugin.decode(old[1]), plugin.decode(new[1]))
             arrays = found.truncated_arrays and [{"field": name, "new_size": n} for name, n in found.truncated_arrays]
             description = {
                 "updated_fields": found.updated_fields,
@@ -234,9 +246,9 @@ class EventByHand:
                 "full_document_before_change": before,
                 "update_description": description,
                 "resume_token": token_by_hand(position),
-                "timestamp": iso_of(transaction.timestamp),
+                "timestamp": iso_of(time_of(transaction, columns[3])),
                 "transaction_id": transaction.xid,
-                "metadata": {},
+                "metadata": metadata_of(self._change),
                 "renamed_to": None,
             }
         )
@@ -252,14 +264,35 @@ def _document(row: Row, columns: Columns) -> dict[str, Any]:
     }
 
 
+def metadata_of(change: Change) -> dict[str, Any]:
+    return from_change(change, IDS).metadata if change.transaction.metadata else {}
+
+
 class Plugin(NamedTuple):
-    """How a message is taken apart, and what follows the data of a row."""
+    """How a message is taken apart, how its end looks, what follows the data of a row, and how the data is decoded."""
 
     row: Callable[[bytes], tuple[Row, Row | None]]
+    end: bytes
     columns: Callable[[bytes], Columns]
+    decode: Callable[[bytes | str], Any] = exactly
 
 
 READERS = {
-    "wal2json": Plugin(HANDS["wal2json"].row, wal2json_columns),
-    "pgoutput": Plugin(HANDS["pgoutput"].row, pgoutput_columns),
+    "wal2json": Plugin(HANDS["wal2json"].row, b'"}]}', wal2json_columns),
+    "pgoutput": Plugin(HANDS["pgoutput"].row, b"", pgoutput_columns),
 }
+
+
+def images(plugin: Plugin, message: bytes) -> tuple[Row, Row | None]:
+    """Take a message apart, unless another stream has done so a moment ago."""
+    latest, found = _latest[0]
+    if latest is message:
+        return found
+    if not message.endswith(plugin.end):
+        raise ProtocolError("the server sent a part of a message")
+    found = plugin.row(message)
+    _latest[0] = message, found
+    return found
+
+
+_latest: list[tuple[bytes, tuple[Row, Row | None]]] = [(b"", (("", b"", b""), None))]
