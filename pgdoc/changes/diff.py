@@ -104,7 +104,9 @@ def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
 def _diff_plain(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription | None:
     """Return the difference, or `None` if a changed path is ambiguous. Takes half the time of `_diff_any`."""
     found = _empty_description()
-    todo: list[tuple[str, Any, Any]] = [("", before, after)]
+    todo: list[tuple[str, Any, Any]] = []
+    if not _note_fields("", before, after, found, todo):
+        return None
     for prefix, old, new in todo:  # grows during the loop
         if old.__class__ is list:
             for index, was, value in _differing_elements(old, new):
@@ -135,7 +137,10 @@ def _note_fields(
             continue
         if not key.isidentifier() and _ambiguous(key):
             return False
-        _note(f"{prefix}{key}", was, value, found, todo)
+        if kind is dict or kind is list:
+            _note(f"{prefix}{key}", was, value, found, todo)
+        else:
+            found.updated_fields[f"{prefix}{key}"] = value
     return kept == len(old) or _note_removed(prefix, old, new, found)
 
 

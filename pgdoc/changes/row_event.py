@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.event_json import payload_text
 from pgdoc.changes.event_type import EventType
-from pgdoc.changes.row_images import check_columns, columns_of, images_of, metadata_of, other_columns, time_of
+from pgdoc.changes.row_images import (
+    check_columns,
+    columns_of,
+    images_of,
+    later_time,
+    metadata_of,
+    other_columns,
+    time_of,
+)
 from pgdoc.changes.table_rows import columns_text_of, data_of
-from pgdoc.decoding.records import MESSAGE_KIND, REST, CollectionChange
+from pgdoc.decoding.records import MESSAGE_KIND, REST, CollectionChange, OddColumns
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, Origin, TypedDocument, document_of_image, plain_data
 from pgdoc.model.stored_times import moment_of
@@ -47,8 +55,12 @@ def _event_type(event: ReadEvent) -> EventType:
         return _UPDATE
     new, old = event._images  # noqa: SLF001
     after = columns_of(new, table)
-    version = after["version"]
     event.__dict__["_written"] = after["updated_at"]  # for the timestamp, which mostly is read, too
+    return _type_of_update(after, old, table)
+
+
+def _type_of_update(after: dict[str, Any], old: dict[str, Any], table: str) -> EventType:
+    version = after["version"]
     # A version that did not grow says nothing: the table's trigger did not run, as its owner can arrange.
     if after["replaced_version"] == version and version != columns_of(old, table).get("version"):
         return EventType.REPLACE
@@ -68,37 +80,75 @@ def _document_id(event: ReadEvent) -> str | None:
 
 
 def _full_document(event: ReadEvent) -> Document[Any] | None:
-    kind = event._change.row.kind  # noqa: SLF001
+    """Make the document. In the usual case, store what else the row says: that takes a third of the time of its own."""
+    state = event.__dict__
+    _, transaction, row = state["_change"]
+    _, kind, table, _, _, _, _ = row
     if kind not in "IU":
         return None
-    document = _document(event, event._images[0])  # noqa: SLF001
-    # In a fifth of the time of computing each; not before a lost column has raised its error.
-    state = event.__dict__
-    state["document_id"] = document.id
-    if not state["_change"].transaction.metadata:
-        state["metadata"] = {}
+    images = state.get("_images")
+    if images is None:  # as the field does, which takes longer
+        images = state["_images"] = images_of(event)
+    new, old = images
+    rest = new.get(REST)
+    if rest is None or (kind == "U" and REST not in old):
+        return _document(state, table, new)
+    columns = rest[0](rest[1])  # `columns_of`, inline
+    if columns.__class__ is OddColumns:
+        return _document(state, table, new)
+    _, reported, metadata, is_sent_time = transaction
+    moment = _usual_moment(reported, columns["updated_at"], is_sent_time)
+    origin = _origin(table, state.get("_decode"))
+    document = document_of_image(new["id"], new["data"], rest, origin)
     if kind == "I":
         state.update(_OF_INSERT)
+    else:
+        state["full_document_before_change"] = document_of_image(old["id"], old["data"], old[REST], origin)
+        state["event_type"] = _type_of_update(columns, old, table)
+    state["document_id"] = document.id
+    if moment is not None:
+        state["timestamp"] = moment
+    if not metadata and "metadata" not in state:
+        state["metadata"] = {}
+    state["full_document"] = document
     return document
-
-
-def _full_document_before_change(event: ReadEvent) -> Document[Any] | None:
-    return _document(event, event._images[1]) if event._change.row.kind in "UD" else None  # noqa: SLF001
 
 
 _OF_INSERT = {"event_type": EventType.INSERT, "full_document_before_change": None, "update_description": None}
 
 
-def _document(event: ReadEvent, image: dict[str, Any]) -> Document[Any]:
+@lru_cache(maxsize=256)
+def _usual_moment(reported: str, written: str, is_sent_time: bool) -> datetime | None:
+    """Return the timestamp of a row; `None` if the field has to raise an error. The same for many rows."""
+    try:
+        return moment_of(later_time(reported, written, is_sent_time))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _full_document_before_change(event: ReadEvent) -> Document[Any] | None:
     state = event.__dict__
-    table = state["_change"].row.table
+    row = state["_change"].row
+    if row.kind not in "UD":
+        return None
+    if row.kind == "U":
+        event.full_document  # noqa: B018 (which mostly stores both: each document must be made once)
+        if "full_document_before_change" in state:
+            made: Document[Any] = state["full_document_before_change"]
+            return made
+    return _document(state, row.table, event._images[1])  # noqa: SLF001
+
+
+def _origin(table: str, decode: Any) -> Origin:
+    if decode.__class__ is ModelReader:
+        return Origin(table, other_columns, decode, TypedDocument)  # a cache would keep the model's class alive
+    return _origin_of(table, decode)
+
+
+def _document(state: dict[str, Any], table: str, image: dict[str, Any]) -> Document[Any]:
     decode: Any = state.get("_decode")
     if REST in image:
-        if decode.__class__ is ModelReader:
-            origin = Origin(table, other_columns, decode, TypedDocument)  # a cache would keep the model's class alive
-        else:
-            origin = _origin_of(table, decode)
-        return document_of_image(image["id"], image["data"], image[REST], origin)
+        return document_of_image(image["id"], image["data"], image[REST], _origin(table, decode))
     if is_table_name(table):
         columns = columns_text_of(image, table)
         return TableRow.of(image["id"], data_of(image, table), table, decode, columns)
@@ -115,7 +165,7 @@ def _origin_of(table: str, decode_text: json_codec.JsonDecoder | None) -> Origin
 
 def _update_description(event: ReadEvent) -> UpdateDescription | None:
     before, after = event.full_document_before_change, event.full_document
-    if event.event_type is not _UPDATE or before is None or after is None:
+    if before is None or after is None or event.event_type is not _UPDATE:
         return None
     new, old = event._images  # noqa: SLF001
     if new["data"] == old["data"]:  # equal texts need no decoding

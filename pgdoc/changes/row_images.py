@@ -23,6 +23,7 @@ __all__ = [
     "columns_of",
     "images_of",
     "iso_of",
+    "later_time",
     "metadata_of",
     "other_columns",
     "time_of",
@@ -113,11 +114,12 @@ def time_of(transaction: TransactionInfo, written: str | None) -> str:
     transaction, and a stale one later. Such a time lies before the row's `updated_at`, the start of the transaction.
     """
     _, reported, _, is_sent_time = transaction
-    return reported if written is None else _time_of(reported, written, is_sent_time)
+    return reported if written is None else later_time(reported, written, is_sent_time)
 
 
 @lru_cache(maxsize=256)
-def _time_of(reported: str, written: str, is_sent_time: bool) -> str:
+def later_time(reported: str, written: str, is_sent_time: bool) -> str:
+    """See `time_of`."""
     try:
         if written <= reported and written[4:5] == "-" and written.endswith("+00") and not is_sent_time:
             return reported  # the usual case: both are ISO 8601 in UTC, with a space and a year of four digits

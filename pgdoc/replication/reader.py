@@ -44,8 +44,8 @@ _MORE_FRAMES = 8
 """libpq receives a part at a time: after this many frames more may be waiting in the socket."""
 
 _PADDING = 50_000
-"""libpq receives as much as its buffer holds, 16 KB, and only a longer message makes it grow, to 64 KB by this one. That
-halves the time that receiving a frame takes: see `bench.receiving`. A larger buffer gains nothing."""
+"""libpq receives as much as its buffer holds, 16 KB, and only a longer message makes it grow: to 64 KB by this.
+That takes half the time for each frame of a backlog, and a larger buffer gains nothing."""
 
 _STATUS_INTERVAL_S = 10.0
 _WAL_SENDER_TIMEOUT_MS = 60_000
