@@ -5,6 +5,7 @@ import json
 import pickle
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -130,6 +131,27 @@ def test_metadata_is_that_of_the_writer():
 )
 def test_a_message_of_another_form_is_not_metadata(message):
     assert event("I", new=ROW, message=message).metadata == {}
+
+
+MADE_ONCE = (
+    "full_document",
+    "full_document_before_change",
+    "update_description",
+    "metadata",
+    "timestamp",
+    "event_type",
+)
+
+
+@pytest.mark.parametrize("message", ["", '{"metadata": {"user": "alice"}}'])
+@pytest.mark.parametrize("order", list(permutations(MADE_ONCE, 3)))
+def test_the_order_in_which_fields_are_read_changes_nothing_and_each_is_made_once(order, message):
+    inserted, updated = change("I", new=ROW, message=message), change("U", new=NEXT, old=ROW, message=message)
+    for each in (inserted, updated, change("D", old=ROW, message=message)):
+        found, expected = events.from_change(each, (7421, 1, None)), events.from_change(each, (7421, 1, None))
+        read = [getattr(found, name) for name in order]
+        assert [getattr(found, name) for name in MADE_ONCE] == [getattr(expected, name) for name in MADE_ONCE]
+        assert all(getattr(found, name) is value for name, value in zip(order, read, strict=True))
 
 
 def test_events_share_no_mutable_value():
