@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, overloa
 
 from pgdoc.errors import InvalidModel, UnreadableDocument
 from pgdoc.model.json_codec import decode, encode
+from pgdoc.model.read_errors import noted
 from pgdoc.model.stored_times import read_time
 from pgdoc.model.type_variables import M_co
 from pgdoc.model.typed.reader import ModelReader
@@ -84,8 +85,10 @@ def _named(document: Document[Any], exc: UnreadableDocument) -> UnreadableDocume
     message, document_id = f"document {document.id!r}{where}: {exc}", document.id
     if isinstance(exc, InvalidModel):
         message = f"{message}. Correct the document, or change the model"
-        return InvalidModel(message, path=exc.path, model=exc.model, collection=collection, document_id=document_id)
-    return UnreadableDocument(message, collection=collection, document_id=document_id)
+        return noted(
+            InvalidModel(message, path=exc.path, model=exc.model, collection=collection, document_id=document_id)
+        )
+    return noted(UnreadableDocument(message, collection=collection, document_id=document_id))
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,8 +12,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from pgdoc.errors import PgdocError
 from pgdoc.model.metadata import metadata
+from pgdoc.model.read_errors import noting_read_errors
+from pgdoc.web.hidden_errors import pgdoc_error_of
 from pgdoc.web.problems import MEDIA_TYPE, problem_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class PgdocMiddleware:
     `request.state.request_id` has it.
 
     A `PgdocError` that the application does not handle becomes a response of RFC 9457 (`application/problem+json`).
-    One of status 500 or more is logged.
+    One of status 500 or more is logged. Where a document of the response can't be read, FastAPI and pydantic raise
+    errors of their own, which become the same response.
 
     Args:
         app: the application.
@@ -70,13 +72,14 @@ class PgdocMiddleware:
                 MutableHeaders(scope=message)[_HEADER] = request_id
             await send(message)
 
-        try:
-            with metadata(**await self._metadata(scope, request_id)):
-                await self._app(scope, receive, send_on)
-        except PgdocError as exc:
-            if has_started or not self._errors or scope["type"] != "http":
-                raise
-            await problem(HTTPConnection(scope), exc)(scope, receive, send_on)
+        with noting_read_errors():
+            try:
+                with metadata(**await self._metadata(scope, request_id)):
+                    await self._app(scope, receive, send_on)
+            except Exception as exc:
+                if has_started or not self._errors or scope["type"] != "http" or pgdoc_error_of(exc) is None:
+                    raise
+                await problem(HTTPConnection(scope), exc)(scope, receive, send_on)
 
     async def _metadata(self, scope: Scope, request_id: str) -> dict[str, Any]:
         found: dict[str, Any] = {"request_id": request_id}
@@ -99,18 +102,20 @@ def problem(request: HTTPConnection, exc: Exception) -> Response:
 
     Args:
         request: the request.
-        exc: a `PgdocError`.
+        exc: a `PgdocError`; inside `PgdocMiddleware(..., errors=False)` also an error that FastAPI or pydantic raise
+            because a document can't be read.
 
     Raises:
-        Exception: `exc`, if it is not a `PgdocError`.
+        Exception: `exc`, if it is neither.
     """
-    if not isinstance(exc, PgdocError):
+    error = pgdoc_error_of(exc)
+    if error is None:
         raise exc
     request_id = request.scope.get("state", {}).get("request_id")
-    found = problem_of(exc, has_if_match="if-match" in request.headers, request_id=request_id)
+    found = problem_of(error, has_if_match="if-match" in request.headers, request_id=request_id)
     if found.status >= 500:
         method, path = request.scope.get("method"), request.scope.get("path")
-        logger.error("%s %s: status %d for %s", method, path, found.status, type(exc).__name__, exc_info=exc)
+        logger.error("%s %s: status %d for %s", method, path, found.status, type(error).__name__, exc_info=error)
     return Response(found.body, found.status, found.headers, MEDIA_TYPE)
 
 

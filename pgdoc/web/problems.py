@@ -38,9 +38,16 @@ FIELDS: Final[dict[type[errors.PgdocError], tuple[str, ...]]] = {
     errors.VersionConflict: ("found_version",),
     errors.DocumentTooLarge: ("document_id", "size", "max_size"),
     errors.SchemaViolation: ("document_id", "path", "rule"),
+    errors.ModelViolation: ("document_id", "path"),
     errors.InvalidFilter: ("path", "operator"),
     errors.InvalidUpdate: ("path", "operator"),
     errors.InvalidInput: ("path",),
+}
+
+# What a body may say although the server is at fault: where to look, and nothing of the data.
+SERVER_FIELDS: Final[dict[type[errors.PgdocError], tuple[str, ...]]] = {
+    errors.InvalidModel: ("collection", "document_id", "path"),
+    errors.UnreadableDocument: ("collection", "document_id"),
 }
 
 
@@ -61,7 +68,8 @@ class Problem(NamedTuple):
 def problem_of(error: errors.PgdocError, *, has_if_match: bool = False, request_id: str | None = None) -> Problem:
     """Describe an error.
 
-    A status of 500 or more comes without the error's message, which may name parts of the server.
+    A status of 500 or more comes without the error's message, which may name parts of the server, or quote the data of
+    a document that can't be read.
 
     Args:
         error: the error; of a bulk, its first write that failed counts.
@@ -75,7 +83,10 @@ def problem_of(error: errors.PgdocError, *, has_if_match: bool = False, request_
     body: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": int(status), "error": type(error).__name__}
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         body["detail"] = str(error)
-        body |= _fields_of(error)
+        body |= _fields_of(error, FIELDS)
+    elif isinstance(error, errors.UnreadableDocument):
+        body["detail"] = _detail_of(error)
+        body |= _fields_of(error, SERVER_FIELDS)
     if request_id is not None:
         body["request_id"] = request_id
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
@@ -97,8 +108,17 @@ def _status_of(error: errors.PgdocError) -> int:
     return HTTPStatus.SERVICE_UNAVAILABLE if error.resumable or error.retryable else HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def _fields_of(error: errors.PgdocError) -> dict[str, Any]:
-    names = next((FIELDS[cls] for cls in type(error).__mro__ if cls in FIELDS), ())
+def _detail_of(error: errors.UnreadableDocument) -> str:
+    """Return what may be said of a document that can't be read: the message can quote its data."""
+    document = "a document" if error.document_id is None else f"document {error.document_id!r}"
+    where = "" if error.collection is None else f' of collection "{error.collection}"'
+    if not isinstance(error, errors.InvalidModel):
+        return f"the stored data of {document}{where} can't be read"
+    return f"the stored data of {document}{where} is not valid{f' at {error.path!r}' if error.path else ''}"
+
+
+def _fields_of(error: errors.PgdocError, table: dict[type[errors.PgdocError], tuple[str, ...]]) -> dict[str, Any]:
+    names = next((table[cls] for cls in type(error).__mro__ if cls in table), ())
     found = {name: getattr(error, name) for name in names}
     return {name: value for name, value in found.items() if value is not None and value != ()}
 

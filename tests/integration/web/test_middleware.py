@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
+import pydantic
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
@@ -17,6 +18,14 @@ from pgdoc.errors import PgdocError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+class Order(pydantic.BaseModel):
+    status: str
+
+
+class ShownOrder(pydantic.BaseModel):
+    data: Order
 
 
 def client_of(app: Any) -> httpx.AsyncClient:
@@ -146,6 +155,35 @@ async def test_a_server_error_says_nothing_of_the_server_and_is_logged(caplog: p
     (record,) = [record for record in caplog.records if record.name == "pgdoc.web"]
     assert record.message == "GET /: status 503 for ServerUnreachable"
     assert "db.internal" in caplog.text
+
+
+async def test_a_stored_document_that_is_not_valid_is_a_problem_that_names_it(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pgdoc.AsyncStore(dsn) as store:
+        orders = store.collection("orders", Order)
+        await store["orders"].insert("o-1", {"status": ["secret"]})
+        app = FastAPI()
+        app.add_middleware(web.PgdocMiddleware)
+
+        @app.get("/orders")
+        async def find() -> list[pgdoc.Document[Order]]:
+            return [order async for order in orders.find()]
+
+        @app.get("/orders/{id}", response_model=ShownOrder)
+        async def get(id: str) -> Any:  # noqa: A002
+            return await orders.get(id)
+
+        async with client_of(app) as client:
+            for path in ("/orders", "/orders/o-1"):
+                answer = await client.get(path)
+                assert answer.status_code == 500
+                assert answer.headers["content-type"] == "application/problem+json"
+                found = answer.json()
+                assert (found["error"], found["document_id"], found["path"]) == ("InvalidModel", "o-1", "status")
+                assert "secret" not in answer.text
+    logged = [record.message for record in caplog.records]
+    assert logged == ["GET /orders: status 500 for InvalidModel", "GET /orders/o-1: status 500 for InvalidModel"]
 
 
 async def test_fastapis_own_errors_stay_and_an_errors_handler_of_the_application_wins() -> None:

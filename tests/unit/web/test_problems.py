@@ -95,3 +95,20 @@ def test_a_bulk_has_the_status_of_its_write() -> None:
 def test_an_id_that_json_can_not_hold_does_no_harm() -> None:
     body = orjson.loads(problem_of(errors.DuplicateDocument("no", document_id="\ud800")).body)
     assert body["document_id"] == "?"
+
+
+def test_a_document_that_can_not_be_read_is_named_without_what_the_message_quotes() -> None:
+    read = errors.InvalidModel(HIDDEN, path="lines.0", model="Order", collection="orders", document_id="o-1")
+    found = problem_of(read)
+    assert found.status == 500
+    body = orjson.loads(found.body)
+    assert (body["collection"], body["document_id"], body["path"]) == ("orders", "o-1", "lines.0")
+    assert HIDDEN not in found.body.decode()
+    assert "path" not in orjson.loads(problem_of(errors.UnreadableDocument(HIDDEN)).body)
+
+
+def test_data_that_a_client_sent_and_the_model_refuses_is_the_clients() -> None:
+    sent = errors.ModelViolation("no", path="lines.0", model="Order", collection="orders", document_id="o-1")
+    found = problem_of(sent)
+    body = orjson.loads(found.body)
+    assert (found.status, body["detail"], body["document_id"], body["path"]) == (422, "no", "o-1", "lines.0")
