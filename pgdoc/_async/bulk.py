@@ -11,6 +11,7 @@ from pgdoc._async.bulk_queue import AsyncBulkQueue
 from pgdoc._async.bulk_unordered import AsyncUnorderedQueue
 from pgdoc.crud.bulk_results import BulkResult, incomplete
 from pgdoc.errors import TransactionClosed
+from pgdoc.model.names import check_index
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -80,7 +81,7 @@ class AsyncBulk:
         )
 
     def __getitem__(self, name: str) -> AsyncBulkCollection:
-        return self.collection(name)
+        return self.collection(check_index(name, "bulk"))
 
     async def __aenter__(self) -> Self:
         if self._entered:

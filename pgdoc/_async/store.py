@@ -26,7 +26,7 @@ from pgdoc.database.conninfo import check_texts
 from pgdoc.database.errors import is_retryable
 from pgdoc.database.pool_figures import PoolFigures
 from pgdoc.errors import PgdocError
-from pgdoc.model.names import check_name
+from pgdoc.model.names import check_index, check_name
 from pgdoc.model.value_codec import ValueCodec
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.replication.traffic import source_labels
@@ -153,7 +153,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
         )
 
     def __getitem__(self, name: str) -> AsyncCollection:
-        return self.collection(name)
+        return self.collection(check_index(name, "store"))
 
     def transaction(self, metadata: Mapping[str, Any] | None = None, isolation: str | None = None) -> AsyncTransaction:
         """Return a transaction; enter it with `async with store.transaction() as tx`.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 from pgdoc._async.bulk import AsyncBulk
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.publishing import publish_message
+from pgdoc.model.names import check_index
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -81,7 +82,7 @@ class AsyncTransaction:
         return AsyncCollection(self._session, self._schema, name, auto_create=self._auto_create, model=model)
 
     def __getitem__(self, name: str) -> AsyncCollection:
-        return self.collection(name)
+        return self.collection(check_index(name, "tx"))
 
     async def publish(self, topic: str, payload: Any, key: DocumentId | None = None) -> None:
         """Publish an event of your own: streams on its topic get it, in order with the changes of this transaction.

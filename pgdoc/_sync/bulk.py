@@ -12,6 +12,7 @@ from pgdoc._sync.bulk_queue import BulkQueue
 from pgdoc._sync.bulk_unordered import UnorderedQueue
 from pgdoc.crud.bulk_results import BulkResult, incomplete
 from pgdoc.errors import TransactionClosed
+from pgdoc.model.names import check_index
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -81,7 +82,7 @@ class Bulk:
         )
 
     def __getitem__(self, name: str) -> BulkCollection:
-        return self.collection(name)
+        return self.collection(check_index(name, "bulk"))
 
     def __enter__(self) -> Self:
         if self._entered:

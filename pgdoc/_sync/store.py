@@ -27,7 +27,7 @@ from pgdoc.database.conninfo import check_texts
 from pgdoc.database.errors import is_retryable
 from pgdoc.database.pool_figures import PoolFigures
 from pgdoc.errors import PgdocError
-from pgdoc.model.names import check_name
+from pgdoc.model.names import check_index, check_name
 from pgdoc.model.value_codec import ValueCodec
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.replication.traffic import source_labels
@@ -154,7 +154,7 @@ class Store(CatalogCalls, TableCalls, ServerCalls, DeadLetterCalls, LiveStoreCal
         )
 
     def __getitem__(self, name: str) -> Collection:
-        return self.collection(name)
+        return self.collection(check_index(name, "store"))
 
     def transaction(self, metadata: Mapping[str, Any] | None = None, isolation: str | None = None) -> Transaction:
         """Return a transaction; enter it with `with store.transaction() as tx`.

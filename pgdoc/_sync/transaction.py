@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.collection import Collection
 from pgdoc._sync.publishing import publish_message
+from pgdoc.model.names import check_index
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -82,7 +83,7 @@ class Transaction:
         return Collection(self._session, self._schema, name, auto_create=self._auto_create, model=model)
 
     def __getitem__(self, name: str) -> Collection:
-        return self.collection(name)
+        return self.collection(check_index(name, "tx"))
 
     def publish(self, topic: str, payload: Any, key: DocumentId | None = None) -> None:
         """Publish an event of your own: streams on its topic get it, in order with the changes of this transaction.

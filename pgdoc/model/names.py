@@ -8,7 +8,7 @@ from typing import Any
 from pgdoc.errors import InvalidName
 from pgdoc.model.short_repr import short_repr
 
-__all__ = ["call_channel", "check_consumer", "check_name", "quoted", "without_needless_quotes"]
+__all__ = ["call_channel", "check_consumer", "check_index", "check_name", "quoted", "without_needless_quotes"]
 
 _NAME = re.compile(r"[^\W\d][\w-]*")
 _NEEDLESS_QUOTES = re.compile(r'"([a-z_][a-z0-9_]*)"')
@@ -18,6 +18,11 @@ _LONGEST_BYTES = 63  # PostgreSQL silently truncates longer identifiers (NAMEDAT
 
 def check_name(name: Any, kind: str) -> str:
     """Return the name if it is valid: a letter or `_`, then letters, digits, `_` or `-`; at most 63 bytes."""
+    if isinstance(name, type) and kind == "collection":
+        raise InvalidName(
+            f"{short_repr(name)} is not a valid collection name: pass a text. Models go to "
+            "store.collection(name, Model), and to worker.on as model="
+        )
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise InvalidName(
             f"{short_repr(name)} is not a valid {kind} name: use a letter or _ followed by letters, digits, _ or -"
@@ -27,6 +32,23 @@ def check_name(name: Any, kind: str) -> str:
             f"the {kind} name {short_repr(name)} must have at most {_LONGEST_BYTES} bytes, got {len(name.encode())}"
         )
     return name
+
+
+def check_index(index: Any, owner: str) -> str:
+    """Return the index of a store or the like if it is a text; whether that is a name is checked later.
+
+    Args:
+        index: what stands in the brackets.
+        owner: the name for the object in messages.
+    """
+    if isinstance(index, str):
+        return index
+    first = index[0] if isinstance(index, tuple) and index else None
+    name = short_repr(first) if isinstance(first, str) else "name"
+    raise InvalidName(
+        f"{owner}[name] takes the name of a collection, got {short_repr(index)}: for documents of a model, call "
+        f"{owner}.collection({name}, Model)"
+    )
 
 
 def check_consumer(name: Any) -> str:

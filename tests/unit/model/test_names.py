@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+import pgdoc
 from pgdoc.errors import InvalidName
-from pgdoc.model.names import check_name, quoted
+from pgdoc.model.names import check_index, check_name, quoted
 
 
 @pytest.mark.parametrize("name", ["a", "_", "orders-2026", "Größe", "x" * 63, "é" * 31])
@@ -23,3 +24,36 @@ def test_an_invalid_name_is_refused_with_its_kind(name: Any) -> None:
 
 def test_a_table_is_quoted() -> None:
     assert quoted("Docs", "select") == '"Docs"."select"'
+
+
+@pytest.mark.parametrize(
+    ("index", "advice"),
+    [
+        (("w", dict), r"call store\.collection\('w', Model\)$"),
+        ((dict, "w"), r"call store\.collection\(name, Model\)$"),
+        ((), r"call store\.collection\(name, Model\)$"),
+        (dict, r"store\[name\] takes the name of a collection, got <class 'dict'>: .*\.collection\(name, Model\)$"),
+        (None, r"got None: "),
+        (5, r"got 5: "),
+    ],
+)
+def test_an_index_that_is_no_text_leads_to_the_call_that_takes_a_model(index: Any, advice: str) -> None:
+    with pytest.raises(InvalidName, match=advice):
+        check_index(index, "store")
+
+
+def test_a_class_in_place_of_a_name_leads_to_where_models_go() -> None:
+    with pytest.raises(InvalidName, match=r"to store\.collection\(name, Model\), and to worker\.on as model=$"):
+        check_name(dict, "collection")
+    with pytest.raises(InvalidName, match="is not a valid schema name: use a letter"):
+        check_name(dict, "schema")
+
+
+async def test_stores_transactions_and_bulks_say_so() -> None:
+    async with pgdoc.AsyncStore("host=nowhere") as async_store:
+        with pgdoc.Store("host=nowhere") as store:
+            owners: list[Any] = [store, store.transaction(), store.bulk()]
+            owners += [async_store, async_store.transaction(), async_store.bulk()]
+            for owner, name in zip(owners, ["store", "tx", "bulk"] * 2, strict=True):
+                with pytest.raises(InvalidName, match=rf"call {name}\.collection\('w', Model\)"):
+                    owner["w", dict]
