@@ -12,6 +12,7 @@ from pgdoc.model.names import check_consumer
 from pgdoc.model.short_repr import short_repr
 from pgdoc.model.table_names import is_table_name
 from pgdoc.streams.options import EVERY_COLLECTION, check_at_least, make_selection
+from pgdoc.workers.annotations import check_annotation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,8 @@ class Registration:
     ) -> Self:
         """Check what the user gave."""
         taken = _taken(function)
+        reader: ModelReader[Any] | None = options.get("reader")
+        check_annotation(function, taken[-1], None if reader is None else reader.model)
         condition = None if where is None else parse_where(where, encoder)
         selection = make_selection(names, condition, tables=tables, topics=topics)
         found = cls(
