@@ -237,9 +237,9 @@ inside = pending = False
 
 def interrupt(*_):
     global pending
-    if inside:
-        raise KeyboardInterrupt
     pending = True
+    if inside:
+        raise KeyboardInterrupt  # Python ignores it in the callback of a weak reference
 
 signal.signal(signal.SIGINT, interrupt)
 store = pgdoc.Store(dsn, schema=schema)
@@ -249,9 +249,9 @@ got, lost = [], []
 while len(got) + len(lost) < EVENTS:
     try:
         inside = True
-        if pending:
-            raise KeyboardInterrupt
         while len(got) + len(lost) < EVENTS:
+            if pending:
+                raise KeyboardInterrupt
             take(got, stream.next(timeout=TIMEOUT))
     except KeyboardInterrupt:
         inside = pending = False

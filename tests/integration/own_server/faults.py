@@ -12,6 +12,8 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.integration.own_server.words import wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -84,9 +86,19 @@ def altered(server: LocalServer, **settings: str) -> Iterator[None]:
 
 
 def drop_slots(server: LocalServer) -> None:
+    """Drop all slots; those that nobody reads first, so that who reconnects meanwhile does not find them."""
     with psycopg.connect(server.conninfo, autocommit=True) as admin:
-        admin.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active")
-        admin.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+
+        def are_gone() -> bool:
+            with contextlib.suppress(psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
+                admin.execute(f"SELECT pg_drop_replication_slot(slot_name) {_KEPT} AND NOT active")
+            admin.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active")
+            return admin.execute(f"SELECT {_KEPT}").fetchone() is None
+
+        wait_until(are_gone)
+
+
+_KEPT = "FROM pg_replication_slots WHERE NOT temporary"
 
 
 def _restart_with(server: LocalServer, settings: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from pgdoc.replication import session
 from pgdoc.replication.connection import connect
 from pgdoc.replication.source import Source
 from tests.clusters import ask
-from tests.integration.own_server.words import PATIENCE_S
+from tests.integration.own_server.words import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from pgdoc import ChangeEvent, ChangeStream
@@ -35,6 +35,11 @@ def ids(stream: ChangeStream, count: int) -> list[str]:
 def count_slots(clusters: Clusters, prefix: str) -> tuple[int, int]:
     """Return how many slots the primary and the standby have, not counting synchronized ones."""
     return ask(clusters.primary, SLOTS, prefix), ask(clusters.standby, SLOTS, prefix)
+
+
+def wait_until_no_slots(clusters: Clusters, prefix: str) -> None:
+    """Wait for walsenders that have lost their client to drop their temporary slots."""
+    wait_until(lambda: count_slots(clusters, prefix) == (0, 0))
 
 
 def test_streams_read_on_the_standby_and_documents_on_the_primary(clusters: Clusters) -> None:
@@ -73,7 +78,7 @@ def test_what_a_standby_can_not_do_is_refused_at_once(clusters: Clusters, dsn: s
             UnsupportedServer, match=r"conninfo leads to database .* both must lead to the same database"
         ):
             store.watch()
-    assert count_slots(clusters, "^pgdoc") == (0, 0)
+    wait_until_no_slots(clusters, "^pgdoc")
 
 
 def test_a_consumer_has_its_slot_on_the_primary_and_shares_the_walsender_of_the_standby(clusters: Clusters) -> None:
@@ -106,7 +111,7 @@ def test_a_consumer_has_its_slot_on_the_primary_and_shares_the_walsender_of_the_
         with store["docs"].watch(consumer="mine") as stream:
             assert ids(stream, 1) == ["between"]
         assert store.drop_consumer("mine")
-    assert count_slots(clusters, "^pgdoc_") == (0, 0)
+    wait_until_no_slots(clusters, "^pgdoc_")
 
 
 async def test_async_streams_read_on_the_standby(clusters: Clusters) -> None:
@@ -139,4 +144,4 @@ def test_an_address_of_several_servers_does_not_hide_a_promotion(
         leads_to[:] = addresses
         with pytest.raises(ServerUnreachable, match="replication_conninfo leads to more than one server"):
             session.open_reader(source, None)
-    assert count_slots(clusters, "^pgdocr") == (0, 0)
+    wait_until_no_slots(clusters, "^pgdocr")
