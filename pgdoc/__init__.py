@@ -6,6 +6,7 @@ from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.indexes import Index, IndexProgress
 from pgdoc._async.live import AsyncLiveQuery
 from pgdoc._async.live_aggregates import AsyncLiveAggregate
+from pgdoc._async.log_groups import async_drop_log_group, async_log_groups
 from pgdoc._async.mirror import AsyncMirror
 from pgdoc._async.relay import AsyncRelay
 from pgdoc._async.remote_stream import AsyncRemoteStream
@@ -19,6 +20,7 @@ from pgdoc._sync.bulk_collection import BulkCollection
 from pgdoc._sync.collection import Collection
 from pgdoc._sync.live import LiveQuery
 from pgdoc._sync.live_aggregates import LiveAggregate
+from pgdoc._sync.log_groups import drop_log_group, log_groups
 from pgdoc._sync.mirror import Mirror
 from pgdoc._sync.relay import Relay
 from pgdoc._sync.remote_stream import RemoteStream
@@ -43,6 +45,7 @@ from pgdoc.model.raw_json import RawJson
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.model.watched_tables import LockHolder, Refusal, TableCheck, WatchedTable
 from pgdoc.relay.figures import RelayStatus
+from pgdoc.relay.groups.status import GroupMember, GroupPartition, GroupStatus
 from pgdoc.relay.webhook_status import WebhookStatus
 from pgdoc.streams.status import ConsumerStatus, History, Status, StreamStats
 from pgdoc.workers.dead_letters import DeadLetter
@@ -74,8 +77,11 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "DeadLetter",
     "Document",
     "EventType",
-    "HandlerStatus",
+    "GroupMember",
+    "GroupPartition",
+    "GroupStatus",
     "Groups",
+    "HandlerStatus",
     "History",
     "Index",
     "IndexProgress",
@@ -105,6 +111,10 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "Worker",
     "WorkerFinding",
     "WriteCount",
+    "async_drop_log_group",
+    "async_log_groups",
+    "drop_log_group",
+    "log_groups",
     "metadata",
     "new_id",
     *_errors,

@@ -106,5 +106,5 @@ class GroupPositions:
                 cursor = connection.execute(statement("groups", name).encode(), params, binary=True)
                 return cursor.fetchall()
         except psycopg.Error as exc:
-            rights = f"So {Caller(tx.connection.info.user).to_have_consumers('SELECT, INSERT, UPDATE')}"
+            rights = Caller(tx.connection.info.user).to_have_groups("SELECT, INSERT, UPDATE")
             raise map_error(exc, f'group "{self._group}"', in_transaction=True, rights=rights) from exc

@@ -12,6 +12,7 @@ from pgdoc.errors import CollectionNotFound
 
 __all__ = [
     "CONSUMER_TABLES",
+    "GROUP_TABLES",
     "MESSAGE_RIGHTS",
     "STREAMER_TABLES",
     "WORKER_TABLES",
@@ -26,7 +27,11 @@ CONSUMER_TABLES: Final = ("pgdoc.consumers", "pgdoc.consumer_progress", "pgdoc.o
 
 _LETTERS: Final = "pgdoc.dead_letters"
 WORKER_TABLES: Final = ("pgdoc.handlers", _LETTERS)
-STREAMER_TABLES: Final = (*CONSUMER_TABLES, *WORKER_TABLES, "pgdoc.relays", "pgdoc.group_positions")
+_POSITIONS: Final = "pgdoc.group_positions"
+GROUP_TABLES: Final = (_POSITIONS, "pgdoc.handlers")
+"""The tables in which groups of a log leave rows."""
+
+STREAMER_TABLES: Final = (*CONSUMER_TABLES, *WORKER_TABLES, "pgdoc.relays", _POSITIONS)
 """The tables that `pgdoc grant --as streamer` covers: those, and the tables that roles with workers or relays write."""
 
 MESSAGE_RIGHTS: Final = "EXECUTE ON FUNCTION pgdoc.publish(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text)"
@@ -111,6 +116,13 @@ class Caller(NamedTuple):
         return (
             f"As the catalog's owner, run GRANT {rights} ON {_LETTERS} TO {identifier(self.role)}; "
             f"{self._printed('streamer', 'all that workers need')}"
+        )
+
+    def to_have_groups(self, rights: str) -> str:
+        """About a call on the rows of a group of a log, which needs these rights."""
+        return (
+            f"As the catalog's owner, run GRANT {rights} ON {', '.join(GROUP_TABLES)} TO {identifier(self.role)}; "
+            f"{self._printed('streamer', 'all that groups need')}"
         )
 
     def to_wait(self) -> str:

@@ -159,6 +159,10 @@ class LogReader(Protocol):
         """
         ...
 
+    async def newest(self) -> list[int]:
+        """Return the sequence of the newest entry of each partition, those of `EVERY` included; 0 without one."""
+        ...
+
     async def fetch(self, most: int, wait_s: float) -> list[LogEntry]:
         """Return the next entries, waiting for the first; none after `wait_s`.
 
@@ -186,8 +190,14 @@ class LogRecords(Protocol):
     A value that is read may be an older one; then writing it fails.
     """
 
-    async def open(self) -> None:
+    async def open(self, *, creates: bool = True) -> bool:
         """Connect, and create what keeps the records; also after an error.
+
+        Args:
+            creates: whether to create it where it does not exist.
+
+        Returns:
+            Whether there is something that keeps records.
 
         Raises:
             LogUnreachable: the engine does not answer, here and in the methods below.

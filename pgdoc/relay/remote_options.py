@@ -9,6 +9,7 @@ from pgdoc.changes.event_filter import parse_where
 from pgdoc.errors import InvalidInput
 from pgdoc.model import json_codec
 from pgdoc.model.short_repr import short_repr
+from pgdoc.relay.groups.lease import LONGEST_LEASE_S
 from pgdoc.streams.options import check_buffer, make_selection, read_token
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ __all__ = ["LEASE_S", "RemoteOptions", "check_group"]
 
 LEASE_S: Final = 10.0
 _LEAST_LEASE_S: Final = 0.5
-_LONGEST_LEASE_S: Final = 86_400.0
 _LONGEST_GROUP: Final = 100
 _STARTS = ("now", "beginning")
 
@@ -108,7 +108,7 @@ def check_group(group: str | None, lease_s: float) -> None:
             f"group must be a text of 1 to {_LONGEST_GROUP} printable characters, got {short_repr(group)}"
         )
     is_number = isinstance(lease_s, int | float) and not isinstance(lease_s, bool)
-    if not is_number or not _LEAST_LEASE_S <= lease_s <= _LONGEST_LEASE_S:
+    if not is_number or not _LEAST_LEASE_S <= lease_s <= LONGEST_LEASE_S:
         raise InvalidInput(
-            f"lease must be from {_LEAST_LEASE_S:g} to {_LONGEST_LEASE_S:,.0f} s, got {short_repr(lease_s)}"
+            f"lease must be from {_LEAST_LEASE_S:g} to {LONGEST_LEASE_S:,.0f} s, got {short_repr(lease_s)}"
         )

@@ -24,3 +24,29 @@ WHERE log = %s::text AND group_name = %s::text AND partition = %s::integer
 -- name: committed
 SELECT partition, epoch, sequence, token, identity FROM pgdoc.group_positions
 WHERE log = %s::text AND group_name = %s::text
+
+-- name: left
+-- How many rows groups of a log have, those of handlers included; `source` is the log as these name it, NULL if that is
+-- not known because the log is gone.
+SELECT found.name, count(*) FROM (
+  SELECT group_name FROM pgdoc.group_positions WHERE log = %(log)s::text
+  UNION ALL
+  SELECT split_part(consumer, '#', 1) FROM pgdoc.handlers
+  WHERE split_part(log, ' ', 1) = %(name)s::text AND (%(source)s::text IS NULL OR log = %(source)s::text)
+) AS found(name)
+GROUP BY found.name
+
+-- name: limit_waiting
+SELECT set_config('lock_timeout', '10s', true)
+
+-- name: drop
+-- Waits for open transactions of former members, which then can't store another position.
+WITH positions AS (
+  DELETE FROM pgdoc.group_positions WHERE log = %(log)s::text AND group_name = %(group)s::text RETURNING true
+), places AS (
+  DELETE FROM pgdoc.handlers
+  WHERE split_part(consumer, '#', 1) = %(group)s::text AND split_part(log, ' ', 1) = %(name)s::text
+    AND (%(source)s::text IS NULL OR log = %(source)s::text)
+  RETURNING true
+)
+SELECT (SELECT count(*) FROM positions) + (SELECT count(*) FROM places)

@@ -11,7 +11,19 @@ from pgdoc.relay.finding import LogPosition
 if TYPE_CHECKING:
     from pgdoc.relay.log import GroupRecord
 
-__all__ = ["BEGUN", "PartitionLease", "lease_key", "member_key", "position_of", "position_value"]
+__all__ = [
+    "BEGUN",
+    "LONGEST_LEASE_S",
+    "MemberRecord",
+    "PartitionLease",
+    "is_lease",
+    "lease_key",
+    "member_key",
+    "position_of",
+    "position_value",
+]
+
+LONGEST_LEASE_S: Final = 86_400.0
 
 BEGUN: Final = "begun"
 """The key of where the group began."""
@@ -53,6 +65,44 @@ class PartitionLease(NamedTuple):
         return cls(owner, epoch, _position(fields, key))
 
 
+class MemberRecord(NamedTuple):
+    """The record of a member. That it changes shows that the member is alive; what it says is for operators.
+
+    Attributes:
+        beat: a number that grows.
+        lease_s: after which the member is over if its record does not change; `None` if it does not say so.
+        host, pid: of its process; `None` if it does not say so.
+    """
+
+    beat: int
+    lease_s: float | None
+    host: str | None
+    pid: int | None
+
+    @property
+    def value(self) -> bytes:
+        """What the record has."""
+        fields = {"beat": self.beat, "lease": self.lease_s, "host": self.host, "pid": self.pid}
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+    @classmethod
+    def parse(cls, record: GroupRecord) -> Self:
+        """Read what `value` returned. Nothing depends on it, so what is something else says nothing."""
+        try:
+            found = json.loads(record.value)
+        except (ValueError, RecursionError):
+            found = None
+        fields = found if isinstance(found, dict) else {}
+        beat, lease_s, host, pid = (fields.get(name) for name in ("beat", "lease", "host", "pid"))
+        is_span = isinstance(lease_s, int | float) and not isinstance(lease_s, bool) and 0 < lease_s <= LONGEST_LEASE_S
+        return cls(
+            beat if _is_count(beat) else 0,
+            float(lease_s) if is_span and lease_s is not None else None,
+            host if isinstance(host, str) else None,
+            pid if _is_count(pid) else None,
+        )
+
+
 def position_value(position: LogPosition) -> bytes:
     """Return the record of a place in the log."""
     return json.dumps(position._asdict(), separators=(",", ":")).encode()
@@ -86,12 +136,18 @@ def _is_count(value: object) -> TypeGuard[int]:
 
 
 def _damaged(key: str) -> LogRefused:
-    return LogRefused(f"the record {key} of the group is damaged: delete it, or use another group", reason="foreign")
+    return LogRefused(f"the record {key} of the group is damaged: drop the group, or use another", reason="foreign")
 
 
 def lease_key(partition: int) -> str:
     """Return the key of a partition, without the group's prefix."""
     return f"p.{partition}"
+
+
+def is_lease(key: str) -> bool:
+    """Return whether it is the key of a partition."""
+    head, _, number = key.partition(".")
+    return head == "p" and number.isdecimal()
 
 
 def member_key(member: str) -> str:

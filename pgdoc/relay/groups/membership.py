@@ -9,13 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
+import socket
 import time
 from typing import TYPE_CHECKING, Final
 
 from pgdoc.errors import PgdocError
 from pgdoc.relay.groups.balance import Balance, Found
-from pgdoc.relay.groups.lease import BEGUN, PartitionLease, lease_key, member_key, position_of, position_value
+from pgdoc.relay.groups.lease import (
+    BEGUN,
+    MemberRecord,
+    PartitionLease,
+    lease_key,
+    member_key,
+    position_of,
+    position_value,
+)
 from pgdoc.relay.groups.partition import OwnedPartition
 
 if TYPE_CHECKING:
@@ -129,7 +139,8 @@ class GroupMembership:
         self._next_beat = began + self._lease_s / _BEATS
         self._beat_count += 1
         mine = member_key(self.member)
-        written = await self._write(mine, b"%d" % self._beat_count, self._own_revision)
+        shown = MemberRecord(self._beat_count, self._lease_s, socket.gethostname(), os.getpid())
+        written = await self._write(mine, shown.value, self._own_revision)
         asked_at = self._clock()
         found = await self._records.read(self._prefix)
         records = {key[len(self._prefix) :]: record for key, record in found.items()}

@@ -62,6 +62,7 @@ class NatsReader:
         self._connection = NatsConnection(target)
         self._stream = NatsStream(target, self._connection)
         self._info: StreamInfo | None = None
+        self._partitions = 0
         self.position = 0
         # Of the consumer that reads now.
         self._parser: RawParser | None = None
@@ -81,7 +82,7 @@ class NatsReader:
         self._parser = None
         info = await self._look()
         config = self._stream.config_of(info)
-        self._layout = config.layout
+        self._layout, self._partitions = config.layout, config.partitions
         last = info.state.last_seq
         headers = await self._headers(last) if last else {}
         return LogInfo(
@@ -115,6 +116,21 @@ class NatsReader:
             except nats.js.errors.NotFoundError:
                 return {}
         return found.headers or {}
+
+    async def newest(self) -> list[int]:
+        """See `LogReader`."""
+        of_all = await self._newest_of("all")
+        return [max(await self._newest_of(str(number)), of_all) for number in range(self._partitions)]
+
+    async def _newest_of(self, division: str) -> int:
+        with self._connection.asking(self._stream.shown):
+            try:
+                found = await self._connection.jetstream.get_last_msg(
+                    self._stream.name, f"{self._stream.name}.{division}.>"
+                )
+            except nats.js.errors.NotFoundError:
+                return 0
+        return found.seq or 0
 
     async def begin(self, after: int, *, collections: Collection[str] = (), partitions: Collection[int] = ()) -> None:
         """See `LogReader`."""

@@ -9,7 +9,7 @@ from pgdoc.errors import LogRefused, LogUnreachable
 from pgdoc.relay.durations import number_of
 from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import GroupRecord
-from pgdoc.relay.nats.connection import NatsConnection, map_nats_errors
+from pgdoc.relay.nats.connection import NatsConnection
 from pgdoc.relay.nats.reader import READER_OPTIONS
 from pgdoc.relay.nats.stream import NatsStream
 
@@ -38,17 +38,19 @@ class NatsRecords:
         log = NatsStream(target, self._connection)
         self._name, self._shown = f"{log.name}-groups", f'the stream "{log.name}-groups" of {target.shown}'
 
-    async def open(self) -> None:
+    async def open(self, *, creates: bool = True) -> bool:
         """See `LogRecords`."""
         await self._connection.open_whole()
-        with map_nats_errors(self._shown):
+        with self._connection.asking(self._shown):
             try:
                 info = await self._connection.jetstream.stream_info(self._name)
             except nats.js.errors.NotFoundError:
-                await self._create()
-                return
+                if creates:
+                    await self._create()
+                return creates
         if info.config.max_msgs_per_subject != 1 or info.config.subjects != [f"{self._name}.>"]:
             raise LogRefused(f"{self._shown} was not made by pgdoc: delete or rename it", reason="foreign")
+        return True
 
     async def _create(self) -> None:
         log = await self._connection.jetstream.stream_info(self._target.name)
@@ -67,7 +69,7 @@ class NatsRecords:
         """See `LogRecords`."""
         self._connection.check_open()
         head = f"{self._name}."
-        with map_nats_errors(self._shown):
+        with self._connection.asking(self._shown):
             info = await self._connection.jetstream.stream_info(
                 self._name, subjects_filter=f"{head}{prefix}>" if prefix.endswith(".") else f"{head}>"
             )
@@ -87,7 +89,7 @@ class NatsRecords:
     async def write(self, key: str, value: bytes, revision: int) -> int | None:
         """See `LogRecords`."""
         self._connection.check_open()
-        with map_nats_errors(self._shown):
+        with self._connection.asking(self._shown):
             try:
                 stored = await self._connection.jetstream.publish(
                     f"{self._name}.{key}", value, stream=self._name, headers={_EXPECTED: str(revision)}
@@ -105,7 +107,7 @@ class NatsRecords:
         written = await self.write(key, _DELETED, revision)
         if written is None:
             return False
-        with map_nats_errors(self._shown):
+        with self._connection.asking(self._shown):
             jetstream: Any = self._connection.jetstream
             await jetstream.purge_stream(self._name, seq=written + 1, subject=f"{self._name}.{key}")
         return True

@@ -94,6 +94,13 @@ class RedisReader:
         found = await self._run(TOKEN, f"{sequence}-0") if sequence > 0 else None
         return None if found is None else found.decode()
 
+    async def newest(self) -> list[int]:
+        """See `LogReader`."""
+        fields = [f"last:{stream_name(number)}" for number in range(EVERY, self._partitions)]
+        found = await self._connection.ask("HMGET", self._keys.log, *fields)
+        of_all, *others = (int(each or 0) for each in found)
+        return [max(each, of_all) for each in others]
+
     async def begin(self, after: int, *, collections: Collection[str] = (), partitions: Collection[int] = ()) -> None:
         """See `LogReader`."""
         self._connection.check_open()

@@ -23,9 +23,10 @@ class RedisRecords:
         self._keys = RedisKeys(target)
         self._connection = RedisConnection(target, self._keys.shown)
 
-    async def open(self) -> None:
-        """See `LogRecords`."""
+    async def open(self, *, creates: bool = True) -> bool:
+        """See `LogRecords`. The first record creates the hash."""
         await self._connection.open(self._keys.log)
+        return creates or bool(await self._connection.ask("EXISTS", self._keys.records))
 
     async def read(self, prefix: str) -> dict[str, GroupRecord]:
         """See `LogRecords`."""

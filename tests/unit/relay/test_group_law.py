@@ -62,8 +62,9 @@ class ModelRecords:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def open(self) -> None:
+    async def open(self, *, creates: bool = True) -> bool:
         """Do nothing."""
+        return creates
 
     async def close(self) -> None:
         """Do nothing."""

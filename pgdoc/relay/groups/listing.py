@@ -1,0 +1,119 @@
+"""Lists the groups of a log, by the records beside it. Runs in the engine's loop thread, and changes nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
+
+from pgdoc.errors import LogRefused
+from pgdoc.relay.engines import open_log_reader, open_records
+from pgdoc.relay.groups.lease import BEGUN, MemberRecord, PartitionLease, is_lease, lease_key, member_key, position_of
+from pgdoc.relay.groups.status import GroupMember, GroupPartition, GroupStatus
+from pgdoc.relay.remote_options import LEASE_S
+
+if TYPE_CHECKING:
+    from pgdoc.relay.finding import LogPosition
+    from pgdoc.relay.log import GroupRecord, LogInfo, LogReader
+    from pgdoc.relay.targets import LogTarget
+
+__all__ = ["FoundLog", "ListedGroups", "list_groups", "look_at", "members_of"]
+
+
+class FoundLog(NamedTuple):
+    """What there is under the name of a log. Its groups may outlive it.
+
+    Attributes:
+        info: of the log; `None` if there is none.
+        missing: the error that says so.
+    """
+
+    info: LogInfo | None
+    missing: LogRefused | None
+
+    @property
+    def source(self) -> str | None:
+        """Of which database the events are; `None` if there is no log."""
+        return None if self.info is None else self.info.config.source
+
+
+class ListedGroups(NamedTuple):
+    """The groups that have records, in the order of their names."""
+
+    log: FoundLog
+    groups: list[GroupStatus]
+
+
+async def look_at(reader: LogReader) -> FoundLog:
+    """Look at a log, which need not exist.
+
+    Raises:
+        LogUnreachable: the engine does not answer.
+        LogRefused: what has the name is not a relay's log, or may not be read.
+    """
+    try:
+        return FoundLog(await reader.open(), None)
+    except LogRefused as exc:
+        if exc.reason != "missing":
+            raise
+        return FoundLog(None, exc)
+
+
+async def list_groups(target: LogTarget) -> ListedGroups:
+    """Return the groups that have records.
+
+    Raises:
+        LogUnreachable: the engine does not answer.
+        LogRefused: what has the name is not a relay's log, or may not be read; or a record is damaged.
+    """
+    reader, records = open_log_reader(target), open_records(target)
+    try:
+        log = await look_at(reader)
+        newest = [] if log.info is None else await reader.newest()
+        found = await records.read("") if await records.open(creates=False) else {}
+    finally:
+        await reader.close()
+        await records.close()
+    groups: dict[str, dict[str, GroupRecord]] = defaultdict(dict)
+    for key, record in found.items():
+        group, _, rest = key.partition(".")
+        groups[group][rest] = record
+    statuses = [_status(group, each, log.info, newest) for group, each in groups.items()]
+    return ListedGroups(log, sorted(statuses, key=lambda each: each.name))
+
+
+def members_of(records: dict[str, GroupRecord]) -> tuple[GroupMember, ...]:
+    """Return the members that have a record, by keys without the group's prefix."""
+    head, members = member_key(""), []
+    for key in sorted(records):
+        if key.startswith(head):
+            found = MemberRecord.parse(records[key])
+            lease = timedelta(seconds=found.lease_s or LEASE_S)
+            members.append(GroupMember(key.removeprefix(head), found.host, found.pid, lease))
+    return tuple(members)
+
+
+def _status(group: str, records: dict[str, GroupRecord], info: LogInfo | None, newest: list[int]) -> GroupStatus:
+    begun = position_of(records[BEGUN], f"{group}.{BEGUN}") if BEGUN in records else None
+    recorded = {int(key.removeprefix("p.")) for key in records if is_lease(key)}
+    partitions = []
+    for number in sorted(recorded.union(range(len(newest)))):
+        key = lease_key(number)
+        lease = PartitionLease.parse(records[key], f"{group}.{key}") if key in records else None
+        position = begun if lease is None else lease.position
+        last = newest[number] if number < len(newest) else None
+        owner = lease.owner if lease is not None and lease.owner else None
+        partitions.append(_partition(number, owner, position, info, last))
+    known = [each.behind for each in partitions if each.behind is not None]
+    return GroupStatus(unquote(group), members_of(records), tuple(partitions), max(known, default=None), None)
+
+
+def _partition(
+    number: int, owner: str | None, position: LogPosition | None, info: LogInfo | None, last: int | None
+) -> GroupPartition:
+    if position is None:
+        return GroupPartition(number, owner, None, None, None)
+    is_same = info is not None and info.identity == position.identity
+    behind = max(0, last - position.sequence) if is_same and last is not None else None
+    return GroupPartition(number, owner, position.sequence, position.token, behind)
