@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["async_drop_log_group", "async_log_groups"]
 
+LOCK_TIMEOUT = "10s"
+"""How long the rows of a group may be locked by a transaction of a former member."""
+
 
 async def async_log_groups(url: str, *, store: AsyncStore | None = None) -> list[GroupStatus]:
     """Return the groups that read a log: streams opened with `group=`, and workers with `log=`.
@@ -134,7 +137,7 @@ async def _rows_of(store: AsyncStore, target: LogTarget, log: FoundLog) -> list[
 async def _delete_rows(connection: Any, store: AsyncStore, params: dict[str, Any]) -> int:
     subject = f'group "{params["group"]}"'
     try:
-        await connection.execute(statement("groups", "limit_waiting").encode())
+        await connection.execute(statement("groups", "limit_waiting").encode(), [LOCK_TIMEOUT])
         cursor = await connection.execute(statement("groups", "drop").encode(), params, binary=True)
         ((count,),) = await cursor.fetchall()
     except psycopg.errors.LockNotAvailable as exc:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["drop_log_group", "log_groups"]
 
+LOCK_TIMEOUT = "10s"
+"""How long the rows of a group may be locked by a transaction of a former member."""
+
 
 def log_groups(url: str, *, store: Store | None = None) -> list[GroupStatus]:
     """Return the groups that read a log: streams opened with `group=`, and workers with `log=`.
@@ -135,7 +138,7 @@ def _rows_of(store: Store, target: LogTarget, log: FoundLog) -> list[tuple[Any, 
 def _delete_rows(connection: Any, store: Store, params: dict[str, Any]) -> int:
     subject = f'group "{params["group"]}"'
     try:
-        connection.execute(statement("groups", "limit_waiting").encode())
+        connection.execute(statement("groups", "limit_waiting").encode(), [LOCK_TIMEOUT])
         cursor = connection.execute(statement("groups", "drop").encode(), params, binary=True)
         ((count,),) = cursor.fetchall()
     except psycopg.errors.LockNotAvailable as exc:

@@ -29,6 +29,7 @@ from pgdoc.cli.demo import run_demo
 from pgdoc.cli.doctor import examine_server
 from pgdoc.cli.doctor.printing import print_finding
 from pgdoc.cli.grants import grant_command
+from pgdoc.cli.groups import groups_app
 from pgdoc.cli.invocation import own_command
 from pgdoc.cli.metrics import metrics_command
 from pgdoc.cli.opening import explain_missing, has_schema, missing_collections, open_stream, schema_not_found
@@ -61,10 +62,9 @@ app = typer.Typer(
 
 app.add_typer(consumers_app, name="consumers")
 app.add_typer(dead_letters_app, name="dead-letters")
-app.add_typer(tables_app, name="tables")
-app.add_typer(ttl_app, name="ttl")
+for name, commands in (("groups", groups_app), ("tables", tables_app), ("ttl", ttl_app), ("upgrade", upgrade_app)):
+    app.add_typer(commands, name=name)
 app.command("metrics")(metrics_command)
-app.add_typer(upgrade_app, name="upgrade")
 app.command("grant", cls=PlainCommand)(grant_command)
 app.command("worker", cls=PlainCommand)(worker_command)
 app.command("relay", cls=PlainCommand)(relay_command)

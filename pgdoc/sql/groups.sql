@@ -37,7 +37,7 @@ SELECT found.name, count(*) FROM (
 GROUP BY found.name
 
 -- name: limit_waiting
-SELECT set_config('lock_timeout', '10s', true)
+SELECT set_config('lock_timeout', %s::text, true)
 
 -- name: drop
 -- Waits for open transactions of former members, which then can't store another position.

@@ -1,0 +1,114 @@
+"""What the commands of `pgdoc groups` share: the options that may stand before or after the subcommand, and tables."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+import pgdoc
+from pgdoc.cli.render import printable
+from pgdoc.cli.stores import open_store
+from pgdoc.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pgdoc import GroupMember, GroupStatus
+
+__all__ = ["LogCommand", "groups_table", "partitions_table"]
+
+
+@dataclass(frozen=True)
+class LogCommand:
+    """The options of a command; those after the subcommand come first.
+
+    Attributes:
+        url: of the log; empty if none was given yet.
+        dsn: of the database with the effects; empty for none.
+    """
+
+    url: str
+    dsn: str
+    json: bool
+
+    def with_options(self, url: str, dsn: str, *, json: bool) -> LogCommand:
+        """Return these options under those of a subcommand."""
+        return LogCommand(url or self.url, dsn or self.dsn, json or self.json)
+
+    @contextmanager
+    def opened(self) -> Iterator[pgdoc.Store | None]:
+        """Open the store, if a database was named; report a URL that is none as an invalid argument."""
+        if not self.url:
+            raise typer.BadParameter("name the log, such as nats://host/ORDERS", param_hint="'--from-relay'")
+        try:
+            if not self.dsn:
+                yield None
+                return
+            with open_store("groups", self.dsn) as store:
+                yield store
+        except InvalidInput as exc:
+            raise typer.BadParameter(str(exc)) from exc
+
+    def known(self, name: str) -> GroupStatus:
+        """Return a group; end the command if there is none."""
+        with self.opened() as store:
+            for group in pgdoc.log_groups(self.url, store=store):
+                if group.name == name:
+                    return group
+        raise self.unknown(name)
+
+    def unknown(self, name: str) -> typer.Exit:
+        """Report a group that does not exist; return what to raise."""
+        typer.echo(printable(f"pgdoc: the log has no group {name}: `pgdoc groups` lists them"), err=True)
+        return typer.Exit(1)
+
+
+def groups_table(groups: Iterable[GroupStatus]) -> Table:
+    """Return a table with one row per group."""
+    table = _table(("group", "members", "partitions", "behind", "rows"), left={"group"})
+    for group in groups:
+        owned = sum(each.owner is not None for each in group.partitions)
+        table.add_row(
+            escape(printable(group.name)),
+            str(len(group.members)),
+            f"{owned} of {len(group.partitions)}",
+            _count(group.behind),
+            _count(group.rows),
+        )
+    return table
+
+
+def partitions_table(group: GroupStatus) -> Table:
+    """Return a table with one row per partition, and one per member that has none."""
+    members = {each.id: each for each in group.members}
+    table = _table(("partition", "owner", "sequence", "behind"), left={"owner"})
+    for each in group.partitions:
+        owner = "no" if each.owner is None else _named(each.owner, members.get(each.owner))
+        table.add_row(str(each.number), owner, _count(each.sequence), _count(each.behind))
+    owners = {each.owner for each in group.partitions}
+    for member in group.members:
+        if member.id not in owners:
+            table.add_row("standby", _named(member.id, member), "", "")
+    return table
+
+
+def _table(headings: tuple[str, ...], *, left: set[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right")
+    return table
+
+
+def _named(name: str, member: GroupMember | None) -> str:
+    if member is None or member.host is None:
+        return escape(printable(name))
+    return escape(printable(f"{member.host} pid {member.pid}"))
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"

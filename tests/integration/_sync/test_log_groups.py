@@ -1,0 +1,257 @@
+# Written by .ci/twins.py from tests/integration/_async/test_log_groups.py: change that file, and run it.
+"""The groups of a log can be seen and dropped, in each engine, with the rows that they leave in a database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pgdoc import (
+    RemoteStream,
+    Store,
+    Worker,
+    ConsumerBusy,
+    DatabaseError,
+    GroupStatus,
+    InvalidInput,
+    LogRefused,
+    drop_log_group,
+    log_groups,
+)
+from pgdoc._sync import log_groups
+from pgdoc.relay.engines import open_records
+from pgdoc.relay.targets import LogTarget
+from pgdoc.runtime.primitives import call
+from tests.integration._sync.relays import fresh_stream
+from tests.integration._sync.workers import count, effects, fresh_name, opened, recorder, running
+from tests.integration._sync.workers import until as until_true
+from tests.made_logs import PARTITIONS, delete, fill, records_of, token_of
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from tests.engines import NatsServer
+    from tests.logs import Engine
+
+
+def member(url: str, **options: Any) -> RemoteStream:
+    return RemoteStream(url, **{"group": "billing", "start": "beginning", "lease": 2.0, **options})
+
+
+def the_group(url: str, **options: Any) -> GroupStatus:
+    (group,) = log_groups(url, **options)
+    return group
+
+
+def read(stream: RemoteStream, number: int) -> None:
+    for _ in range(number):
+        assert stream.next(timeout=20) is not None
+
+
+def leave_killed(url: str, group: str) -> None:
+    """Let a group have what a killed member leaves: a record, and a partition."""
+    call(asyncio.run, _leave_killed(url, group))
+
+
+def _leave_killed(url: str, group: str) -> None:
+    records = open_records(LogTarget.parse(url))
+    records.open()
+    position = b'"sequence":1,"token":"%s","identity":"other"' % token_of(1).encode()
+    records.write(f"{group}.begun", b"{%s}" % position, 0)
+    records.write(f"{group}.p.0", b'{"owner":"a","epoch":1,%s}' % position, 0)
+    records.write(f"{group}.m.a", b'{"beat":7,"lease":0.5,"host":"web1","pid":4711}', 0)
+    records.close()
+
+
+def test_a_group_is_listed_with_its_members_and_where_it_stands(engine: Engine) -> None:
+    url = engine.url(fresh_stream())
+    call(fill, url, range(50))
+    assert log_groups(url) == []
+    with member(url, group="a.b #1") as stream:
+        read(stream, 50)
+        stream.ack()
+        until_true(lambda: is_at(url, behind=0))
+        found = the_group(url)
+        (shown,) = found.members
+        assert (shown.host, shown.pid, shown.lease.total_seconds()) == (socket.gethostname(), os.getpid(), 2.0)
+        assert [each.number for each in found.partitions] == list(range(PARTITIONS))
+        assert {each.owner for each in found.partitions} == {shown.id}
+        assert max(each.sequence or 0 for each in found.partitions) == 50
+        assert token_of(49) in {each.token for each in found.partitions}
+        assert (found.name, found.rows) == ("a.b #1", None)
+    call(fill, url, range(50, 60))
+    left = the_group(url)
+    assert left.members == ()
+    assert {each.owner for each in left.partitions} == {None}
+    assert left.behind == max(each.behind or 0 for each in left.partitions)
+    assert 0 < left.behind <= 60
+    assert {each.number for each in left.partitions if each.behind} == partitions_of(range(50, 60))
+
+
+def partitions_of(numbers: range) -> set[int]:
+    from tests.made_logs import message_of  # noqa: PLC0415
+
+    return {message_of(number).partition for number in numbers}
+
+
+def is_at(url: str, *, behind: int) -> bool:
+    return (the_group(url)).behind == behind
+
+
+def test_a_group_is_dropped_once_its_members_have_ended_and_then_begins_anew(engine: Engine) -> None:
+    url = engine.url(fresh_stream())
+    call(fill, url, range(20))
+    with member(url) as stream, member(url, group="other") as other:
+        read(stream, 20)
+        read(other, 20)
+        with pytest.raises(ConsumerBusy, match=rf'group "billing" .* \(pid {os.getpid()} on .*\): end their processes'):
+            drop_log_group(url, "billing")
+    assert drop_log_group(url, "billing")
+    assert not drop_log_group(url, "billing")
+    assert call(records_of, url, "billing") == []
+    assert (the_group(url)).name == "other"
+    with member(url) as stream:
+        read(stream, 20)
+
+
+def test_a_member_that_was_killed_does_not_keep_a_group(engine: Engine) -> None:
+    url = engine.url(fresh_stream())
+    call(fill, url, range(3))
+    leave_killed(url, "billing")
+    found = the_group(url)
+    assert [(each.id, each.host, each.pid) for each in found.members] == [("a", "web1", 4711)]
+    assert [each.owner for each in found.partitions] == ["a"] + [None] * (PARTITIONS - 1)
+    assert found.behind is None  # the sequence is one of another log
+    assert drop_log_group(url, "billing")
+    assert log_groups(url) == []
+
+
+def test_what_a_group_leaves_in_a_database_is_dropped_with_the_store(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    call(fill, url, range(5))
+    with opened(shared_dsn, schema) as store:
+        store_effects(url, store, 5)
+        assert (the_group(url, store=store)).rows == PARTITIONS
+        assert drop_log_group(url, "billing")
+        assert log_groups(url) == []
+        assert the_group(url, store=store) == GroupStatus("billing", (), (), None, PARTITIONS)
+        assert drop_log_group(url, "billing", store=store)
+        assert log_groups(url, store=store) == []
+        assert not drop_log_group(url, "billing", store=store)
+        store_effects(url, store, 5)  # each event once more: none counts as stored
+
+
+def store_effects(url: str, store: Store, number: int) -> None:
+    with member(url, store=store) as stream:
+        for _ in range(number):
+            event = stream.next(timeout=20)
+            assert event is not None
+            with store.transaction() as tx:
+                stream.checkpoint(event, tx)
+        assert stream.next(timeout=0.2) is None
+
+
+def test_a_group_is_not_dropped_while_a_transaction_of_a_member_is_open(
+    shared_dsn: str, schema: str, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_groups, "LOCK_TIMEOUT", "100ms")
+    url = f"{nats_server.url}/{fresh_stream()}"
+    call(fill, url, range(1))
+    with opened(shared_dsn, schema) as store:
+        with member(url, store=store) as stream:
+            event = stream.next(timeout=20)
+            assert event is not None
+            tx = store.transaction().__enter__()
+            stream.checkpoint(event, tx)
+        with pytest.raises(ConsumerBusy, match="a transaction of a member is open"):
+            drop_log_group(url, "billing", store=store)
+        assert len((the_group(url, store=store)).partitions) == PARTITIONS
+        tx.__exit__(None, None, None)
+        assert drop_log_group(url, "billing", store=store)
+
+
+def test_a_group_of_a_worker_is_dropped_with_the_positions_of_its_handlers(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    call(fill, url, range(10))
+    with opened(shared_dsn, schema) as store:
+        worker = Worker(store, log=url, start="beginning")
+        worker.on("orders", consumer=group, name="record")(recorder())
+        with running(worker):
+            count(store, "effects", 10)
+        found = the_group(url, store=store)
+        assert (found.name, found.rows) == (group, PARTITIONS)
+        assert drop_log_group(url, group, store=store)
+        assert log_groups(url, store=store) == []
+        store["effects"].delete_many({})
+        with running(worker):
+            count(store, "effects", 10)
+        assert len(effects(store)) == 10
+
+
+def test_the_groups_of_a_log_that_is_gone_can_be_dropped(shared_dsn: str, schema: str, nats_server: NatsServer) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    call(fill, url, range(10))
+    with opened(shared_dsn, schema) as store:
+        worker = Worker(store, log=url, start="beginning")
+        worker.on("orders", consumer=group, name="record")(recorder())
+        with running(worker):
+            count(store, "effects", 10)
+        call(delete, url)
+        found = the_group(url, store=store)
+        assert (found.name, found.behind, found.rows) == (group, None, PARTITIONS)
+        assert drop_log_group(url, group, store=store)
+        for ended in (log_groups(url, store=store), drop_log_group(url, group, store=store)):
+            with pytest.raises(LogRefused, match="does not exist") as refused:
+                ended
+            assert refused.value.reason == "missing"
+
+
+def test_a_group_with_a_damaged_record_can_be_dropped(engine: Engine) -> None:
+    url = engine.url(fresh_stream())
+    call(fill, url, range(1))
+    call(asyncio.run, _damage(url))
+    with pytest.raises(LogRefused, match=r"billing\.p\.0 of the group is damaged: drop the group"):
+        log_groups(url)
+    assert drop_log_group(url, "billing")
+    assert log_groups(url) == []
+
+
+def _damage(url: str) -> None:
+    records = open_records(LogTarget.parse(url))
+    records.open()
+    records.write("billing.p.0", b"nonsense", 0)
+    records.close()
+
+
+def test_a_role_needs_rights_on_the_rows_of_groups(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, nats_server: NatsServer
+) -> None:
+    url, role = f"{nats_server.url}/{fresh_stream()}", f"grouped_{schema}"
+    call(fill, url, range(1))
+    sql.execute(f'CREATE ROLE "{role}" LOGIN'.encode())
+    try:
+        with Store(f"{shared_dsn} user={role}", schema=schema) as store:
+            with pytest.raises(DatabaseError, match=r"GRANT SELECT ON pgdoc\.group_positions, pgdoc\.handlers TO"):
+                log_groups(url, store=store)
+            with pytest.raises(DatabaseError, match=r"GRANT SELECT, DELETE ON pgdoc\.group_positions, pgdoc\.handlers"):
+                drop_log_group(url, "billing", store=store)
+    finally:
+        sql.execute(f'DROP OWNED BY "{role}"'.encode())
+        sql.execute(f'DROP ROLE "{role}"'.encode())
+
+
+def test_what_is_no_log_of_a_group_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="is not a log that can be read"):
+        log_groups("kafka://127.0.0.1:1/orders")
+    with pytest.raises(InvalidInput, match="group must be"):
+        drop_log_group("nats://127.0.0.1:1/ORDERS", "")
+    with pytest.raises(TypeError, match="store must be of type Store"):
+        log_groups("nats://127.0.0.1:1/ORDERS", store="shop")  # type: ignore[arg-type]
