@@ -126,6 +126,21 @@ def records_of(url: str, group: str) -> list[str]:
     return asyncio.run(_records_of(url, group, deletes=False))
 
 
+def write_records(url: str, records: dict[str, bytes]) -> None:
+    """Write records of groups that do not exist."""
+    asyncio.run(_write_records(url, records))
+
+
+async def _write_records(url: str, values: dict[str, bytes]) -> None:
+    records = open_records(LogTarget.parse(url))
+    await records.open()
+    try:
+        for key, value in values.items():
+            assert await records.write(key, value, 0)
+    finally:
+        await records.close()
+
+
 def delete_records(url: str, group: str) -> int:
     """Delete the records of a group; return how many there were."""
     return len(asyncio.run(_records_of(url, group, deletes=True)))

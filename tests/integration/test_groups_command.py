@@ -77,7 +77,7 @@ def test_groups_drops_the_rows_of_a_group_in_the_database_that_is_named(dsn: str
         (["--from-relay", "http://127.0.0.1/hook"], 2, "is not a log that can be read"),
         (["--from-relay", "orders"], 2, "no log has the scheme"),
         (["--from-relay", "nats://127.0.0.1:1/X?timeout=1s"], 1, "check that the server runs"),
-        (["--from-relay", "redis://127.0.0.1:1/X?timeout=1s"], 1, "check that the server runs"),
+        (["--from-relay", "redis://127.0.0.1:1/X?timeout=1s"], 1, 'the log "X" of redis://127.0.0.1:1/X: '),
     ],
 )
 def test_groups_says_what_is_wrong_with_a_url(

@@ -29,10 +29,10 @@ from pgdoc.relay.groups.lease import (
 from pgdoc.relay.groups.partition import OwnedPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pgdoc.relay.finding import LogPosition
-    from pgdoc.relay.log import LogRecords
+    from pgdoc.relay.log import GroupRecord, LogRecords
 
 __all__ = ["GroupMembership"]
 
@@ -142,10 +142,9 @@ class GroupMembership:
         shown = MemberRecord(self._beat_count, self._lease_s, socket.gethostname(), os.getpid())
         written = await self._write(mine, shown.value, self._own_revision)
         asked_at = self._clock()
-        found = await self._records.read(self._prefix)
-        records = {key[len(self._prefix) :]: record for key, record in found.items()}
+        records = await self._read_all()
         if written is None:  # an earlier write came through whose answer did not, or another member buried the record
-            self._own_revision = records[mine].revision if mine in records else 0
+            self._find_own(records)
             self._next_beat = 0.0
             return
         self._own_revision = written
@@ -157,6 +156,16 @@ class GroupMembership:
             await self._confirm_owned()
         self.valid_until = began + self._lease_s * _VALID
         await self._follow(asked_at)
+
+    async def _read_all(self) -> dict[str, GroupRecord]:
+        """Return the records of the group, by key without its prefix."""
+        found = await self._records.read(self._prefix)
+        return {key[len(self._prefix) :]: record for key, record in found.items()}
+
+    def _find_own(self, records: Mapping[str, GroupRecord]) -> None:
+        """Note the revision of the member's own record."""
+        mine = member_key(self.member)
+        self._own_revision = records[mine].revision if mine in records else 0
 
     async def _confirm_owned(self) -> None:
         """Write the records of all partitions: somebody may be about to take one, and then fails."""
@@ -244,10 +253,22 @@ class GroupMembership:
 
     async def close(self) -> None:
         """Store all positions, give up all partitions, and leave the group."""
+        for partition in self.owned.values():
+            partition.leave()
         with contextlib.suppress(PgdocError):
-            for partition in list(self.owned.values()):
-                partition.leave()
-                await self._store(partition, "")
-            if self._own_revision:
-                await self._records.delete(f"{self._prefix}{member_key(self.member)}", self._own_revision)
+            if not await self._give_all_up():  # the answer to a last write may not have come
+                records = await self._read_all()
+                self._find_own(records)
+                self._balance.observe(records, self._clock())
+                self._check_owned()
+                await self._give_all_up()
         await self._records.close()
+
+    async def _give_all_up(self) -> bool:
+        """Give up all partitions, and delete the member's record; return whether nothing is left of it."""
+        for partition in list(self.owned.values()):
+            await self._store(partition, "")
+        key = f"{self._prefix}{member_key(self.member)}"
+        if self._own_revision and await self._records.delete(key, self._own_revision):
+            self._own_revision = 0
+        return not self.owned and not self._own_revision

@@ -38,6 +38,7 @@ _ANSWER_S: Final = 10.0
 _PORT: Final = 6379
 _MOST_MOVES: Final = 3
 
+_DENIED: Final = re.compile(r"\bNOPERM\b|The user executing the script|no permissions to")
 _FULL: Final = re.compile(r"\b(OOM|MISCONF)\b|used memory > 'maxmemory'|unable to persist")
 _AWAY: Final = re.compile(
     r"\b(READONLY|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|UNBLOCKED|ASK|MOVED)\b"
@@ -69,7 +70,7 @@ def _mapped(subject: str, error: redis.exceptions.RedisError) -> Exception:
     text = f"{subject}: {error}"
     if isinstance(error, redis.exceptions.AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
         return LogRefused(f"{subject}: the server refuses the credentials ({error})", reason="credentials")
-    if isinstance(error, redis.exceptions.NoPermissionError) or "NOPERM" in text:
+    if isinstance(error, redis.exceptions.NoPermissionError) or _DENIED.search(str(error)):
         return LogRefused(f"{text}: grant the user what docs/how-to/relay-to-redis.md lists", reason="rights")
     if isinstance(error, redis.exceptions.OutOfMemoryError) or _FULL.search(text):
         return LogFull(f"{text}: make room in its memory or on its disk, or let the log forget old entries")

@@ -11,9 +11,11 @@ import random
 from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from pgdoc.errors import LogUnreachable
 from pgdoc.relay.finding import LogPosition
 from pgdoc.relay.groups.lease import PartitionLease
 from pgdoc.relay.groups.membership import GroupMembership
@@ -253,6 +255,40 @@ class Groups(RuleBasedStateMachine):
 
 Groups.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestGroups = Groups.TestCase
+
+
+class CutRecords(ModelRecords):
+    """Records whose writes come through, and whose answers do not while `is_cut`."""
+
+    is_cut = False
+
+    async def write(self, key: str, value: bytes, revision: int) -> int | None:
+        written = await super().write(key, value, revision)
+        if self.is_cut:
+            raise LogUnreachable("the answer is lost")
+        return written
+
+
+def test_a_member_that_leaves_gives_all_up_also_if_the_answers_to_its_last_writes_were_lost() -> None:
+    async def run() -> None:
+        world = World()
+        member = Member(world, {})
+        records = member.membership._records = CutRecords(world)
+        await member.membership.open(2, LogPosition(0, "", "log"))
+        await member.membership.beat()
+        member.membership.owned[1].acknowledged = LogPosition(1, "", "log")
+        records.is_cut = True
+        for write in (member.membership.beat, member.membership.store):
+            with pytest.raises(LogUnreachable):
+                await write()
+        records.is_cut = False
+        await member.membership.close()
+        left = {key.partition(".")[2]: record for key, record in world.records.items()}
+        assert sorted(left) == ["begun", "p.0", "p.1"]
+        leases = [PartitionLease.parse(left[key], key) for key in ("p.0", "p.1")]
+        assert [(each.owner, each.position.sequence) for each in leases] == [("", 0), ("", 1)]
+
+    asyncio.run(run())
 
 
 class InterruptedRecords(ModelRecords):
