@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pgdoc.errors import ConsumerBusy, LogRefused
 from pgdoc.relay.engines import open_log_reader, open_records
 from pgdoc.relay.groups.lease import BEGUN, PartitionLease, is_lease
-from pgdoc.relay.groups.listing import look_at, members_of
+from pgdoc.relay.groups.listing import look_at, recorded_members
 from pgdoc.relay.partitions import encoded
 from pgdoc.relay.remote_options import LEASE_S
 
@@ -71,7 +71,7 @@ class GroupDropping:
 
     def _silence_s(self) -> float:
         """Return how long nothing must change: 0 if no member has left a record, or a partition."""
-        members = members_of(self._found)
+        members = recorded_members(self._found)
         if members:
             return max(member.lease.total_seconds() for member in members)
         return LEASE_S if any(map(self._is_owned, self._found)) else 0.0
@@ -83,7 +83,7 @@ class GroupDropping:
             return False
 
     def _busy(self) -> ConsumerBusy:
-        members = members_of(self._found)
+        members = recorded_members(self._found)
         named = [each.id if each.host is None else f"pid {each.pid} on {each.host}" for each in members[:_NAMED]]
         listed = ", ".join(named) + (f" and {len(members) - _NAMED} others" if len(members) > _NAMED else "")
         return ConsumerBusy(f"{self._shown} has members ({listed or 'one joins'}): end their processes first")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pgdoc.relay.log import GroupRecord, LogInfo, LogReader
     from pgdoc.relay.targets import LogTarget
 
-__all__ = ["FoundLog", "ListedGroups", "list_groups", "look_at", "members_of"]
+__all__ = ["FoundLog", "ListedGroups", "list_groups", "look_at", "recorded_members"]
 
 
 class FoundLog(NamedTuple):
@@ -83,7 +83,7 @@ async def list_groups(target: LogTarget) -> ListedGroups:
     return ListedGroups(log, sorted(statuses, key=lambda each: each.name))
 
 
-def members_of(records: dict[str, GroupRecord]) -> tuple[GroupMember, ...]:
+def recorded_members(records: dict[str, GroupRecord]) -> tuple[GroupMember, ...]:
     """Return the members that have a record, by keys without the group's prefix."""
     head, members = member_key(""), []
     for key in sorted(records):
@@ -106,7 +106,7 @@ def _status(group: str, records: dict[str, GroupRecord], info: LogInfo | None, n
         owner = lease.owner if lease is not None and lease.owner else None
         partitions.append(_partition(number, owner, position, info, last))
     known = [each.behind for each in partitions if each.behind is not None]
-    return GroupStatus(unquote(group), members_of(records), tuple(partitions), max(known, default=None), None)
+    return GroupStatus(unquote(group), recorded_members(records), tuple(partitions), max(known, default=None), None)
 
 
 def _partition(
