@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,7 +13,7 @@ from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerBusy, InvalidInput
 from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.groups.dropping import GroupDropping
-from pgdoc.relay.groups.listing import list_groups
+from pgdoc.relay.groups.listing import StoredRow, list_groups, with_rows
 from pgdoc.relay.groups.status import GroupStatus
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.relay.remote_options import LEASE_S, check_group
@@ -33,7 +33,8 @@ LOCK_TIMEOUT = "10s"
 async def async_log_groups(url: str, *, store: AsyncStore | None = None) -> list[GroupStatus]:
     """Return the groups that read a log: streams opened with `group=`, and workers with `log=`.
 
-    Nothing is changed. With a store, groups of which only rows are left are listed as well.
+    Nothing is changed. With a store, checkpoints that have committed count, and groups of which only rows are left are
+    listed as well.
 
     Args:
         url: of the log, as for `RemoteStream`.
@@ -57,10 +58,10 @@ async def async_log_groups(url: str, *, store: AsyncStore | None = None) -> list
     finally:
         thread.close()
     if store is not None:
-        rows = dict(await _rows_of(store, target, log))
-        groups = [replace(each, rows=rows.pop(each.name, 0)) for each in groups]
-        groups += [GroupStatus(name, (), (), None, count) for name, count in rows.items()]
-        groups.sort(key=lambda each: each.name)
+        rows = await _rows_of(store, target, log)
+        known = {each.name: each for each in groups}
+        known |= {name: GroupStatus(name, (), (), None, None) for name in rows if name not in known}
+        groups = [with_rows(known[name], rows.get(name, []), log.info) for name in sorted(known)]
     if log.missing is not None and not groups:
         raise log.missing
     return groups
@@ -125,13 +126,17 @@ def _params_of(target: LogTarget, log: FoundLog) -> dict[str, Any]:
     return {"log": f"{target.engine}:{target.name}", "name": target.name, "source": source}
 
 
-async def _rows_of(store: AsyncStore, target: LogTarget, log: FoundLog) -> list[tuple[Any, ...]]:
+async def _rows_of(store: AsyncStore, target: LogTarget, log: FoundLog) -> dict[str, list[StoredRow]]:
     connections = store._connections  # noqa: SLF001 (one package)
     try:
-        return await connections.fetch(statement("groups", "left").encode(), _params_of(target, log))
+        rows = await connections.fetch(statement("groups", "left").encode(), _params_of(target, log))
     except psycopg.Error as exc:
         rights = connections.caller.to_have_groups("SELECT")
         raise map_error(exc, f"the groups of {target.shown}", rights=rights) from exc
+    found: dict[str, list[StoredRow]] = defaultdict(list)
+    for name, *values in rows:
+        found[name].append(StoredRow(*values))
+    return found
 
 
 async def _delete_rows(connection: Any, store: AsyncStore, params: dict[str, Any]) -> int:

@@ -26,15 +26,12 @@ SELECT partition, epoch, sequence, token, identity FROM pgdoc.group_positions
 WHERE log = %s::text AND group_name = %s::text
 
 -- name: left
--- How many rows groups of a log have, those of handlers included; `source` is the log as these name it, NULL if that is
--- not known because the log is gone.
-SELECT found.name, count(*) FROM (
-  SELECT group_name FROM pgdoc.group_positions WHERE log = %(log)s::text
-  UNION ALL
-  SELECT split_part(consumer, '#', 1) FROM pgdoc.handlers
-  WHERE split_part(log, ' ', 1) = %(name)s::text AND (%(source)s::text IS NULL OR log = %(source)s::text)
-) AS found(name)
-GROUP BY found.name
+-- The rows of the groups of a log; those of handlers have no partition here. `source` is the log as these name it, NULL if
+-- that is not known because the log is gone.
+SELECT group_name, partition, identity, sequence, token FROM pgdoc.group_positions WHERE log = %(log)s::text
+UNION ALL
+SELECT split_part(consumer, '#', 1), NULL, '', 0, '' FROM pgdoc.handlers
+WHERE split_part(log, ' ', 1) = %(name)s::text AND (%(source)s::text IS NULL OR log = %(source)s::text)
 
 -- name: limit_waiting
 SELECT set_config('lock_timeout', %s::text, true)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
@@ -14,11 +15,13 @@ from pgdoc.relay.groups.status import GroupMember, GroupPartition, GroupStatus
 from pgdoc.relay.remote_options import LEASE_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pgdoc.relay.finding import LogPosition
     from pgdoc.relay.log import GroupRecord, LogInfo, LogReader
     from pgdoc.relay.targets import LogTarget
 
-__all__ = ["FoundLog", "ListedGroups", "list_groups", "look_at", "recorded_members"]
+__all__ = ["FoundLog", "ListedGroups", "StoredRow", "list_groups", "look_at", "recorded_members"]
 
 
 class FoundLog(NamedTuple):
@@ -43,6 +46,20 @@ class ListedGroups(NamedTuple):
 
     log: FoundLog
     groups: list[GroupStatus]
+
+
+class StoredRow(NamedTuple):
+    """A row of a group in a database.
+
+    Attributes:
+        partition: whose checkpoints it has; `None` for the row of a handler.
+        identity, sequence, token: as in `LogPosition`, of the last checkpoint; the token is empty without one.
+    """
+
+    partition: int | None
+    identity: str
+    sequence: int
+    token: str
 
 
 async def look_at(reader: LogReader) -> FoundLog:
@@ -105,8 +122,27 @@ def _status(group: str, records: dict[str, GroupRecord], info: LogInfo | None, n
         last = newest[number] if number < len(newest) else None
         owner = lease.owner if lease is not None and lease.owner else None
         partitions.append(_partition(number, owner, position, info, last))
-    known = [each.behind for each in partitions if each.behind is not None]
-    return GroupStatus(unquote(group), recorded_members(records), tuple(partitions), max(known, default=None), None)
+    members = recorded_members(records)
+    return GroupStatus(unquote(group), members, tuple(partitions), _furthest(partitions), None)
+
+
+def _furthest(partitions: Iterable[GroupPartition]) -> int | None:
+    return max((each.behind for each in partitions if each.behind is not None), default=None)
+
+
+def with_rows(group: GroupStatus, rows: list[StoredRow], info: LogInfo | None) -> GroupStatus:
+    """Return a group with what a database knows of it: the records follow its checkpoints, some later than others."""
+    identity = None if info is None else info.identity
+    stored = {row.partition: row for row in rows if row.partition is not None and row.identity == identity}
+    partitions = tuple(_advanced(each, stored.get(each.number)) for each in group.partitions)
+    return replace(group, partitions=partitions, behind=_furthest(partitions), rows=len(rows))
+
+
+def _advanced(partition: GroupPartition, row: StoredRow | None) -> GroupPartition:
+    if row is None or partition.sequence is None or partition.behind is None or row.sequence <= partition.sequence:
+        return partition
+    behind = max(0, partition.behind - (row.sequence - partition.sequence))
+    return replace(partition, sequence=row.sequence, token=row.token, behind=behind)
 
 
 def _partition(

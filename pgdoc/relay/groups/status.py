@@ -37,7 +37,8 @@ class GroupPartition:
     Attributes:
         number: of the partition.
         owner: the id of the member that has it; `None` if none has.
-        sequence: of the last entry of the log that is acknowledged, as of a second ago; `None` if it is not known.
+        sequence: of the last entry of the log that is acknowledged, as of a second ago, or with a store, of the last
+            checkpoint that has committed; `None` if it is not known.
         token: of that entry's event, or the token after which the group began, as text; `None` if it is not known.
         behind: how many entries the log has from there to the newest one of the partition, those of other partitions
             included; 0 if none of the partition waits; `None` if the log is gone, or is not the one of `sequence`.

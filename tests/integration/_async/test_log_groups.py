@@ -125,8 +125,11 @@ async def test_what_a_group_leaves_in_a_database_is_dropped_with_the_store(
     await async_call(fill, url, range(5))
     async with opened(shared_dsn, schema) as store:
         await store_effects(url, store, 5)
-        rows = (await the_group(url, store=store)).rows
-        assert rows
+        found = await the_group(url, store=store)
+        rows = found.rows
+        assert rows == len({message_of(number).partition for number in range(5)})
+        assert found.behind == 0
+        assert max(each.sequence or 0 for each in found.partitions) == 5
         assert await async_drop_log_group(url, "billing")
         assert await async_log_groups(url) == []
         assert await the_group(url, store=store) == GroupStatus("billing", (), (), None, rows)

@@ -126,8 +126,11 @@ def test_what_a_group_leaves_in_a_database_is_dropped_with_the_store(
     call(fill, url, range(5))
     with opened(shared_dsn, schema) as store:
         store_effects(url, store, 5)
-        rows = (the_group(url, store=store)).rows
-        assert rows
+        found = the_group(url, store=store)
+        rows = found.rows
+        assert rows == len({message_of(number).partition for number in range(5)})
+        assert found.behind == 0
+        assert max(each.sequence or 0 for each in found.partitions) == 5
         assert drop_log_group(url, "billing")
         assert log_groups(url) == []
         assert the_group(url, store=store) == GroupStatus("billing", (), (), None, rows)
