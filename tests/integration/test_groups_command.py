@@ -10,6 +10,8 @@ import nats
 import pytest
 
 import pgdoc
+from pgdoc.relay.groups.dropping import GroupDropping
+from pgdoc.relay.targets import LogTarget
 from tests.commands import pgdoc_command
 from tests.logs import fresh_log
 from tests.made_logs import PARTITIONS, fill
@@ -120,11 +122,38 @@ async def _make_stream(url: str, name: str) -> None:
     await client.close()
 
 
+def test_a_group_that_a_member_joins_while_it_is_dropped_stays(engine: Engine) -> None:
+    url = with_group(engine.url(fresh_log()))
+    with pytest.raises(pgdoc.ConsumerBusy, match="has members"):
+        asyncio.run(_drop_while_one_joins(url))
+    assert pgdoc.log_groups(url)[0].behind  # it knows yet where it stands
+
+
+async def _drop_while_one_joins(url: str) -> None:
+    dropping = GroupDropping(LogTarget.parse(url), "billing")
+    try:
+        await dropping.open()
+        await asyncio.to_thread(join, url)
+        await dropping.delete()
+    finally:
+        await dropping.close()
+
+
+def join(url: str) -> None:
+    """Join the group, take its partitions, and leave it."""
+    with pgdoc.RemoteStream(url, group="billing"):
+        pass
+
+
 USERS = """
 authorization { users: [
   {user: all, password: pw}
   {user: looker, password: pw, permissions: {
-    publish: ["$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*"], subscribe: ["_INBOX.>"]}}
+    publish: ["$JS.API.STREAM.INFO.S", "$JS.API.STREAM.MSG.GET.S", "$JS.API.STREAM.INFO.S-groups",
+      "$JS.API.STREAM.MSG.GET.S-groups"], subscribe: ["_INBOX.>"]}}
+  {user: member, password: pw, permissions: {
+    publish: ["$JS.API.STREAM.INFO.S", "$JS.API.STREAM.MSG.GET.S", "S-groups.>", "$JS.API.STREAM.*.S-groups",
+      "$JS.API.STREAM.MSG.GET.S-groups"], subscribe: ["_INBOX.>"]}}
   {user: nobody, password: pw, permissions: {
     publish: ["$JS.API.STREAM.INFO.S", "$JS.API.STREAM.MSG.GET.S"], subscribe: ["_INBOX.>"]}}
 ] }
@@ -135,9 +164,8 @@ def test_a_user_of_nats_needs_rights_to_list_and_to_drop(private_nats: NatsServe
     private_nats.stop()
     private_nats.config = USERS
     private_nats.start()
-    urls = {
-        name: f"nats://{name}:pw@127.0.0.1:{private_nats.port}/S?timeout=1s" for name in ("all", "looker", "nobody")
-    }
+    names, address = ("all", "looker", "member", "nobody"), f"127.0.0.1:{private_nats.port}/S?timeout=1s"
+    urls = {name: f"nats://{name}:pw@{address}" for name in names}
     with_group(urls["all"])
     lacking = refusal(urls["nobody"])
     assert lacking.reason == "rights"
@@ -146,7 +174,7 @@ def test_a_user_of_nats_needs_rights_to_list_and_to_drop(private_nats: NatsServe
     with pytest.raises(pgdoc.LogRefused) as refused:
         pgdoc.drop_log_group(urls["looker"], "billing")
     assert refused.value.reason == "rights"
-    assert pgdoc.drop_log_group(urls["all"], "billing")
+    assert pgdoc.drop_log_group(urls["member"], "billing")
 
 
 def test_a_user_of_redis_needs_rights_to_list_and_to_drop(private_redis: RedisServer) -> None:

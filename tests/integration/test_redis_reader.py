@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pgdoc import async_drop_log_group, async_log_groups
 from pgdoc.errors import HistoryLost, LogRefused, LogUnreachable
 from pgdoc.relay.messages import MessagePart
 from pgdoc.relay.partitions import EVERY
@@ -306,4 +307,7 @@ async def test_the_rights_that_the_page_lists_are_enough(private_redis: RedisSer
     assert revision is not None
     assert await records.delete("a", revision)
     assert await records.read("") == {}
+    assert await records.write("billing.begun", b"{}", 0)
     await records.close()
+    assert await async_drop_log_group(url, "billing")
+    assert await async_log_groups(url) == []

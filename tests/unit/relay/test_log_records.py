@@ -9,7 +9,7 @@ import pytest
 
 from pgdoc.errors import LogRefused
 from pgdoc.relay.config import LogConfig
-from pgdoc.relay.groups.lease import PartitionLease
+from pgdoc.relay.groups.lease import MemberRecord, PartitionLease
 from pgdoc.relay.log import GroupRecord
 
 WRITTEN = LogConfig(
@@ -64,3 +64,24 @@ def test_a_lease_that_no_member_writes_is_refused(values: dict[str, Any]) -> Non
 def test_a_lease_of_many_levels_is_refused() -> None:
     with pytest.raises(LogRefused, match="is damaged"):
         PartitionLease.parse(GroupRecord(b"[" * 100_000, 1), "p.0")
+
+
+def test_a_member_is_read_as_it_was_written() -> None:
+    member = MemberRecord(7, 10.0, "web1", 4711)
+    assert MemberRecord.parse(GroupRecord(member.value, 1)) == member
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"7",
+        b"",
+        b"[" * 100_000,
+        b'{"beat":-1,"lease":1e9,"host":5,"pid":true}',
+        b'{"beat":"x","lease":NaN,"host":null,"pid":1.5}',
+        b'{"beat":null,"lease":true}',
+    ],
+)
+def test_a_member_that_says_nothing_sensible_of_itself_is_a_member_that_says_nothing(value: bytes) -> None:
+    found = MemberRecord.parse(GroupRecord(value, 1))
+    assert (found.lease_s, found.host, found.pid) == (None, None, None)
