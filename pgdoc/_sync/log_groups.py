@@ -14,7 +14,7 @@ from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerBusy, InvalidInput
 from pgdoc.model.short_repr import short_repr
 from pgdoc.relay.groups.dropping import GroupDropping
-from pgdoc.relay.groups.listing import StoredRow, list_groups, with_rows
+from pgdoc.relay.groups.listing import GroupRow, list_groups, with_rows
 from pgdoc.relay.groups.status import GroupStatus
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.relay.remote_options import LEASE_S, check_group
@@ -127,16 +127,16 @@ def _params_of(target: LogTarget, log: FoundLog) -> dict[str, Any]:
     return {"log": f"{target.engine}:{target.name}", "name": target.name, "source": source}
 
 
-def _rows_of(store: Store, target: LogTarget, log: FoundLog) -> dict[str, list[StoredRow]]:
+def _rows_of(store: Store, target: LogTarget, log: FoundLog) -> dict[str, list[GroupRow]]:
     connections = store._connections  # noqa: SLF001 (one package)
     try:
         rows = connections.fetch(statement("groups", "left").encode(), _params_of(target, log))
     except psycopg.Error as exc:
         rights = connections.caller.to_have_groups("SELECT")
         raise map_error(exc, f"the groups of {target.shown}", rights=rights) from exc
-    found: dict[str, list[StoredRow]] = defaultdict(list)
+    found: dict[str, list[GroupRow]] = defaultdict(list)
     for name, *values in rows:
-        found[name].append(StoredRow(*values))
+        found[name].append(GroupRow(*values))
     return found
 
 

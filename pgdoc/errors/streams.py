@@ -34,7 +34,9 @@ class ConsumerNotFound(StreamError):  # noqa: N818
 
 
 class ConsumerBusy(StreamError):  # noqa: N818
-    """The consumer is open elsewhere: close it there, or open it with `wait=True` as a standby. Or a group has members.
+    """The consumer is open elsewhere: close it there, or open it with `wait=True` as a standby.
+
+    Also a group of a log that has members, when it is to be dropped: end their processes first.
 
     Attributes:
         owner_pid: the pid of its session on the server; `None` if the session has just ended.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeGuard
 
 from pgdoc.errors import LogRefused
 from pgdoc.relay.finding import LogPosition
+from pgdoc.relay.partitions import MOST_PARTITIONS
 
 if TYPE_CHECKING:
     from pgdoc.relay.log import GroupRecord
@@ -147,7 +148,7 @@ def lease_key(partition: int) -> str:
 def is_lease(key: str) -> bool:
     """Return whether it is the key of a partition."""
     head, _, number = key.partition(".")
-    return head == "p" and number.isdecimal()
+    return head == "p" and number.isdecimal() and len(number) <= len(str(MOST_PARTITIONS))
 
 
 def member_key(member: str) -> str:

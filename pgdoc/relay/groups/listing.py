@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pgdoc.relay.log import GroupRecord, LogInfo, LogReader
     from pgdoc.relay.targets import LogTarget
 
-__all__ = ["FoundLog", "ListedGroups", "StoredRow", "list_groups", "look_at", "recorded_members"]
+__all__ = ["FoundLog", "GroupRow", "ListedGroups", "list_groups", "look_at", "recorded_members"]
 
 
 class FoundLog(NamedTuple):
@@ -48,7 +48,7 @@ class ListedGroups(NamedTuple):
     groups: list[GroupStatus]
 
 
-class StoredRow(NamedTuple):
+class GroupRow(NamedTuple):
     """A row of a group in a database.
 
     Attributes:
@@ -130,7 +130,7 @@ def _furthest(partitions: Iterable[GroupPartition]) -> int | None:
     return max((each.behind for each in partitions if each.behind is not None), default=None)
 
 
-def with_rows(group: GroupStatus, rows: list[StoredRow], info: LogInfo | None) -> GroupStatus:
+def with_rows(group: GroupStatus, rows: list[GroupRow], info: LogInfo | None) -> GroupStatus:
     """Return a group with what a database knows of it: the records follow its checkpoints, some later than others."""
     identity = None if info is None else info.identity
     stored = {row.partition: row for row in rows if row.partition is not None and row.identity == identity}
@@ -138,7 +138,7 @@ def with_rows(group: GroupStatus, rows: list[StoredRow], info: LogInfo | None) -
     return replace(group, partitions=partitions, behind=_furthest(partitions), rows=len(rows))
 
 
-def _advanced(partition: GroupPartition, row: StoredRow | None) -> GroupPartition:
+def _advanced(partition: GroupPartition, row: GroupRow | None) -> GroupPartition:
     if row is None or partition.sequence is None or partition.behind is None or row.sequence <= partition.sequence:
         return partition
     behind = max(0, partition.behind - (row.sequence - partition.sequence))
