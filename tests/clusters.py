@@ -36,9 +36,6 @@ _BOTH = {
 }
 
 
-_BOOKMARKS = "FROM pg_replication_slots WHERE slot_name ^@ 'pgdocb_' AND NOT active"
-
-
 class Clusters:
     """A primary and its standby.
 
@@ -160,17 +157,10 @@ class Clusters:
         """Wait until, for each prefix, a slot whose name begins with it would survive a promotion.
 
         A fresh slot must be advanced for that: its consumer must acknowledge something meanwhile, or nothing must be
-        outstanding. A bookmark that was made beside an open transaction is never synchronized: the standby builds no
-        snapshot there. The next one is due in minutes; without any, the keeper makes one at once.
+        outstanding.
         """
-        next_bookmark_at = time.monotonic() + 5
 
         def are_synced() -> bool:
-            nonlocal next_bookmark_at
-            if "pgdocb_" in prefixes and time.monotonic() > next_bookmark_at:
-                with contextlib.suppress(psycopg.errors.ObjectInUse):
-                    ask(self.primary, f"SELECT pg_drop_replication_slot(slot_name) {_BOOKMARKS}")
-                next_bookmark_at += 5
             ask(self.primary, "SELECT pg_log_standby_snapshot()")
             ask(self.standby, "SELECT pg_reload_conf()")  # it then asks for slots at once
             names = self.synced()

@@ -2,9 +2,9 @@
 
 Slots belong to the whole cluster, so their names contain the database's oid:
 
-    pgdocb_<oid>_<seconds since 1970, hex>_<random>   bookmark: permanent, never streamed from
-    pgdocr_<oid>_<random>                             reader: temporary
-    pgdoch_<oid>_<random>                             a hub's reader: temporary
+    pgdocb_<oid>_<seconds since 1970, hex>_<random>[_sync]   bookmark: permanent, never streamed from
+    pgdocr_<oid>_<random>                                    reader: temporary
+    pgdoch_<oid>_<random>                                    a hub's reader: temporary
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ logger = logging.getLogger("pgdoc.history")
 BOOKMARK_PLUGIN = "pgoutput"
 """A bookmark's plugin never runs. This one comes with PostgreSQL and is always allowed."""
 
+SYNCHRONIZABLE = "_sync"
+"""Ends the name of a bookmark that standbys can synchronize; see `pgdoc.streams.consistency`."""
+
 _ADVANCE_STEP = 64 << 20  # restart_lsn moves at most once per call
 _CREATE_LIMIT_S = 120.0  # the server waits for one transaction after another, each for 10 s at most
 _ADVANCE_LIMIT_S = 600.0  # decoding begins at restart_lsn, which an open transaction holds back
@@ -46,6 +49,11 @@ class Bookmark(NamedTuple):
     def made_at(self) -> int:
         """Seconds since 1970."""
         return int(self.name.split("_")[2], 16)
+
+    @property
+    def is_synchronizable(self) -> bool:
+        """Whether it was made so that standbys can synchronize it."""
+        return self.name.endswith(SYNCHRONIZABLE)
 
 
 def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> list[Bookmark]:
@@ -161,10 +169,11 @@ def create_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
         connection.execute("SET lock_timeout = 0")
 
 
-def log_running_transactions(connection: psycopg.Connection[Any]) -> None:
+def log_running_transactions(connection: psycopg.Connection[Any]) -> bool:
     """Make a primary log its running transactions: without that record, no slot's restart_lsn moves.
 
-    Creating a slot writes one first, even if it then times out waiting for other transactions.
+    Creating a slot writes one first, even if it then times out waiting for other transactions. Returns false if no slot
+    is free, so that it was not even tried.
     """
     name = slot_name(connection, "pgdocr")
     connection.execute("SET lock_timeout = '20ms'")
@@ -174,11 +183,14 @@ def log_running_transactions(connection: psycopg.Connection[Any]) -> None:
             f" {quote_literal(BOOKMARK_PLUGIN)}, true)"
         )
         drop_slot_if_free(connection, name)
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.ConfigurationLimitExceeded):
-        return
+    except psycopg.errors.LockNotAvailable:
+        return True
+    except psycopg.errors.ConfigurationLimitExceeded:
+        return False
     finally:
         if not connection.closed:
             connection.execute("SET lock_timeout = 0")
+    return True
 
 
 def drop_slot_if_free(connection: psycopg.Connection[Any], name: str) -> None:

@@ -41,16 +41,31 @@ ORDER BY confirmed_flush_lsn, slot_name
 
 -- name: failover_bookmarks
 -- The bookmarks and the slot {slot} of a hub. A standby can take a slot over (`fits`) unless its own slots need only later
--- rows of the catalog, as its feedback says. The column failover exists since PostgreSQL 17.
+-- rows of the catalog, as its feedback says. The column failover exists since PostgreSQL 17. `behind` is the WAL that advancing
+-- a copy reads; a copy and the bookmark that is made of it need two slots for a moment, beside those that are left to others.
 SELECT s.slot_name::text AS name, s.slot_name = {slot} AS is_hub,
   coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS is_failover,
   coalesce(bool_or(age(s.catalog_xmin) <= age(p.catalog_xmin)), false) AS fits,
-  bool_or(p.catalog_xmin IS NOT NULL) AS has_feedback, extract(epoch FROM clock_timestamp())::float8 AS now
+  bool_or(p.catalog_xmin IS NOT NULL) AS has_feedback, extract(epoch FROM clock_timestamp())::float8 AS now,
+  (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint AS behind,
+  (SELECT current_setting('max_replication_slots')::bigint - count(*) FROM pg_replication_slots) > 2
+    AND (SELECT history_bookmarks FROM pgdoc.settings) > 1 AS has_room
 FROM pg_replication_slots s JOIN pg_replication_slots p ON p.slot_type = 'physical'
 WHERE s.confirmed_flush_lsn IS NOT NULL AND s.wal_status <> 'lost' AND (s.slot_name = {slot} OR
   starts_with(s.slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database()))))
-GROUP BY s.slot_name, s.confirmed_flush_lsn, to_jsonb(s)
+GROUP BY s.slot_name, s.confirmed_flush_lsn, s.restart_lsn, to_jsonb(s)
 ORDER BY s.confirmed_flush_lsn, s.slot_name
+
+-- name: next_transaction
+-- An id that no earlier transaction has: those that run and those that have ended have lower ones.
+SELECT pg_current_xact_id()::text AS id
+
+-- name: have_ended
+-- Whether all transactions before the one with this id have ended. Snapshots leave out those of VACUUM, which a record of the
+-- running transactions names; they have a lock, as all do, which they keep until no such record names them any more.
+SELECT pg_snapshot_xmin(pg_current_snapshot()) >= {before}::xid8 AND NOT EXISTS (
+  SELECT FROM pg_locks WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted
+    AND age(transactionid) > age({before}::xid8::xid)) AS have_ended
 
 -- name: history_limits
 -- See HistoryLimits. The view has the reason since PostgreSQL 17; PostgreSQL 16 says only whether recovery removed rows.

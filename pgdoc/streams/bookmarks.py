@@ -24,6 +24,7 @@ from pgdoc.replication import slots
 from pgdoc.replication.connection import quote_literal
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
+from pgdoc.streams.consistency import ConsistentCopy
 from pgdoc.streams.failover import flag_bookmarks
 from pgdoc.streams.keeper_session import KeeperSession
 from pgdoc.streams.retention import RetentionState, plan_retention
@@ -79,6 +80,7 @@ class BookmarkKeeper:
         self._source = source
         self._hub = hub
         self._told: set[type[Exception]] = set()  # why history is not kept; only the thread uses it
+        self._copy = ConsistentCopy()  # only the thread uses it
         self._closing = threading.Event()
         self._leave_by = float("inf")  # of `time.monotonic`; written before `_closing` is set, read after that
 
@@ -174,13 +176,14 @@ class BookmarkKeeper:
         plan = flag_bookmarks(self._source, session.connection, slot)
         if plan.is_late and slot is not None:
             self._advance_hub_slot(session, slot, wait_s=0)
-        if not plan.is_due:
-            return
-        if slot is not None:
-            self._copy_hub_slot(session, slot)
-        else:
-            _copy_newest_bookmark(session)
-        flag_bookmarks(self._source, session.connection, slot)
+        if plan.is_due:
+            if slot is not None:
+                self._copy_hub_slot(session, slot)
+            else:
+                _copy_newest_bookmark(session)
+            plan = flag_bookmarks(self._source, session.connection, slot)
+        if self._copy.make(session.connection, plan.inconsistent):
+            flag_bookmarks(self._source, session.connection, slot)
 
     def _copy_hub_slot(self, session: KeeperSession, slot: str) -> None:
         self._advance_hub_slot(session, slot, wait_s=_NUDGE_WAIT_S)

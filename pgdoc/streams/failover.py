@@ -2,12 +2,14 @@
 
 A standby can only take over a slot that needs no older rows of the catalog than the standby still has. It has what its
 own slots need, and reports that as the `catalog_xmin` of its physical slot. A bookmark never moves, so the bookmarks
-that are older than the standby's first slot never fit: the standby would log every second that they do not. Therefore:
+that are older than the standby's first slot never fit: the standby would log every second that they do not. Nor does it
+take one whose WAL holds no consistent point; of such a one, a copy is made that it takes (`consistency`). Therefore:
 
 1. While no bookmark fits, one of them has the flag all the same. Its copy on the standby, which stays temporary, keeps
    what the standby has now, so that later bookmarks fit.
 2. If none fits although the standby has such a copy, a new bookmark is due.
-3. Once one fits and is old enough to have been synchronized, those that do not fit lose the flag.
+3. Those that fit get the flag: the consistent ones, or all while none is surely consistent.
+4. Once a consistent one fits and is old enough to have been synchronized, those that do not fit lose the flag.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import psycopg
 
 from pgdoc.database.errors import one_line
 from pgdoc.replication.connection import connect, quote_literal
-from pgdoc.replication.slots import set_failover
+from pgdoc.replication.slots import SYNCHRONIZABLE, set_failover
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ __all__ = ["FlagPlan", "flag_bookmarks", "plan_flags"]
 logger = logging.getLogger("pgdoc.history")
 
 _SURE_S = 60.0  # a standby asks for slots at least every 30 s
+_FAR = 1 << 30  # bytes of WAL that are too many for the keeper to have the server decode
 
 
 class FlagPlan(NamedTuple):
@@ -39,11 +42,13 @@ class FlagPlan(NamedTuple):
         changes: the flags to change, by the names of the bookmarks.
         is_due: whether a new bookmark is due.
         is_late: whether one will be, once the hub's slot needs no older rows of the catalog than the standbys have.
+        inconsistent: the bookmarks that fit, and of any of which a consistent copy is due; oldest first.
     """
 
     changes: dict[str, bool]
     is_due: bool = False
     is_late: bool = False
+    inconsistent: tuple[str, ...] = ()
 
 
 def flag_bookmarks(source: Source, plain: psycopg.Connection[Any], hub_slot: str | None) -> FlagPlan:
@@ -76,10 +81,13 @@ def plan_flags(rows: list[Any], *, has_hub: bool) -> FlagPlan:
     if not fitting:
         hub_fits = not has_hub or any(row.fits for row in rows if row.is_hub)
         return FlagPlan({}, is_due=kept[0].has_feedback and hub_fits, is_late=kept[0].has_feedback and not hub_fits)
-    changes = {row.name: True for row in fitting if not row.is_failover}
-    if any(row.is_failover and _made_at(row.name) <= row.now - _SURE_S for row in fitting):
+    consistent = [row for row in fitting if row.name.endswith(SYNCHRONIZABLE)]
+    changes = {row.name: True for row in consistent or fitting if not row.is_failover}
+    if any(row.is_failover and _made_at(row.name) <= row.now - _SURE_S for row in consistent):
         changes |= {row.name: False for row in kept if row.is_failover and not row.fits}
-    return FlagPlan(changes)
+    later = fitting[fitting.index(consistent[-1]) + 1 :] if consistent else fitting
+    inconsistent = tuple(row.name for row in later if row.has_room and row.behind <= _FAR)
+    return FlagPlan(changes, inconsistent=inconsistent)
 
 
 def _made_at(name: str) -> int:

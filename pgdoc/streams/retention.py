@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pgdoc.replication import slots
 
 _FREE_SLOTS = 2  # the last free slots of the server, which bookmarks leave to others
+_CLOSE = 10  # a bookmark is close to the next one within this fraction of a step
 
 
 class RetentionState(NamedTuple):
@@ -56,11 +58,16 @@ def plan_retention(kept: list[slots.Bookmark], at: RetentionState) -> RetentionP
     New bookmarks come in steps of a fraction of each limit. A step in time can wait until the number of bookmarks
     allows it: history then reaches further back than it has to. A step in size can't wait, because the next drop would
     cost too much history: it replaces the least useful bookmark.
+
+    A bookmark that standbys can synchronize replaces the one before it, of which it is a copy, if both are close.
     """
     alive = [bookmark for bookmark in kept if bookmark.wal_status != "lost" and bookmark.restart is not None]
     drop = [bookmark for bookmark in kept if bookmark not in alive]
     while len(alive) > 1 and _oldest_can_go(alive, at):
         drop.append(alive.pop(0))
+    replaced = [each for each, following in pairwise(alive[1:]) if _is_replaced(each, following, at)]
+    drop += replaced
+    alive = [bookmark for bookmark in alive if bookmark not in replaced]
     while len(alive) > max(1, at.bookmarks):
         drop.append(alive.pop(_least_useful(alive)))
     if not alive:
@@ -80,6 +87,14 @@ def _oldest_can_go(alive: list[slots.Bookmark], at: RetentionState) -> bool:
     oldest, following, newest = alive[0], alive[1], alive[-1]
     holds_too_much = _held_back(oldest, at) > at.size and newest.restart != oldest.restart
     return holds_too_much or following.made_at <= at.now - at.time_s
+
+
+def _is_replaced(bookmark: slots.Bookmark, following: slots.Bookmark, at: RetentionState) -> bool:
+    is_close = (
+        following.confirmed - bookmark.confirmed <= at.size / at.steps / _CLOSE
+        and following.made_at - bookmark.made_at <= at.time_s / at.steps / _CLOSE
+    )
+    return is_close and following.is_synchronizable and not bookmark.is_synchronizable
 
 
 def _least_useful(alive: list[slots.Bookmark]) -> int:
