@@ -174,13 +174,14 @@ class BookmarkKeeper:
         """Let standbys synchronize the bookmarks, and create one that they can synchronize if they have none yet."""
         slot = None if self._hub.is_quiet else self._hub.slot
         plan = flag_bookmarks(self._source, session.connection, slot)
-        if plan.is_late and slot is not None:
+        has_new = plan.is_due or (plan.is_near and slot is not None and self._copy_if_it_fits(session, slot))
+        if plan.is_due and slot is not None:
+            self._copy_hub_slot(session, slot)
+        elif plan.is_due:
+            _copy_newest_bookmark(session)
+        elif plan.is_late and slot is not None:
             self._advance_hub_slot(session, slot, wait_s=0)
-        if plan.is_due:
-            if slot is not None:
-                self._copy_hub_slot(session, slot)
-            else:
-                _copy_newest_bookmark(session)
+        if has_new:
             plan = flag_bookmarks(self._source, session.connection, slot)
         if self._copy.make(session.connection, plan.inconsistent):
             flag_bookmarks(self._source, session.connection, slot)
@@ -190,6 +191,24 @@ class BookmarkKeeper:
         connection = session.connection
         name = slots.bookmark_name(connection)
         slots.copy_slot(connection, slot, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
+
+    def _copy_if_it_fits(self, session: KeeperSession, slot: str) -> bool:
+        """Advance a copy of the hub's slot, and make a bookmark of it if standbys have the rows that it still needs."""
+        connection = session.connection
+        session.log_running_transactions()  # whose failure would drop the temporary slot
+        copy = slots.slot_name(connection, "pgdocr")
+        slots.copy_slot(connection, slot, copy, temporary=True, plugin=slots.BOOKMARK_PLUGIN)
+        try:
+            now = slots.flushed(connection)
+            slots.advance(connection, copy, now - 1, now)
+            if not flag_bookmarks(self._source, connection, copy).is_due:
+                return False
+            name = slots.bookmark_name(connection)
+            slots.copy_slot(connection, copy, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
+            return True
+        finally:
+            if not connection.closed:
+                slots.drop_slot_if_free(connection, copy)
 
     def _advance_hub_slot(self, session: KeeperSession, slot: str, *, wait_s: float) -> None:
         """Let the server release WAL that the hub's slot no longer needs."""

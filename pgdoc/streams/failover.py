@@ -33,6 +33,7 @@ logger = logging.getLogger("pgdoc.history")
 
 _SURE_S = 60.0  # a standby asks for slots at least every 30 s
 _FAR = 1 << 30  # bytes of WAL that are too many for the keeper to have the server decode
+_NEAR = 64 << 20  # and those that it may have decoded in each pass
 
 
 class FlagPlan(NamedTuple):
@@ -42,12 +43,16 @@ class FlagPlan(NamedTuple):
         changes: the flags to change, by the names of the bookmarks.
         is_due: whether a new bookmark is due.
         is_late: whether one will be, once the hub's slot needs no older rows of the catalog than the standbys have.
-        inconsistent: the bookmarks that fit, and of any of which a consistent copy is due; oldest first.
+        is_near: whether a copy of that slot may be advanced, which may need fewer rows. While some transaction is
+            always open, a slot that is read keeps its `catalog_xmin` until a transaction changes the catalog.
+        inconsistent: the bookmarks of any of which a consistent copy is due, oldest first. Those that do not fit are
+            copies of a slot that kept its `catalog_xmin`: an advanced copy of them fits.
     """
 
     changes: dict[str, bool]
     is_due: bool = False
     is_late: bool = False
+    is_near: bool = False
     inconsistent: tuple[str, ...] = ()
 
 
@@ -79,13 +84,17 @@ def plan_flags(rows: list[Any], *, has_hub: bool) -> FlagPlan:
     if not fitting and not any(row.is_failover for row in kept):
         return FlagPlan({kept[-1].name: True})
     if not fitting:
-        hub_fits = not has_hub or any(row.fits for row in rows if row.is_hub)
-        return FlagPlan({}, is_due=kept[0].has_feedback and hub_fits, is_late=kept[0].has_feedback and not hub_fits)
+        hub = [row for row in rows if row.is_hub]
+        if not kept[0].has_feedback:
+            return FlagPlan({})
+        if not has_hub or any(row.fits for row in hub):
+            return FlagPlan({}, is_due=True)
+        return FlagPlan({}, is_late=True, is_near=any(row.has_room and row.behind <= _NEAR for row in hub))
     consistent = [row for row in fitting if row.name.endswith(SYNCHRONIZABLE)]
     changes = {row.name: True for row in consistent or fitting if not row.is_failover}
     if any(row.is_failover and _made_at(row.name) <= row.now - _SURE_S for row in consistent):
         changes |= {row.name: False for row in kept if row.is_failover and not row.fits}
-    later = fitting[fitting.index(consistent[-1]) + 1 :] if consistent else fitting
+    later = kept[kept.index(consistent[-1]) + 1 :] if consistent else kept[kept.index(fitting[0]) :]
     inconsistent = tuple(row.name for row in later if row.has_room and row.behind <= _FAR)
     return FlagPlan(changes, inconsistent=inconsistent)
 

@@ -11,10 +11,11 @@ import pytest
 
 from pgdoc import Store
 from pgdoc.streams.bookmarks import BookmarkKeeper
+from tests.clusters import ask
 from tests.integration.failover.effects import insert, slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pgdoc import ChangeStream, ResumeToken
     from tests.clusters import Clusters
@@ -50,33 +51,55 @@ def check_resume(clusters: Clusters, store: Store, token: ResumeToken) -> None:
         assert [next_id(resumed) for _ in range(2)] == ["before", "after"]
 
 
+class BesideATransaction:
+    """Has the keeper make the bookmark for the standby while `idle` is in a transaction, whatever else happens.
+
+    The first bookmark is too old for the standby. The next one is due once the standby has said so. Until then the keeper
+    is held up, then the transaction begins, and the hub's slot moves to a record that names it.
+    """
+
+    def __init__(self, clusters: Clusters, idle: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.may_begin, self.passes = threading.Event(), threading.Semaphore(0)
+        self._clusters, self._idle = clusters, idle
+        self._is_flagged = self._has_begun = False
+        keep = BookmarkKeeper._keep_for_standbys
+        monkeypatch.setattr(BookmarkKeeper, "_keep_for_standbys", lambda *each: self._keep(keep, *each))
+
+    def _keep(self, keep: Callable[..., None], keeper: BookmarkKeeper, session: Any) -> None:
+        if not self.may_begin.is_set() or (self._is_flagged and not self._reports()):
+            return
+        if self._is_flagged and not self._has_begun:
+            self._begin(keeper, session)
+        keep(keeper, session)
+        if self._has_begun:
+            self.passes.release()
+        self._is_flagged = True
+
+    def _reports(self) -> bool:
+        query = "SELECT catalog_xmin IS NOT NULL FROM pg_replication_slots WHERE slot_type = 'physical'"
+        return bool(ask(self._clusters.primary, query))
+
+    def _begin(self, keeper: BookmarkKeeper, session: Any) -> None:
+        self._idle.execute("SELECT pg_current_xact_id()")
+        self._has_begun = True
+        slot, begun_at = keeper._hub.slot, ask(self._clusters.primary, "SELECT pg_current_wal_insert_lsn()")
+        query = "SELECT restart_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
+        while slot and not ask(self._clusters.primary, query, begun_at, slot):
+            keeper._advance_hub_slot(session, slot, wait_s=1)
+
+
 def test_a_bookmark_that_was_made_beside_an_open_transaction_outlasts_a_failover(
     clusters: Clusters, idle: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, passes = threading.Event(), threading.Semaphore(0)
-    keep, copy = BookmarkKeeper._keep_for_standbys, BookmarkKeeper._copy_hub_slot
-
-    def keep_once_begun(keeper: BookmarkKeeper, session: Any) -> None:
-        if begun.is_set():
-            keep(keeper, session)
-            if idle.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
-                passes.release()
-
-    def copy_beside_a_transaction(keeper: BookmarkKeeper, session: Any, slot: str) -> None:
-        idle.execute("SELECT pg_current_xact_id()")
-        copy(keeper, session, slot)
-
-    monkeypatch.setattr(BookmarkKeeper, "_keep_for_standbys", keep_once_begun)
-    monkeypatch.setattr(BookmarkKeeper, "_copy_hub_slot", copy_beside_a_transaction)
+    beside = BesideATransaction(clusters, idle, monkeypatch)
     with Store(clusters.conninfo()) as store, store["orders"].watch() as stream:
         insert(store, "a", "b")
         clusters.wait_for_replay()
-        begun.set()  # so the first bookmark is too old for the standby, and another is due
+        beside.may_begin.set()
         for _ in range(PASSES):
-            assert passes.acquire(timeout=PATIENCE_S), "the keeper made no bookmark, or waits for the transaction"
-        beside = {name for name in slots(clusters.primary.conninfo) if name.startswith("pgdocb_")}
-        assert len(beside) == 2
-        assert not [name for name in clusters.synced() if name.startswith("pgdocb_")]
+            assert beside.passes.acquire(timeout=PATIENCE_S), "the keeper waits for the transaction"
+        assert len([name for name in slots(clusters.primary.conninfo) if name.startswith("pgdocb_")]) == 2
+        assert not clusters.synced()
         idle.commit()
         clusters.wait_for_synced("pgdocb_")
         assert [next_id(stream) for _ in range(2)] == ["a", "b"]

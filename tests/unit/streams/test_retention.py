@@ -18,14 +18,17 @@ def lists_of_bookmarks(draw: st.DrawFn) -> list[Bookmark]:
     restarts = sorted(draw(st.lists(st.integers(1, END), min_size=len(places), max_size=len(places))))
     ages = sorted(draw(st.lists(st.integers(0, 7200), min_size=len(places), max_size=len(places))), reverse=True)
     lost = draw(st.lists(st.booleans(), min_size=len(places), max_size=len(places)))
+    suffixes = draw(st.lists(st.sampled_from(["", "_sync"]), min_size=len(places), max_size=len(places)))
     return [
         Bookmark(
-            f"pgdocb_5_{NOW - age:x}_{index}",
+            f"pgdocb_5_{NOW - age:x}_{index}{suffix}",
             place,
             "lost" if gone else "reserved",
             None if gone else min(place, restart),
         )
-        for index, (place, restart, age, gone) in enumerate(zip(places, restarts, ages, lost, strict=True))
+        for index, (place, restart, age, gone, suffix) in enumerate(
+            zip(places, restarts, ages, lost, suffixes, strict=True)
+        )
     ]
 
 
@@ -76,3 +79,21 @@ def test_there_are_never_more_than_allowed_but_where_too_much_wal_is_held_back(k
     if due.make and left and held_back <= at.size:
         assert len(left) < at.bookmarks
         assert at.free_slots + len(due.drop) > 2 or any(bookmark.restart for bookmark in due.drop)
+
+
+MB, STEP_S = 1 << 20, 1200
+AT = RetentionState(3 * STEP_S, 300 * MB, 4, 6, NOW, END, END, END)
+
+
+def made(age_s: int, mb: int, suffix: str = "") -> Bookmark:
+    return Bookmark(f"pgdocb_5_{NOW - age_s:x}_a{suffix}", END - mb * MB, "reserved", END - mb * MB)
+
+
+def test_a_bookmark_goes_when_standbys_can_synchronize_a_copy_of_it_that_is_close() -> None:
+    oldest, original, copy = made(2000, 200), made(130, 12), made(10, 2, "_sync")
+    assert plan_retention([oldest, original, copy], AT) == ([original], False)
+    assert plan_retention([original, copy], AT) == ([], False), "history would begin later"
+    assert plan_retention([oldest, original, made(9, 2, "_sync")], AT) == ([], False), "over 2 minutes apart"
+    assert plan_retention([oldest, made(130, 13), copy], AT) == ([], False), "over 10 MB apart"
+    assert plan_retention([oldest, original, made(10, 2)], AT) == ([], False)
+    assert plan_retention([oldest, made(130, 12, "_sync"), copy], AT) == ([], False)
