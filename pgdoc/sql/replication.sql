@@ -42,13 +42,13 @@ ORDER BY confirmed_flush_lsn, slot_name
 -- name: failover_bookmarks
 -- The bookmarks and the slot {slot} of a hub. A standby can take a slot over (`fits`) unless its own slots need only later
 -- rows of the catalog, as its feedback says. The column failover exists since PostgreSQL 17. `behind` is the WAL that advancing
--- a copy reads; a copy and the bookmark that is made of it need two slots for a moment, beside those that are left to others.
+-- a copy reads; a copy and the bookmark that is made of it need two slots, beside the two that are left to others.
 SELECT s.slot_name::text AS name, s.slot_name = {slot} AS is_hub,
   coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS is_failover,
   coalesce(bool_or(age(s.catalog_xmin) <= age(p.catalog_xmin)), false) AS fits,
   bool_or(p.catalog_xmin IS NOT NULL) AS has_feedback, extract(epoch FROM clock_timestamp())::float8 AS now,
   (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint AS behind,
-  (SELECT current_setting('max_replication_slots')::bigint - count(*) FROM pg_replication_slots) > 2
+  (SELECT current_setting('max_replication_slots')::bigint - count(*) FROM pg_replication_slots) > 3
     AND (SELECT history_bookmarks FROM pgdoc.settings) > 1 AS has_room
 FROM pg_replication_slots s JOIN pg_replication_slots p ON p.slot_type = 'physical'
 WHERE s.confirmed_flush_lsn IS NOT NULL AND s.wal_status <> 'lost' AND (s.slot_name = {slot} OR

@@ -54,8 +54,8 @@ def check_resume(clusters: Clusters, store: Store, token: ResumeToken) -> None:
 class BesideATransaction:
     """Has the keeper make the bookmark for the standby while `idle` is in a transaction, whatever else happens.
 
-    The first bookmark is too old for the standby. The next one is due once the standby has said so. Until then the keeper
-    is held up, then the transaction begins, and the hub's slot moves to a record that names it.
+    The first bookmark is too old for the standby. The next one is due once the standby has said so. Until then the
+    keeper is held up. Then the transaction begins, and the hub's slot moves to a record that names it.
     """
 
     def __init__(self, clusters: Clusters, idle: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> None:
