@@ -370,6 +370,7 @@ CLAUSES = {
     "value": "data",
     "schema": "'docs'",
     "slot": "'pgdocb_1'",
+    "before": "'1'",
 }
 
 

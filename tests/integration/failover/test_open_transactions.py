@@ -38,7 +38,8 @@ def idle(clusters: Clusters) -> Iterator[psycopg.Connection[Any]]:
 
 def next_id(stream: ChangeStream) -> str | None:
     event = stream.next(timeout=PATIENCE_S)
-    return event and event.document_id
+    assert event is not None
+    return event.document_id
 
 
 def check_resume(clusters: Clusters, store: Store, token: ResumeToken) -> None:

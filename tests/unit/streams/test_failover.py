@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_another_one_is_due_once_the_standby_reports_what_it_keeps_and_the_hub_h
 
 
 @pytest.mark.parametrize("state", [{"behind": (64 << 20) + 1}, {"has_room": False}])
-def test_a_hub_that_does_not_fit_is_not_copied_where_that_costs_much(state: dict[str, int]) -> None:
+def test_a_hub_that_does_not_fit_is_not_copied_where_that_costs_much(state: dict[str, Any]) -> None:
     rows = [bookmark(100, is_failover=True), hub(fits=False)._replace(**state)]
     assert plan_flags(rows, has_hub=True) == FlagPlan({}, is_late=True)
 
@@ -81,7 +81,7 @@ def test_a_copy_is_due_of_each_later_one_also_if_the_hub_s_slot_kept_its_rows() 
 
 
 @pytest.mark.parametrize("state", [{"behind": (1 << 30) + 1}, {"has_room": False}])
-def test_no_copy_is_due_where_it_costs_much(state: dict[str, int]) -> None:
+def test_no_copy_is_due_where_it_costs_much(state: dict[str, Any]) -> None:
     new = bookmark(50, fits=True, is_failover=True)._replace(**state)
     assert plan_flags([new], has_hub=False) == FlagPlan({})
 
