@@ -111,7 +111,8 @@ class BookmarkKeeper:
         After a failure, the next pass enters again, behind the keepers that work.
         """
         try:
-            session = session or KeeperSession(self._source)
+            if session is None:
+                session, self._copy = KeeperSession(self._source), ConsistentCopy()  # perhaps on another server
             session.follow_tables()
             self.keep(session)
         except (psycopg.Error, PgdocError) as exc:
@@ -195,20 +196,17 @@ class BookmarkKeeper:
     def _copy_if_it_fits(self, session: KeeperSession, slot: str) -> bool:
         """Advance a copy of the hub's slot, and make a bookmark of it if standbys have the rows that it still needs."""
         connection = session.connection
-        session.log_running_transactions()  # whose failure would drop the temporary slot
+        session.log_running_transactions()  # its error would drop the temporary slot
         copy = slots.slot_name(connection, "pgdocr")
         slots.copy_slot(connection, slot, copy, temporary=True, plugin=slots.BOOKMARK_PLUGIN)
-        try:
-            now = slots.flushed(connection)
-            slots.advance(connection, copy, now - 1, now)
-            if not flag_bookmarks(self._source, connection, copy).is_due:
-                return False
+        now = slots.flushed(connection)  # read before the name is made
+        slots.advance(connection, copy, now - 1, now)
+        has_made = flag_bookmarks(self._source, connection, copy).is_due
+        if has_made:
             name = slots.bookmark_name(connection)
             slots.copy_slot(connection, copy, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
-            return True
-        finally:
-            if not connection.closed:
-                slots.drop_slot_if_free(connection, copy)
+        slots.drop_slot_if_free(connection, copy)
+        return has_made
 
     def _advance_hub_slot(self, session: KeeperSession, slot: str, *, wait_s: float) -> None:
         """Let the server release WAL that the hub's slot no longer needs."""

@@ -35,10 +35,15 @@ __all__ = ["ConsistentCopy"]
 logger = logging.getLogger("pgdoc.history")
 
 _RECORDS = 3
+_UNAVAILABLE = (  # the bookmark was dropped, or has lost its WAL; no slot is free
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.ObjectNotInPrerequisiteState,
+    psycopg.errors.ConfigurationLimitExceeded,
+)
 
 
 class ConsistentCopy:
-    """The copy that is made of one bookmark at a time; a keeper that takes over begins again."""
+    """The copy that is made of one bookmark at a time, on one server; a keeper that takes over begins again."""
 
     def __init__(self) -> None:
         self._bookmark: str | None = None
@@ -57,10 +62,7 @@ class ConsistentCopy:
         bookmark, self._bookmark = self._bookmark, None
         try:
             _copy(connection, bookmark)
-        except (
-            psycopg.errors.UndefinedObject,
-            psycopg.errors.ConfigurationLimitExceeded,
-        ) as exc:  # dropped; no slot free
+        except _UNAVAILABLE as exc:
             logger.info('bookmark "%s" was not copied for the standbys: %s', bookmark, one_line(exc))
             return False
         return True
@@ -81,17 +83,17 @@ def _have_ended(connection: psycopg.Connection[Any], before: str) -> bool:
 
 
 def _copy(connection: psycopg.Connection[Any], bookmark: str) -> None:
-    """Make a bookmark from this one's start to now, through a temporary slot: nobody sees it half made."""
+    """Make a bookmark from this one's start to now, through a temporary slot: nobody sees it half made.
+
+    The server drops temporary slots after an error.
+    """
     now = slots.flushed(connection)  # read before the name is made
     copy = slots.slot_name(connection, "pgdocr")
     slots.copy_slot(connection, bookmark, copy, temporary=True, plugin=slots.BOOKMARK_PLUGIN)
-    try:
-        slots.advance(connection, copy, now - 1, now)  # in one step
-        name = slots.bookmark_name(connection) + slots.SYNCHRONIZABLE
-        slots.copy_slot(connection, copy, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
-    finally:
-        if not connection.closed:
-            slots.drop_slot_if_free(connection, copy)
+    slots.advance(connection, copy, now - 1, now)  # in one step
+    name = slots.bookmark_name(connection) + slots.SYNCHRONIZABLE
+    slots.copy_slot(connection, copy, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
+    slots.drop_slot_if_free(connection, copy)
 
 
 def _ask(connection: psycopg.Connection[Any], query: str) -> Any:
