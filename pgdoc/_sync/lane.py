@@ -342,10 +342,10 @@ class Lane:
         if self.registration.on_dead == "park":
             self._parked.add(parking_key(event))
         logger.error(
-            "%s gave up on %s after %d attempts: %s; it is a dead letter",
+            "%s gave up on %s after %s: %s; it is a dead letter",
             self.registration.title,
             named([event]),
-            attempts,
+            "1 attempt" if attempts == 1 else f"{attempts} attempts",
             text_of(error),
         )
 

@@ -38,7 +38,7 @@ def check_annotation(function: Callable[..., Any], parameter: str, model: Any) -
     advice = f"pass model={name_of(wanted)}" if model is None else f"annotate it with ChangeEvent[{name_of(given)}]"
     raise TypeError(
         f"{parameter} of the handler {function.__name__} is annotated with ChangeEvent[{name_of(wanted)}], but the "
-        f"data of its documents is a {name_of(given)}: {advice}"
+        f"data of its documents has the class {name_of(given)}: {advice}"
     )
 
 

@@ -18,6 +18,7 @@ from pgdoc.sql import statement
 from pgdoc.upgrades import finish as finishing
 from pgdoc.upgrades import moving
 from pgdoc.upgrades import prepare as preparing
+from tests.fixtures.fix_server import drop_database
 from tests.integration.own_server.words import PATIENCE_S, said, wait_until
 from tests.poison import insert_poison, make_poisonous
 from tests.upgrades import old_server, upgraded
@@ -48,8 +49,8 @@ def dsn(server: LocalServer) -> Iterator[str]:
     dsn = server.conninfo_for("shop")
     fill(dsn)
     yield dsn
-    ask(server.conninfo, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
-    ask(server.conninfo, "DROP DATABASE shop WITH (FORCE)")
+    with psycopg.connect(server.conninfo, autocommit=True) as admin:
+        drop_database(admin, "shop")
 
 
 def fill(dsn: str) -> None:
@@ -485,9 +486,9 @@ def test_the_owner_of_the_catalog_upgrades_its_own_database(
         assert upgrade("finish", "--only", dsn=owned) == 0
         assert takes_writes(owned)
     finally:
-        ask(server.conninfo, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
-        for name in ("owned", "other"):
-            ask(server.conninfo, f"DROP DATABASE {name} WITH (FORCE)")
+        with psycopg.connect(server.conninfo, autocommit=True) as admin:
+            drop_database(admin, "owned")
+            drop_database(admin, "other")
         ask(server.conninfo, "DROP ROLE owner, team")
 
 

@@ -81,7 +81,8 @@ def _mapped(subject: str, error: redis.exceptions.RedisError) -> Exception:
         redis.exceptions.MovedError,
     )
     if isinstance(error, away) or _AWAY.search(text):
-        return LogUnreachable(text)
+        reason = str(error).removesuffix(".")
+        return LogUnreachable(f"{subject}: {reason}: check that the server runs, and that the URL names it")
     return LogRefused(text, reason="foreign" if "WRONGTYPE" in text else "config")
 
 

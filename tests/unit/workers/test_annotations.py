@@ -72,10 +72,10 @@ def test_a_handler_may_be_annotated_for_what_its_events_can_have(function: Calla
 def test_a_handler_that_is_annotated_for_another_class_is_refused(function: Callable[..., Any]) -> None:
     parameter = "events" if function is of_orders else "event"
     with pytest.raises(
-        TypeError, match=rf"^{parameter} of the handler {function.__name__} .*\[Order\].* is a dict: pass"
+        TypeError, match=rf"^{parameter} of the handler {function.__name__} .*\[Order\].* has the class dict: pass"
     ):
         check_annotation(function, parameter, None)
-    with pytest.raises(TypeError, match=r"the data of its documents is a Customer: annotate it with ChangeEvent\[Cust"):
+    with pytest.raises(TypeError, match=r"the data of its documents has the class Customer: annotate it with ChangeEvent\[Cust"):
         check_annotation(function, parameter, Customer)
 
 
