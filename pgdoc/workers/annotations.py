@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from pgdoc.changes.events import ChangeEvent
@@ -16,7 +17,8 @@ __all__ = ["check_annotation"]
 def check_annotation(function: Callable[..., Any], parameter: str, model: Any) -> None:
     """Refuse a handler that is annotated for a class that no document has.
 
-    Only `ChangeEvent[Order]`, and a list of these, are looked at, and only if all annotations can be resolved.
+    Only `ChangeEvent[Order]`, and a list of these, are looked at, and only if all annotations can be resolved. Those of
+    an object with `__call__` would be of its attributes.
 
     Args:
         function: the handler.
@@ -26,12 +28,14 @@ def check_annotation(function: Callable[..., Any], parameter: str, model: Any) -
     Raises:
         TypeError: the parameter is annotated for another class.
     """
+    if not inspect.isroutine(function):
+        return
     try:
         annotation = get_type_hints(function).get(parameter)
     except Exception:  # noqa: BLE001 (an annotation is code of the user's, which only type checkers may understand)
         return
-    (event,) = get_args(annotation) if get_origin(annotation) is list else (annotation,)
-    (wanted,) = get_args(event) if get_origin(event) is ChangeEvent else (Any,)
+    event = _argument_of(annotation) if get_origin(annotation) is list else annotation
+    wanted = _argument_of(event) if get_origin(event) is ChangeEvent else Any
     given = dict if model is None else model
     if not isinstance(wanted, type) or not isinstance(given, type) or Any in (given, wanted) or _may_be(given, wanted):
         return
@@ -40,6 +44,11 @@ def check_annotation(function: Callable[..., Any], parameter: str, model: Any) -
         f"{parameter} of the handler {function.__name__} is annotated with ChangeEvent[{name_of(wanted)}], but the "
         f"data of its documents has the class {name_of(given)}: {advice}"
     )
+
+
+def _argument_of(annotation: Any) -> Any:
+    """Return the parameter of a generic class; `Any` for `typing.List`, which has none."""
+    return next(iter(get_args(annotation)), Any)
 
 
 def _may_be(given: type, wanted: type) -> bool:

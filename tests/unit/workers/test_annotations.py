@@ -3,7 +3,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping  # noqa: TC003 (an annotation that is looked up)
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, List, Protocol, TypedDict, TypeVar  # noqa: UP035 (as a handler may have it)
 
 import pytest
 
@@ -52,20 +52,34 @@ def of_union(event: ChangeEvent[Order | Customer]) -> None: ...
 def of_variable(event: ChangeEvent[ModelT]) -> None: ...
 def of_unknown(event: ChangeEvent[Unknown]) -> None: ...
 def of_any(event: ChangeEvent) -> None: ...
+def of_list(events: List) -> None: ...  # type: ignore[type-arg]  # noqa: UP006
 def without(event): ...
+
+
+class Counting:
+    """A handler that is an object: the annotations that it has are those of its attributes."""
+
+    def __call__(self, event: ChangeEvent[Order]) -> None: ...
+
+
+Counting.__annotations__ = {"event": ChangeEvent[Customer]}  # as without `from __future__ import annotations`
 
 
 ACCEPTED = [
     *((each, model) for each in (of_order, of_orders, of_text) for model in (Order, Paid, Order | Customer, Any)),
+    (of_list, None),
+    (of_list, Order),
     *((each, None) for each in (of_item, of_dict, of_mapping, of_protocol, of_union, of_variable, of_unknown)),
     *((each, Order) for each in (of_protocol, of_union, of_variable, of_unknown, of_any, without)),
     (functools.partial(of_order), Order),
+    (Counting(), None),
+    (Counting(), Order),
 ]
 
 
 @pytest.mark.parametrize(("function", "model"), ACCEPTED)
 def test_a_handler_may_be_annotated_for_what_its_events_can_have(function: Callable[..., Any], model: Any) -> None:
-    check_annotation(function, "events" if function is of_orders else "event", model)
+    check_annotation(function, "events" if function in (of_orders, of_list) else "event", model)
 
 
 @pytest.mark.parametrize("function", [of_order, of_orders, of_text])
