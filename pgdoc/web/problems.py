@@ -44,9 +44,9 @@ FIELDS: Final[dict[type[errors.PgdocError], tuple[str, ...]]] = {
     errors.InvalidInput: ("path",),
 }
 
-# What a body may say although the server is at fault: where to look, and nothing of the data.
+# What a body may say although the server is at fault: which document, and nothing of its data. The keys of a path are
+# data if the model has a dict.
 SERVER_FIELDS: Final[dict[type[errors.PgdocError], tuple[str, ...]]] = {
-    errors.InvalidModel: ("collection", "document_id", "path"),
     errors.UnreadableDocument: ("collection", "document_id"),
 }
 
@@ -112,9 +112,8 @@ def _detail_of(error: errors.UnreadableDocument) -> str:
     """Return what may be said of a document that can't be read: the message can quote its data."""
     document = "a document" if error.document_id is None else f"document {error.document_id!r}"
     where = "" if error.collection is None else f' of collection "{error.collection}"'
-    if not isinstance(error, errors.InvalidModel):
-        return f"the stored data of {document}{where} can't be read"
-    return f"the stored data of {document}{where} is not valid{f' at {error.path!r}' if error.path else ''}"
+    fault = "is not valid" if isinstance(error, errors.InvalidModel) else "can't be read"
+    return f"the stored data of {document}{where} {fault}"
 
 
 def _fields_of(error: errors.PgdocError, table: dict[type[errors.PgdocError], tuple[str, ...]]) -> dict[str, Any]:

@@ -24,10 +24,9 @@ PROBLEM = {
     "title": "Internal Server Error",
     "status": 500,
     "error": "InvalidModel",
-    "detail": "the stored data of document 'o-1' of collection \"orders\" is not valid at 'lines.0.sku'",
+    "detail": "the stored data of document 'o-1' of collection \"orders\" is not valid",
     "collection": "orders",
     "document_id": "o-1",
-    "path": "lines.0.sku",
     "request_id": "r-1",
 }
 
@@ -45,6 +44,10 @@ class Order(pydantic.BaseModel):
         raise ValueError(f"no {value[0].sku}")
 
 
+class Scores(pydantic.BaseModel):
+    scores: dict[str, int]
+
+
 class Shown(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(from_attributes=True)
 
@@ -52,9 +55,9 @@ class Shown(pydantic.BaseModel):
     data: Order
 
 
-def stored(text: bytes = b'{"lines": [{"sku": ["secret"]}]}', document_id: str = "o-1") -> pgdoc.Document[Order]:
-    reader = reader_of(Order)
-    return TypedDocument.from_text(document_id, text, 1, NOON, NOON, collection="orders", decode_text=reader)
+def stored(text: bytes = b'{"lines": [{"sku": ["secret"]}]}', model: Any = Order) -> pgdoc.Document[Any]:
+    reader = reader_of(model)
+    return TypedDocument.from_text("o-1", text, 1, NOON, NOON, collection="orders", decode_text=reader)
 
 
 def unprintable() -> pgdoc.Document:
@@ -131,6 +134,11 @@ async def quoting() -> pgdoc.Document[Order]:
     return stored(b'{"lines": [{"sku": "secret"}]}')
 
 
+@router.get("/keys")
+async def keys() -> pgdoc.Document[Scores]:
+    return stored(b'{"scores": {"secret": "x"}}', Scores)
+
+
 @router.get("/whole")
 async def whole() -> pgdoc.Document[Order]:
     return stored(b'["secret"]')
@@ -144,7 +152,8 @@ async def unreadable() -> pgdoc.Document:
 @pytest.mark.parametrize(
     ("path", "detail"),
     [
-        ("/quoting", "the stored data of document 'o-1' of collection \"orders\" is not valid at 'lines'"),
+        ("/quoting", "the stored data of document 'o-1' of collection \"orders\" is not valid"),
+        ("/keys", "the stored data of document 'o-1' of collection \"orders\" is not valid"),
         ("/whole", "the stored data of document 'o-1' of collection \"orders\" is not valid"),
         ("/unreadable", "the stored data of document 'big' of collection \"orders\" can't be read"),
     ],
