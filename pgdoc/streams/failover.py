@@ -7,7 +7,8 @@ take one whose WAL holds no consistent point; of such a one, a copy is made that
 
 1. While no bookmark fits, one of them has the flag all the same. Its copy on the standby, which stays temporary, keeps
    what the standby has now, so that later bookmarks fit.
-2. If none fits although the standby has such a copy, a new bookmark is due.
+2. If none fits although the standby has such a copy, a new bookmark is due. If several had the flag in vain, it waits:
+   a standby that has logical slots and synchronizes none leaves each bookmark behind.
 3. Those that fit get the flag: the consistent ones, or all while none is surely consistent.
 4. Once a consistent one fits and is old enough to have been synchronized, those that do not fit lose the flag.
 """
@@ -81,11 +82,13 @@ def plan_flags(rows: list[Any], *, has_hub: bool) -> FlagPlan:
     if not kept:
         return FlagPlan({})
     fitting = [row for row in kept if row.fits]
-    if not fitting and not any(row.is_failover for row in kept):
+    flagged = [row for row in kept if row.is_failover]
+    if not fitting and not flagged:
         return FlagPlan({kept[-1].name: True})
     if not fitting:
         hub = [row for row in rows if row.is_hub]
-        if not kept[0].has_feedback:
+        is_in_vain = len(flagged) > 1 and _made_at(kept[-1].name) > kept[-1].now - _SURE_S
+        if not kept[0].has_feedback or is_in_vain:
             return FlagPlan({})
         if not has_hub or any(row.fits for row in hub):
             return FlagPlan({}, is_due=True)

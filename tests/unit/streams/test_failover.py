@@ -51,6 +51,13 @@ def test_another_one_is_due_once_the_standby_reports_what_it_keeps_and_the_hub_h
     assert plan_flags([flagged._replace(has_feedback=False)], has_hub=False) == FlagPlan({})
 
 
+def test_a_standby_that_takes_none_of_them_does_not_get_one_in_each_pass() -> None:
+    rows = [bookmark(age, is_failover=True) for age in (200, 59)] + [hub(fits=True)]
+    assert plan_flags(rows, has_hub=True) == FlagPlan({})
+    rows[1] = bookmark(61, is_failover=True)
+    assert plan_flags(rows, has_hub=True) == FlagPlan({}, is_due=True)
+
+
 @pytest.mark.parametrize("state", [{"behind": (64 << 20) + 1}, {"has_room": False}])
 def test_a_hub_that_does_not_fit_is_not_copied_where_that_costs_much(state: dict[str, Any]) -> None:
     rows = [bookmark(100, is_failover=True), hub(fits=False)._replace(**state)]
