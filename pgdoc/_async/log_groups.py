@@ -108,8 +108,10 @@ async def async_drop_log_group(url: str, group: str, *, store: AsyncStore | None
                 rows = await _delete_rows(tx.connection, store, _params_of(target, log) | {"group": group})
                 had_records = await async_wait(thread.submit(dropping.delete()))
     finally:
-        await async_wait(thread.submit(dropping.close()))
-        thread.close()
+        try:
+            await async_wait(thread.submit(dropping.close()))
+        finally:  # also if the call is cancelled once more
+            thread.close()
     if log.missing is not None and not rows and not had_records:
         raise log.missing
     return had_records or rows > 0

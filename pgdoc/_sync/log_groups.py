@@ -109,8 +109,10 @@ def drop_log_group(url: str, group: str, *, store: Store | None = None) -> bool:
                 rows = _delete_rows(tx.connection, store, _params_of(target, log) | {"group": group})
                 had_records = wait(thread.submit(dropping.delete()))
     finally:
-        wait(thread.submit(dropping.close()))
-        thread.close()
+        try:
+            wait(thread.submit(dropping.close()))
+        finally:  # also if the call is cancelled once more
+            thread.close()
     if log.missing is not None and not rows and not had_records:
         raise log.missing
     return had_records or rows > 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
 from typing import TYPE_CHECKING
 
 import nats
@@ -143,6 +145,20 @@ def join(url: str) -> None:
     """Join the group, take its partitions, and leave it."""
     with pgdoc.RemoteStream(url, group="billing"):
         pass
+
+
+async def test_no_thread_is_left_of_a_drop_that_is_cancelled_twice() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"nats://127.0.0.1:{silent.getsockname()[1]}/ORDERS"
+        dropping = asyncio.create_task(pgdoc.async_drop_log_group(url, "billing"))
+        accepted, _ = await asyncio.to_thread(silent.accept)
+        with accepted:
+            dropping.cancel()
+            await asyncio.sleep(0)
+            dropping.cancel()
+            await asyncio.wait([dropping])
+    assert dropping.cancelled()
+    assert not [thread for thread in threading.enumerate() if thread.name == "pgdoc-groups"]
 
 
 USERS = """
