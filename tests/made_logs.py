@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import nats
 
@@ -67,13 +67,19 @@ async def write(
     *,
     format: str = "pgdoc",  # noqa: A002 (the name in the contract)
     begun_at: str = "0/100.5.1.6",
+    system_id: int = 5,
 ) -> None:
     """Append messages to a log, as a relay does."""
     writer = open_writer(LogTarget.parse(url))
     try:
         await writer.open(
             LogConfig(
-                system_id=5, database_oid=6, selection="all", format=format, partitions=PARTITIONS, begun_at=begun_at
+                system_id=system_id,
+                database_oid=6,
+                selection="all",
+                format=format,
+                partitions=PARTITIONS,
+                begun_at=begun_at,
             )
         )
         window = [part for message in messages for part in parts_of(message, writer.limit)]
@@ -88,7 +94,7 @@ def fill(url: str, numbers: Iterable[int], collection: str = "orders") -> None:
     asyncio.run(write(url, [message_of(number, collection) for number in numbers]))
 
 
-def append(url: str, messages: Iterable[LogMessage], **config: str) -> None:
+def append(url: str, messages: Iterable[LogMessage], **config: Any) -> None:
     """Append messages to a log."""
     asyncio.run(write(url, messages, **config))
 

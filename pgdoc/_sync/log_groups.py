@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
 from pgdoc._sync.store import Store
-from pgdoc._sync.worker_log_check import log_named
 from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerBusy, InvalidInput
 from pgdoc.model.short_repr import short_repr
@@ -21,9 +20,6 @@ from pgdoc.relay.remote_options import LEASE_S, check_group
 from pgdoc.relay.targets import LogTarget
 from pgdoc.runtime.primitives import wait
 from pgdoc.sql import statement
-
-if TYPE_CHECKING:
-    from pgdoc.relay.groups.listing import FoundLog
 
 __all__ = ["drop_log_group", "log_groups"]
 
@@ -59,7 +55,7 @@ def log_groups(url: str, *, store: Store | None = None) -> list[GroupStatus]:
     finally:
         thread.close()
     if store is not None:
-        rows = _rows_of(store, target, log)
+        rows = _rows_of(store, target)
         known = {each.name: each for each in groups}
         known |= {name: GroupStatus(name, (), (), None, None) for name in rows if name not in known}
         groups = [with_rows(known[name], rows.get(name, []), log.info) for name in sorted(known)]
@@ -106,7 +102,7 @@ def drop_log_group(url: str, group: str, *, store: Store | None = None) -> bool:
             rows, had_records = 0, wait(thread.submit(dropping.delete()))
         else:
             with store.transaction() as tx:  # the rows stay if a member has joined meanwhile
-                rows = _delete_rows(tx.connection, store, _params_of(target, log) | {"group": group})
+                rows = _delete_rows(tx.connection, store, _params_of(target) | {"group": group})
                 had_records = wait(thread.submit(dropping.delete()))
     finally:
         try:
@@ -124,15 +120,14 @@ def _target_of(url: str, store: Store | None) -> LogTarget:
     return LogTarget.parse(url)
 
 
-def _params_of(target: LogTarget, log: FoundLog) -> dict[str, Any]:
-    source = None if log.source is None else log_named(target, log.source)
-    return {"log": f"{target.engine}:{target.name}", "name": target.name, "source": source}
+def _params_of(target: LogTarget) -> dict[str, Any]:
+    return {"log": f"{target.engine}:{target.name}", "name": target.name}
 
 
-def _rows_of(store: Store, target: LogTarget, log: FoundLog) -> dict[str, list[GroupRow]]:
+def _rows_of(store: Store, target: LogTarget) -> dict[str, list[GroupRow]]:
     connections = store._connections  # noqa: SLF001 (one package)
     try:
-        rows = connections.fetch(statement("groups", "left").encode(), _params_of(target, log))
+        rows = connections.fetch(statement("groups", "left").encode(), _params_of(target))
     except psycopg.Error as exc:
         rights = connections.caller.to_have_groups("SELECT")
         raise map_error(exc, f"the groups of {target.shown}", rights=rights) from exc

@@ -85,6 +85,6 @@ def _other_log(consumer: str, handler: str, log: str, other: str) -> LogRefused:
     group = consumer.rpartition("#")[0]
     return LogRefused(
         f'handler "{handler}" of group "{group}" has handled events of {other}, whose positions mean nothing in {log}: '
-        "use another group for this log, or drop the group of that one: `pgdoc groups drop` with --dsn",
+        "use another group for this log, or drop the group of that one: `pgdoc groups drop` with its URL and --dsn",
         reason="foreign",
     )

@@ -26,12 +26,12 @@ SELECT partition, epoch, sequence, token, identity FROM pgdoc.group_positions
 WHERE log = %s::text AND group_name = %s::text
 
 -- name: left
--- The rows of the groups of a log; those of handlers have no partition here. `source` is the log as these name it, NULL if
--- that is not known because the log is gone.
+-- The rows of the groups of a log; those of handlers have no partition here. Whose events the log had when these were
+-- stored does not matter: it may be gone, or made anew.
 SELECT group_name, partition, identity, sequence, token FROM pgdoc.group_positions WHERE log = %(log)s::text
 UNION ALL
 SELECT split_part(consumer, '#', 1), NULL, '', 0, '' FROM pgdoc.handlers
-WHERE split_part(log, ' ', 1) = %(name)s::text AND (%(source)s::text IS NULL OR log = %(source)s::text)
+WHERE split_part(log, ' ', 1) = %(name)s::text
 
 -- name: limit_waiting
 SELECT set_config('lock_timeout', %s::text, true)
@@ -43,7 +43,6 @@ WITH positions AS (
 ), places AS (
   DELETE FROM pgdoc.handlers
   WHERE split_part(consumer, '#', 1) = %(group)s::text AND split_part(log, ' ', 1) = %(name)s::text
-    AND (%(source)s::text IS NULL OR log = %(source)s::text)
   RETURNING true
 )
 SELECT (SELECT count(*) FROM positions) + (SELECT count(*) FROM places)

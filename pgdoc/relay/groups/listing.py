@@ -35,11 +35,6 @@ class FoundLog(NamedTuple):
     info: LogInfo | None
     missing: LogRefused | None
 
-    @property
-    def source(self) -> str | None:
-        """Of which database the events are; `None` if there is no log."""
-        return None if self.info is None else self.info.config.source
-
 
 class ListedGroups(NamedTuple):
     """The groups that have records, in the order of their names."""

@@ -25,7 +25,7 @@ from pgdoc.runtime.primitives import async_call
 from tests.integration._async.relays import fresh_stream
 from tests.integration._async.workers import count, effects, fresh_name, opened, recorder, running
 from tests.integration._async.workers import until as until_true
-from tests.made_logs import PARTITIONS, delete, fill, message_of, records_of, token_of, write_records
+from tests.made_logs import PARTITIONS, append, delete, fill, message_of, records_of, token_of, write_records
 
 if TYPE_CHECKING:
     import psycopg
@@ -206,6 +206,25 @@ async def test_the_groups_of_a_log_that_is_gone_can_be_dropped(
             await async_log_groups(url, store=store)
         with pytest.raises(LogRefused, match="does not exist"):
             await async_drop_log_group(url, group, store=store)
+
+
+async def test_a_group_begins_anew_in_a_log_of_this_name_with_the_events_of_another_database(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    await async_call(fill, url, range(10))
+    async with opened(shared_dsn, schema) as store:
+        worker = AsyncWorker(store, log=url, start="beginning")
+        worker.on("orders", consumer=group, name="record")(recorder())
+        async with running(worker):
+            await count(store, "effects", 10)
+        await async_call(delete, url)
+        await async_call(lambda: append(url, map(message_of, range(10)), system_id=7))
+        assert (await the_group(url, store=store)).rows == PARTITIONS
+        assert await async_drop_log_group(url, group, store=store)
+        await store["effects"].delete_many({})
+        async with running(worker):
+            await count(store, "effects", 10)
 
 
 async def test_a_group_with_a_damaged_record_can_be_dropped(engine: Engine) -> None:

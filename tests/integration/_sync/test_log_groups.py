@@ -26,7 +26,7 @@ from pgdoc.runtime.primitives import call
 from tests.integration._sync.relays import fresh_stream
 from tests.integration._sync.workers import count, effects, fresh_name, opened, recorder, running
 from tests.integration._sync.workers import until as until_true
-from tests.made_logs import PARTITIONS, delete, fill, message_of, records_of, token_of, write_records
+from tests.made_logs import PARTITIONS, append, delete, fill, message_of, records_of, token_of, write_records
 
 if TYPE_CHECKING:
     import psycopg
@@ -205,6 +205,25 @@ def test_the_groups_of_a_log_that_is_gone_can_be_dropped(shared_dsn: str, schema
             log_groups(url, store=store)
         with pytest.raises(LogRefused, match="does not exist"):
             drop_log_group(url, group, store=store)
+
+
+def test_a_group_begins_anew_in_a_log_of_this_name_with_the_events_of_another_database(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    call(fill, url, range(10))
+    with opened(shared_dsn, schema) as store:
+        worker = Worker(store, log=url, start="beginning")
+        worker.on("orders", consumer=group, name="record")(recorder())
+        with running(worker):
+            count(store, "effects", 10)
+        call(delete, url)
+        call(lambda: append(url, map(message_of, range(10)), system_id=7))
+        assert (the_group(url, store=store)).rows == PARTITIONS
+        assert drop_log_group(url, group, store=store)
+        store["effects"].delete_many({})
+        with running(worker):
+            count(store, "effects", 10)
 
 
 def test_a_group_with_a_damaged_record_can_be_dropped(engine: Engine) -> None:
