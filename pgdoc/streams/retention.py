@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _FREE_SLOTS = 2  # the last free slots of the server, which bookmarks leave to others
 _CLOSE = 10  # a bookmark is close to the next one within this fraction of a step
+_TAKEN_S = 60.0  # by then, standbys have asked for a new bookmark
 
 
 class RetentionState(NamedTuple):
@@ -59,7 +60,8 @@ def plan_retention(kept: list[slots.Bookmark], at: RetentionState) -> RetentionP
     allows it: history then reaches further back than it has to. A step in size can't wait, because the next drop would
     cost too much history: it replaces the least useful bookmark.
 
-    A bookmark that standbys can synchronize replaces the one before it, of which it is a copy, if both are close.
+    A bookmark that standbys can synchronize replaces the one before it, of which it is a copy, if both are close, and
+    once they have had the time to.
     """
     alive = [bookmark for bookmark in kept if bookmark.wal_status != "lost" and bookmark.restart is not None]
     drop = [bookmark for bookmark in kept if bookmark not in alive]
@@ -94,7 +96,8 @@ def _is_replaced(bookmark: slots.Bookmark, following: slots.Bookmark, at: Retent
         following.confirmed - bookmark.confirmed <= at.size / at.steps / _CLOSE
         and following.made_at - bookmark.made_at <= at.time_s / at.steps / _CLOSE
     )
-    return is_close and following.is_synchronizable and not bookmark.is_synchronizable
+    is_sure = following.made_at <= at.now - _TAKEN_S
+    return is_close and is_sure and following.is_synchronizable and not bookmark.is_synchronizable
 
 
 def _least_useful(alive: list[slots.Bookmark]) -> int:

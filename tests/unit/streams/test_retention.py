@@ -90,10 +90,11 @@ def made(age_s: int, mb: int, suffix: str = "") -> Bookmark:
 
 
 def test_a_bookmark_goes_when_standbys_can_synchronize_a_copy_of_it_that_is_close() -> None:
-    oldest, original, copy = made(2000, 200), made(130, 12), made(10, 2, "_sync")
+    oldest, original, copy = made(2000, 200), made(190, 12), made(70, 2, "_sync")
     assert plan_retention([oldest, original, copy], AT) == ([original], False)
     assert plan_retention([original, copy], AT) == ([], False), "history would begin later"
-    assert plan_retention([oldest, original, made(9, 2, "_sync")], AT) == ([], False), "over 2 minutes apart"
-    assert plan_retention([oldest, made(130, 13), copy], AT) == ([], False), "over 10 MB apart"
-    assert plan_retention([oldest, original, made(10, 2)], AT) == ([], False)
-    assert plan_retention([oldest, made(130, 12, "_sync"), copy], AT) == ([], False)
+    assert plan_retention([oldest, made(170, 12), made(59, 2, "_sync")], AT) == ([], False), "it may not be taken yet"
+    assert plan_retention([oldest, original, made(69, 2, "_sync")], AT) == ([], False), "over 2 minutes apart"
+    assert plan_retention([oldest, made(190, 13), copy], AT) == ([], False), "over 10 MB apart"
+    assert plan_retention([oldest, original, made(70, 2)], AT) == ([], False)
+    assert plan_retention([oldest, made(190, 12, "_sync"), copy], AT) == ([], False)
