@@ -74,7 +74,7 @@ def drop_log_group(url: str, group: str, *, store: Store | None = None) -> bool:
     which is 10 seconds by default. A process that is paused for longer, and then goes on, makes the group anew.
 
     Args:
-        url: of the log, as for `RemoteStream`. The log itself may be gone.
+        url: of the log, as for `RemoteStream`, also of a log that somebody has deleted.
         group: its name.
         store: its database has the effects of the group.
 
@@ -85,8 +85,8 @@ def drop_log_group(url: str, group: str, *, store: Store | None = None) -> bool:
         ConsumerBusy: the group has members, or one of them has a transaction open.
         InvalidInput: the URL is not one of a log that groups can read, or `group` is no name.
         MissingExtra: the client of the engine is not installed.
-        LogUnreachable: the engine does not answer. Drop it again: what was deleted stays so.
-        LogRefused: what has the name of the log is not a relay's, or may not be written; or there is no such log, and
+        LogUnreachable: the engine does not answer. Call this again: it deletes what is left of the group.
+        LogRefused: no relay writes the log of this name, or the user may not write it; or there is no such log, and
             nothing of the group.
         DatabaseError: the role may not delete the rows.
     """

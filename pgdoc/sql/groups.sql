@@ -27,7 +27,7 @@ WHERE log = %s::text AND group_name = %s::text
 
 -- name: left
 -- The rows of the groups of a log; those of handlers have no partition here. Whose events the log had when these were
--- stored does not matter: it may be gone, or made anew.
+-- stored does not matter: somebody may have deleted it, and made it anew.
 SELECT group_name, partition, identity, sequence, token FROM pgdoc.group_positions WHERE log = %(log)s::text
 UNION ALL
 SELECT split_part(consumer, '#', 1), NULL, '', 0, '' FROM pgdoc.handlers

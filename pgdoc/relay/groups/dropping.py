@@ -46,7 +46,7 @@ class GroupDropping:
         Raises:
             ConsumerBusy: a member is.
             LogUnreachable: the engine does not answer.
-            LogRefused: what has the name is not a relay's log, or may not be read.
+            LogRefused: no relay writes the log of this name, or the user may not read it.
         """
         log = await look_at(self._reader)
         if await self._records.open(creates=False):
@@ -95,7 +95,7 @@ class GroupDropping:
 
         Raises:
             ConsumerBusy: a member has joined meanwhile.
-            LogUnreachable: the engine does not answer; what is left can be dropped again.
+            LogUnreachable: the engine does not answer; a second drop deletes what is left.
         """
         for key, record in sorted(self._found.items(), key=lambda each: each[0] == BEGUN):
             if not await self._records.delete(f"{self._prefix}{key}", record.revision):

@@ -62,7 +62,7 @@ async def look_at(reader: LogReader) -> FoundLog:
 
     Raises:
         LogUnreachable: the engine does not answer.
-        LogRefused: what has the name is not a relay's log, or may not be read.
+        LogRefused: no relay writes the log of this name, or the user may not read it.
     """
     try:
         return FoundLog(await reader.open(), None)
@@ -77,7 +77,7 @@ async def list_groups(target: LogTarget) -> ListedGroups:
 
     Raises:
         LogUnreachable: the engine does not answer.
-        LogRefused: what has the name is not a relay's log, or may not be read; or a record is damaged.
+        LogRefused: no relay writes the log of this name, or the user may not read it; or a record is damaged.
     """
     reader, records = open_log_reader(target), open_records(target)
     try:
