@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PARTS = {
     "rates": "changes per second, by the size of transactions and documents, beside pg_recvlogical",
     "reading": "CPU time of the loop that reads events",
-    "latency": "from the commit to the event, beside a bare loop, psycopg2, LISTEN/NOTIFY, an outbox, MongoDB",
+    "latency": "from a write to the event, beside a bare loop, psycopg2, LISTEN/NOTIFY, an outbox, MongoDB",
     "streams": "1 to 1,000 streams in one process",
     "filters": "one stream beside a thousand others",
     "starts": "opening a stream, and resuming",

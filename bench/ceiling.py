@@ -12,7 +12,8 @@ on the machine makes both longer. What was reached needs a quiet machine. The lo
 - as the contract says: one thread reads for all, looks whose row it is and whether it has the document before the
   change, gives each change its position, and hands it to the stream that wants it through a bounded queue; in the
   other, the stream's loop gets each once, as an event whose fields have what the contract says
-  (`bench.reading_by_contract`). It filters nothing, reconnects to nothing, has no snapshots, and nothing ends.
+  (`bench.reading_by_contract`). It filters nothing, reconnects to nothing, has no snapshots, and nothing ends;
+- by hand in pgdoc's stream: pgdoc's stream, and the same event by hand for each change that it delivers.
 
 A CPU time is that of the cheapest round, in microseconds for a change; a ratio that was reached is the median of all.
 """
@@ -38,7 +39,7 @@ from bench.harness import PLUGINS, started
 from bench.reading_by_contract import READERS, EventByHand
 from bench.reading_by_hand import HANDS, fields_by_hand, json_by_hand
 from pgdoc.changes.change import Change, TransactionInfo
-from pgdoc.changes.events import from_change
+from pgdoc.changes.events import change_of, from_change
 from pgdoc.decoding.frames import PAYLOAD, iso_time, unpack_lsn
 from pgdoc.decoding.records import RowChange
 from pgdoc.model.positions import BEFORE_ALL, ROW
@@ -123,13 +124,21 @@ def ways_of(waiting: Backlog, plugin: str) -> dict[str, Way]:
     ways: dict[str, Way] = {
         rates.RECEIVE: partial(receive, waiting, plugin),
         "received": partial(in_one_thread, waiting, plugin, None),
+        "fields untouched, as the contract says": partial(as_the_contract_says, waiting, plugin, rates.touch_nothing),
         "fields untouched, pgdoc": partial(rates.read, waiting, plugin, rates.touch_nothing),
     }
     for name, by_hand in USES.items():
         ways[f"{name}, in one thread"] = partial(in_one_thread, waiting, plugin, by_hand)
         ways[f"{name}, as the contract says"] = partial(as_the_contract_says, waiting, plugin, EVENT_USES[name])
+        ways[f"{name}, by hand in pgdoc's stream"] = partial(rates.read, waiting, plugin, by_hand_of(plugin, name))
         ways[f"{name}, pgdoc"] = partial(rates.read, waiting, plugin, rates.USES[name])
     return ways
+
+
+def by_hand_of(plugin: str, name: str) -> Callable[[ChangeEvent], object]:
+    """Return what reads an event by hand of the change of pgdoc's event."""
+    use, reader = EVENT_USES[name], READERS[plugin]
+    return lambda event: use(EventByHand(reader, change_of(event), IDS))
 
 
 def in_one_thread(waiting: Backlog, plugin: str, use: Callable[[Any, Change], object] | None) -> None:

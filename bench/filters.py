@@ -61,7 +61,7 @@ def with_others(bench: Bench, site: Site) -> Iterator[Figure]:
         ways = {"the stream alone": alone}
         for name, where in FILTERS.items():
             ways[f"{number:,} others {name}"] = partial(beside, where)
-        values = in_turns(bench.rounds(2), ways)
+        values = in_turns(bench.rounds(3), ways)
     yield from compare("filters", values, "the stream alone", "s", less_is_better=True)
 
 

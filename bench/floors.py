@@ -64,12 +64,12 @@ def ways_of_one(site: Site, writer: Writer) -> dict[str, Callable[[], float]]:
     insert = latency.INSERT.format("docs.orders")
 
     def of(begin: Callable[[], Generator[Any]]) -> Callable[[], float]:
-        return lambda: statistics.median(latency.read(begin, writer, insert, COUNT))
+        return lambda: latency.read(begin, writer, insert, COUNT).after_commit
 
     return {
         "one: bare loop, one thread": of(partial(bare.changes, site.conninfo)),
         "one: by hand, to a thread": of(partial(handed_over, site.conninfo)),
-        "one: sync stream": of(partial(latency.documents, site.stores["wal2json"])),
+        "one: sync stream": of(partial(latency.documents, site)),
         "one: by hand, to a task": lambda: 1e3 * handed_to_tasks(site, writer, 1, COUNT, latency.PAUSE_S),
         "one: asyncio stream": lambda: 1e3 * streams.asyncio_streams(site, writer, 1, COUNT, latency.PAUSE_S),
     }
@@ -181,8 +181,8 @@ def _changes(pgconn: PGconn) -> Generator[Change, None, None]:
 
 
 def report(times: dict[str, list[float]], rounds: int) -> None:
-    print(f"microseconds after the commit, median of {rounds} rounds; ratios are the median of the rounds' ratios")
-    print(f"{'':36}{'us':>8}{'lowest':>8}{'to the first':>14}{'to by hand':>12}")
+    print(f"microseconds after the commit, median of {rounds} rounds; differences are the median of the rounds'")
+    print(f"{'':36}{'us':>8}{'lowest':>8}{'beyond the first':>18}{'beyond by hand':>16}")
     groups: dict[str, list[str]] = {}
     for name in times:
         groups.setdefault(name.partition(":")[0], []).append(name)
@@ -190,12 +190,12 @@ def report(times: dict[str, list[float]], rounds: int) -> None:
         by_hand = ""
         for name in names:
             by_hand = name if "by hand" in name or "contract" in name else by_hand
-            first, floor = (ratio(times[name], times[base]) if base else "" for base in (names[0], by_hand))
-            print(f"{name:36}{statistics.median(times[name]):8.0f}{min(times[name]):8.0f}{first:>14}{floor:>12}")
+            first, floor = (beyond(times[name], times[base]) if base else "" for base in (names[0], by_hand))
+            print(f"{name:36}{statistics.median(times[name]):8.0f}{min(times[name]):8.0f}{first:>18}{floor:>16}")
 
 
-def ratio(values: list[float], base: list[float]) -> str:
-    return f"{statistics.median(map(float.__truediv__, values, base)):.2f}"
+def beyond(values: list[float], base: list[float]) -> str:
+    return f"{statistics.median(map(float.__sub__, values, base)):.0f}"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ class Goal:
     """A limit for one figure: for its ratio, or for its median if the goal has a unit of its own.
 
     Attributes:
-        floor: the benchmark whose loops by hand, which do only what the contract says, miss the goal, too.
+        floor: the benchmark that shows by hand that the goal is out of reach.
     """
 
     text: str
@@ -52,13 +52,30 @@ class Goal:
 
 GOALS = (
     Goal("changes/s, fields untouched, to pg_recvlogical", "rates", "fields untouched, wal2json", 1.0, at_most=False),
-    Goal("changes/s, all fields read, to pg_recvlogical", "rates", "all fields read, wal2json", 0.85, at_most=False),
-    Goal("changes/s, to_json(), to pg_recvlogical", "rates", "to_json(), wal2json", 0.75, at_most=False),
+    Goal(
+        "changes/s, all fields read, to pg_recvlogical",
+        "rates",
+        "all fields read, wal2json",
+        0.85,
+        at_most=False,
+        floor="ceiling",
+    ),
+    Goal(
+        "changes/s, to_json(), to pg_recvlogical",
+        "rates",
+        "to_json(), wal2json",
+        0.75,
+        at_most=False,
+        floor="ceiling",
+    ),
     Goal("us of CPU to read all fields", "reading", "all fields read, wal2json", 11, of_median=True),
     Goal("us of CPU for to_json()", "reading", "to_json(), wal2json", 10.5, of_median=True),
     Goal("us of CPU for to_dict()", "reading", "to_dict(), wal2json", 13, of_median=True),
-    Goal("latency of one sync stream, to a bare loop", "latency", "sync stream, wal2json", 2),
-    Goal("us until 99% of its events are there", "latency", "sync stream, wal2json, 99%", 1_000, of_median=True),
+    # Twice the 58 us of a bare loop when the goal was set. Here a bare loop often has the event before that moment.
+    Goal(
+        "us from the commit to an event of one stream", "after the commit", "sync stream, wal2json", 116, of_median=True
+    ),
+    Goal("us until 99% of them are there", "after the commit", "sync stream, wal2json, 99%", 1_000, of_median=True),
     Goal("ms to the last of 100 asyncio streams", "streams", "asyncio streams", 1, x=100, of_median=True),
     Goal("the last of 100 sync streams, to bare threads", "streams", "sync streams, a thread each", 2.5, x=100),
     Goal("ms to one of 1,000 streams", "own", "asyncio streams on a document each", 0.8, x=1_000, of_median=True),

@@ -7,7 +7,7 @@ import itertools
 import multiprocessing
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psycopg
 
@@ -123,15 +123,31 @@ def _drop_slots(admin: psycopg.Connection[Any], database: str) -> None:
 
 @dataclass(frozen=True)
 class Site:
-    """A database with a store for each plugin."""
+    """A database.
+
+    Attributes:
+        stores: one for each plugin. A store that has had a stream reads on, and wakes this process at each commit: who
+            times what happens beside a writer opens a `store` for each turn.
+    """
 
     bin_dir: Path
     conninfo: str
     stores: dict[str, pgdoc.Store]
 
+    def store(self, plugin: str = "wal2json") -> pgdoc.Store:
+        """Return another store, to be closed by the caller."""
+        return pgdoc.Store(self.conninfo, plugin=plugin)
+
     def connect(self, options: str = "") -> psycopg.Connection[Any]:
         """Connect in autocommit mode. `options` are those of a session, such as `-c synchronous_commit=off`."""
         return psycopg.connect(self.conninfo, autocommit=True, options=options)
+
+
+class Commit(NamedTuple):
+    """When a writer sent a statement, and when it knew that it had committed: monotonic times in nanoseconds."""
+
+    sent: int
+    returned: int
 
 
 class Writer:
@@ -161,10 +177,13 @@ class Writer:
         self._begun += count
         return self._begun - count
 
+    def commits(self) -> list[Commit]:
+        """Wait until the writer is done; return when it sent each statement, and when that had committed."""
+        return [Commit(*times) for times in self._here.recv()]
+
     def returned(self) -> list[int]:
         """Wait until the writer is done; return the monotonic time in nanoseconds at which each commit returned."""
-        times: list[int] = self._here.recv()
-        return times
+        return [commit.returned for commit in self.commits()]
 
 
 def _write(target: str, connect: Connect, requests: Connection) -> None:
@@ -175,8 +194,9 @@ def _write(target: str, connect: Connect, requests: Connection) -> None:
             times = []
             for n in range(first, first + count):
                 time.sleep(pause_s)
+                sent = time.monotonic_ns()
                 write(statement, n)
-                times.append(time.monotonic_ns())
+                times.append((sent, time.monotonic_ns()))
             requests.send(times)
 
 

@@ -79,8 +79,8 @@ def sync_streams(site: Site, writer: Writer, number: int, moments: int, pause_s:
             _ = event.document_id
             times.append(time.monotonic_ns())
 
-    with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(site.stores["wal2json"]["orders"].watch()) for _ in seen]
+    with site.store() as store, contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(store["orders"].watch()) for _ in seen]
         threads = [threading.Thread(target=note, args=pair, daemon=True) for pair in zip(streams, seen, strict=True)]
         for thread in threads:
             thread.start()

@@ -113,7 +113,7 @@ def by_size(bench: Bench, connection: psycopg.Connection) -> Iterator[Figure]:
     for size in bench.points(200, 2_000, 10_000, 50_000):
         prepare(connection, size, documents)
         ways = {name: partial(write, connection, table, documents) for name, table in tables.items()}
-        rounds = in_turns(bench.size(2, 1), ways)
+        rounds = in_turns(bench.size(3, 1), ways)
         values = {
             name: [(each["insert"][1] + each["update"][1]) / 2 for each in turns] for name, turns in rounds.items()
         }
