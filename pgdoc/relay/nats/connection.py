@@ -1,6 +1,6 @@
-"""A connection to NATS: nats-py, with its errors map_nats_errors to pgdoc's.
+"""A connection to NATS: nats-py, with its errors mapped to pgdoc's.
 
-It does not reconnect by itself: whoever uses it must look at the log again first.
+It does not reconnect by itself: the log must be looked at again first.
 """
 
 from __future__ import annotations

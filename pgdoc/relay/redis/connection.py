@@ -1,6 +1,6 @@
 """A connection to Redis: redis-py's, with pipelining and its errors mapped to pgdoc's.
 
-It does not reconnect by itself: whoever uses it must look at the log again first.
+It does not reconnect by itself: the log must be looked at again first.
 """
 
 from __future__ import annotations
