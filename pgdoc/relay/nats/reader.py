@@ -61,7 +61,6 @@ class NatsReader:
         self._target = target
         self._connection = NatsConnection(target)
         self._stream = NatsStream(target, self._connection)
-        self._info: StreamInfo | None = None
         self._partitions = 0
         self.position = 0
         # Of the consumer that reads now.
@@ -101,7 +100,6 @@ class NatsReader:
                 f"{self._stream.shown} does not exist: check the name, or begin to write it with pgdoc relay",
                 reason="missing",
             )
-        self._info = info
         return info
 
     async def token_at(self, sequence: int) -> str | None:

@@ -82,7 +82,7 @@ class NatsRecords:
             found = await self._connection.jetstream.get_last_msg(self._name, f"{self._name}.{key}")
         except nats.js.errors.NotFoundError:
             return None
-        if found.seq is None or not found.data or found.data == _DELETED:
+        if found.seq is None or not found.data:  # `_DELETED` is empty
             return None
         return GroupRecord(found.data, found.seq)
 
