@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["LogMessage", "MessagePart", "Window", "after_parts", "part_of_text", "parts_of"]
+__all__ = ["LogMessage", "MessagePart", "Window", "after_parts", "is_of_snapshot", "part_of_text", "parts_of"]
 
 _PART: Final = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,8})")
 
@@ -29,6 +29,11 @@ def part_of_text(text: str | None) -> MessagePart | None:
     if found is None or int(found[1]) > int(found[2]):
         raise ValueError(f"{text[:20]!r} names no part of an event")
     return MessagePart(int(found[1]), int(found[2]))
+
+
+def is_of_snapshot(token: str) -> bool:
+    """Return whether it is the token of an event inside a snapshot, of which another reading has other events."""
+    return ".s" in token
 
 
 class LogMessage(NamedTuple):

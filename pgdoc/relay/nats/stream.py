@@ -11,7 +11,7 @@ from pgdoc.relay.config import LogConfig
 from pgdoc.relay.durations import number_of, seconds_of, size_option
 from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import LogEnd
-from pgdoc.relay.messages import part_of_text
+from pgdoc.relay.messages import is_of_snapshot, part_of_text
 from pgdoc.relay.partitions import EVERY, encoded
 
 with needing_extra("nats"):
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pgdoc.relay.nats.connection import NatsConnection
     from pgdoc.relay.targets import LogTarget
 
-__all__ = ["HEADER_ROOM", "NatsStream", "StreamEnd", "is_of_relay", "is_of_snapshot"]
+__all__ = ["HEADER_ROOM", "NatsStream", "StreamEnd", "is_of_relay"]
 
 HEADER_ROOM: Final = 16 << 10
 """How much of the server's max_payload is left for headers, which count."""
@@ -187,11 +187,6 @@ class NatsStream:
                 reason="foreign",
             )
         return headers
-
-
-def is_of_snapshot(token: str) -> bool:
-    """Return whether it is the token of an event inside a snapshot, of which another reading has other events."""
-    return ".s" in token
 
 
 def is_of_relay(headers: Mapping[str, str]) -> bool:

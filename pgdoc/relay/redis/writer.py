@@ -16,7 +16,7 @@ from pgdoc.errors import InvalidInput, LogRefused, LogUnreachable
 from pgdoc.relay.config import LogConfig
 from pgdoc.relay.durations import number_of, seconds_of, size_option
 from pgdoc.relay.log import LogEnd
-from pgdoc.relay.messages import part_of_text
+from pgdoc.relay.messages import is_of_snapshot, part_of_text
 from pgdoc.relay.redis.connection import OPTIONS, RedisConnection, packed
 from pgdoc.relay.redis.keys import LAYOUT, RedisKeys
 from pgdoc.relay.redis.scripts import APPEND, ARGUMENTS, CREATE, REPAIR, TOKEN
@@ -75,7 +75,7 @@ class RedisWriter:
 
     async def _before(self, end: LogEnd, names: list[bytes]) -> str | None:
         """Return the token of the entry before the last event of a snapshot, if the log ends inside that."""
-        if end.part is None or end.token is None or not _is_of_snapshot(end.token):
+        if end.part is None or end.token is None or not is_of_snapshot(end.token):
             return None
         found = await self._connection.ask("EVAL", TOKEN, len(names), *names, f"{end.sequence - end.part.number}-0")
         return None if found is None else str(found.decode())
@@ -128,7 +128,7 @@ class RedisWriter:
         return chunks
 
     async def _write(self, window: Window, base: int) -> asyncio.Future[Any]:
-        mark = self._mark if any(_is_of_snapshot(message.token) for message in window) else b""
+        mark = self._mark if any(is_of_snapshot(message.token) for message in window) else b""
         parts = [*self._head, *packed([base, mark]), *map(_packed, window)]
         count = len(self._head) + 2 + ARGUMENTS * len(window)
         return await self._connection.write(count, parts)
@@ -182,10 +182,6 @@ def _packed(message: LogMessage) -> bytes:
         len(index), index, len(token), token.encode(), len(name), name, len(kind), kind.encode(), len(body), body,
         len(which), which, len(trace_raw), trace_raw,
     )  # fmt: skip
-
-
-def _is_of_snapshot(token: str) -> bool:
-    return ".s" in token
 
 
 def part_of(raw: bytes | None) -> MessagePart | None:
