@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pgdoc.errors import InvalidInput
 
-__all__ = ["ENGINES", "LogTarget"]
+__all__ = ["ENGINES", "LogTarget", "url_host"]
 
 ENGINES: Final = {
     "nats": "nats",
@@ -90,6 +90,11 @@ class LogTarget:
         unknown = sorted(self.options.keys() - known)
         if unknown:
             raise InvalidInput(f"{self.shown} has no option {unknown[0]!r}: use one of {', '.join(sorted(known))}")
+
+
+def url_host(host: str) -> str:
+    """Return a host as a URL has it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _options(query: str) -> dict[str, str]:

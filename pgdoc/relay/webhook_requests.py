@@ -14,6 +14,7 @@ from pgdoc.model.short_repr import short_repr
 from pgdoc.relay import cloudevents
 from pgdoc.relay.formats import FORMATS, JSON, format_named
 from pgdoc.relay.signing import webhook_id
+from pgdoc.relay.targets import url_host
 
 if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
@@ -63,8 +64,7 @@ class Endpoint:
                 f"a URL with the scheme {short_repr(parts.scheme)} and the host {short_repr(host)} is not that of a "
                 "webhook: use https://host/path, in ASCII"
             )
-        address = f"[{host}]" if ":" in host else host
-        place = address if port is None else f"{address}:{port}"
+        place = url_host(host) if port is None else f"{url_host(host)}:{port}"
         path = parts.path or "/"
         authorization = None
         if parts.username is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.errors import InvalidInput, LogFull, LogRefused, LogUnreachable
 from pgdoc.relay.durations import seconds_of
 from pgdoc.relay.extras import needing_extra
+from pgdoc.relay.targets import url_host
 
 with needing_extra("kafka"):
     from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -129,7 +130,7 @@ def _settings(target: LogTarget) -> dict[str, Any]:
     options = target.options
     is_secure = options.get("tls", "no") not in ("no", "false", "0") or bool(options.keys() & {"ca", "cert"})
     settings: dict[str, Any] = {
-        "bootstrap.servers": ",".join(f"{_host(host)}:{port or _PORT}" for host, port in target.servers),
+        "bootstrap.servers": ",".join(f"{url_host(host)}:{port or _PORT}" for host, port in target.servers),
         "client.id": "pgdoc",
         "log_level": 2,  # it writes to stderr; errors are raised
     }
@@ -143,7 +144,3 @@ def _settings(target: LogTarget) -> dict[str, Any]:
     files = {"ca": "ssl.ca.location", "cert": "ssl.certificate.location", "key": "ssl.key.location"}
     settings |= {name: options[option] for option, name in files.items() if option in options}
     return settings | {"security.protocol": protocol}
-
-
-def _host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

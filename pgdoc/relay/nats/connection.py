@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.errors import InvalidInput, LogRefused, LogUnreachable
 from pgdoc.relay.durations import seconds_of
 from pgdoc.relay.extras import needing_extra
+from pgdoc.relay.targets import url_host
 
 with needing_extra("nats"):
     import nats.aio.client
@@ -171,7 +172,7 @@ class NatsConnection:
             if name in options and not os.access(options[name], os.R_OK):
                 raise InvalidInput(f"{target.shown}: the file of {name}= can't be read: check its name and rights")
         return {
-            "servers": [f"nats://{_host(host)}:{port or _PORT}" for host, port in target.servers],
+            "servers": [f"nats://{url_host(host)}:{port or _PORT}" for host, port in target.servers],
             "name": "pgdoc",
             "user": target.user if target.password is not None else None,
             "password": target.password,
@@ -285,7 +286,3 @@ class _Client(nats.aio.client.Client):
         if self.options.get("tls") is not None and not (self._server_info or {}).get("tls_required"):
             raise nats.errors.SecureConnRequiredError
         return super()._connect_command()
-
-
-def _host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
