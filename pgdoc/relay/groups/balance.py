@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.relay.groups.lease import PartitionLease, lease_key
+from pgdoc.relay.groups.lease import MEMBER_HEAD, PartitionLease, lease_key, member_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Balance", "Found", "Plan"]
 
-_MEMBER = "m."
 _NO_RECORD = 0
 
 
@@ -60,10 +59,10 @@ class Balance:
     def observe(self, records: Mapping[str, GroupRecord], now: float) -> None:
         """Note the records, by key without the group's prefix; `now` is when they had been read."""
         self._records = records
-        revisions = {key: record.revision for key, record in records.items() if key.startswith(_MEMBER)}
+        revisions = {key: record.revision for key, record in records.items() if key.startswith(MEMBER_HEAD)}
         # An owner without a record of its own may have joined while the records were read one after the other.
         owners = [found.lease.owner for found in map(self.lease_of, range(self._partitions)) if found.lease is not None]
-        revisions = {**{f"{_MEMBER}{owner}": _NO_RECORD for owner in owners if owner}, **revisions}
+        revisions = {**{member_key(owner): _NO_RECORD for owner in owners if owner}, **revisions}
         before = self._seen
         self._seen = {
             key: before[key] if key in before and before[key][0] == revision else (revision, now)
@@ -88,7 +87,7 @@ class Balance:
                 member look silent.
         """
         gone = [key for key, (_, since) in self._seen.items() if asked_at - since >= self._lease_s]
-        alive = sorted({key[len(_MEMBER) :] for key in self._seen if key not in gone} | {self._member})
+        alive = sorted({key.removeprefix(MEMBER_HEAD) for key in self._seen if key not in gone} | {self._member})
         rank = alive.index(self._member)
         share = self._partitions // len(alive) + (rank < self._partitions % len(alive))
         kept = sorted(set(owned) - set(leaving))
@@ -98,7 +97,7 @@ class Balance:
         # Members begin at different places, so that few of them reach for the same partition.
         begin = rank * self._partitions // len(alive)
         free.sort(key=lambda found: (found.partition - begin) % self._partitions)
-        mine = f"{_MEMBER}{self._member}"
+        mine = member_key(self._member)
         bury = [(key, self._seen[key][0]) for key in gone if key != mine and not self._owns_any(key)]
         bury = [each for each in bury if each[1] != _NO_RECORD]
         return Plan(free[:wanted], give_up, bury)
@@ -112,4 +111,4 @@ class Balance:
     def _owns_any(self, key: str) -> bool:
         """Return whether a member that is gone has partitions yet: its record shows others since when it is gone."""
         leases = [self.lease_of(number).lease for number in range(self._partitions)]
-        return any(lease is not None and lease.owner == key[len(_MEMBER) :] for lease in leases)
+        return any(lease is not None and lease.owner == key.removeprefix(MEMBER_HEAD) for lease in leases)

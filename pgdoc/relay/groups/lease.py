@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEGUN",
+    "LEASE_HEAD",
     "LONGEST_LEASE_S",
+    "MEMBER_HEAD",
     "MemberRecord",
     "PartitionLease",
     "is_lease",
@@ -28,6 +30,10 @@ LONGEST_LEASE_S: Final = 86_400.0
 
 BEGUN: Final = "begun"
 """The key of where the group began."""
+LEASE_HEAD: Final = "p."
+"""What the keys of partitions begin with."""
+MEMBER_HEAD: Final = "m."
+"""What the keys of members begin with."""
 
 
 class PartitionLease(NamedTuple):
@@ -142,15 +148,15 @@ def _damaged(key: str) -> LogRefused:
 
 def lease_key(partition: int) -> str:
     """Return the key of a partition, without the group's prefix."""
-    return f"p.{partition}"
+    return f"{LEASE_HEAD}{partition}"
 
 
 def is_lease(key: str) -> bool:
     """Return whether it is the key of a partition."""
-    head, _, number = key.partition(".")
-    return head == "p" and number.isdecimal() and len(number) <= len(str(MOST_PARTITIONS))
+    number = key.removeprefix(LEASE_HEAD)
+    return number != key and number.isdecimal() and len(number) <= len(str(MOST_PARTITIONS))
 
 
 def member_key(member: str) -> str:
     """Return the key of a member, without the group's prefix."""
-    return f"m.{member}"
+    return f"{MEMBER_HEAD}{member}"

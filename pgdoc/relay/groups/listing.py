@@ -10,7 +10,16 @@ from urllib.parse import unquote
 
 from pgdoc.errors import LogRefused
 from pgdoc.relay.engines import open_log_reader, open_records
-from pgdoc.relay.groups.lease import BEGUN, MemberRecord, PartitionLease, is_lease, lease_key, member_key, position_of
+from pgdoc.relay.groups.lease import (
+    BEGUN,
+    LEASE_HEAD,
+    MEMBER_HEAD,
+    MemberRecord,
+    PartitionLease,
+    is_lease,
+    lease_key,
+    position_of,
+)
 from pgdoc.relay.groups.status import GroupMember, GroupPartition, GroupStatus
 from pgdoc.relay.remote_options import LEASE_S
 
@@ -97,18 +106,18 @@ async def list_groups(target: LogTarget) -> ListedGroups:
 
 def recorded_members(records: dict[str, GroupRecord]) -> tuple[GroupMember, ...]:
     """Return the members that have a record, by keys without the group's prefix."""
-    head, members = member_key(""), []
+    members = []
     for key in sorted(records):
-        if key.startswith(head):
+        if key.startswith(MEMBER_HEAD):
             found = MemberRecord.parse(records[key])
             lease = timedelta(seconds=found.lease_s or LEASE_S)
-            members.append(GroupMember(key.removeprefix(head), found.host, found.pid, lease))
+            members.append(GroupMember(key.removeprefix(MEMBER_HEAD), found.host, found.pid, lease))
     return tuple(members)
 
 
 def _status(group: str, records: dict[str, GroupRecord], info: LogInfo | None, newest: list[int]) -> GroupStatus:
     begun = position_of(records[BEGUN], f"{group}.{BEGUN}") if BEGUN in records else None
-    recorded = {int(key.removeprefix("p.")) for key in records if is_lease(key)}
+    recorded = {int(key.removeprefix(LEASE_HEAD)) for key in records if is_lease(key)}
     partitions = []
     for number in sorted(recorded.union(range(len(newest)))):
         key = lease_key(number)
