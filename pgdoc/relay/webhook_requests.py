@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pgdoc.errors import InvalidInput
@@ -78,12 +78,13 @@ class Endpoint:
         )
 
 
-class WebhookMessage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class WebhookMessage:
     """An event on its way to a webhook, without what changes with each attempt."""
 
     message_id: str
     body: bytes
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
 
     def signed(self, secrets: Secrets, timestamp: int) -> dict[str, str]:
         """Return the headers of an attempt at this time, in seconds since 1970."""

@@ -25,6 +25,9 @@ def test_a_url_is_shown_without_its_secrets() -> None:
     assert endpoint.shown == "https://example.com:8443/hooks"
     assert "hidden" not in repr(endpoint)
     assert "dXNl" not in repr(endpoint)
+    message = WebhookMessages(endpoint, "pgdoc", UNNAMED).message(event())
+    assert "dXNl" in message.headers["authorization"]
+    assert "dXNl" not in repr(message)
 
 
 @pytest.mark.parametrize(
