@@ -25,6 +25,7 @@ def needing_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] not in _MODULES:
+        package = (exc.name or "").partition(".")[0]
+        if package not in _MODULES:
             raise
-        raise MissingExtra(f"a log of this kind needs a client: run pip install 'pgdoc[{extra}]'") from exc
+        raise MissingExtra(f"the package {package} is not installed: run pip install 'pgdoc[{extra}]'") from exc

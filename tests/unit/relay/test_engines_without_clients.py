@@ -1,4 +1,4 @@
-"""An engine whose client is not installed says what to install."""
+"""What needs a client that is not installed says what to install."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ import pgdoc
 from pgdoc.relay.engines import open_writer
 from pgdoc.relay.targets import LogTarget
 try:
-    open_writer(LogTarget.parse({url!r}))
+    {statement}
 except pgdoc.MissingExtra as exc:
     print(exc)
 """
 
 
 @pytest.mark.parametrize(
-    ("module", "url", "extra"),
-    [("redis", "redis://host/ORDERS", "redis"), ("confluent_kafka", "kafka://host/orders", "kafka")],
+    ("module", "extra", "statement"),
+    [
+        ("nats", "nats", "open_writer(LogTarget.parse('nats://host/ORDERS'))"),
+        ("redis", "redis", "open_writer(LogTarget.parse('redis://host/ORDERS'))"),
+        ("confluent_kafka", "kafka", "open_writer(LogTarget.parse('kafka://host/orders'))"),
+        ("httpx", "webhooks", "import pgdoc.relay.posting"),
+    ],
 )
-def test_what_to_install_is_said(module: str, url: str, extra: str) -> None:
-    program = PROGRAM.format(module=module, url=url)
+def test_what_to_install_is_said(module: str, extra: str, statement: str) -> None:
+    program = PROGRAM.format(module=module, statement=statement)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert f"pip install 'pgdoc[{extra}]'" in done.stdout
+    assert done.stdout == f"the package {module} is not installed: run pip install 'pgdoc[{extra}]'\n"
