@@ -86,11 +86,7 @@ class _Translation:
         return _any(terms)
 
     def _referenced(self, reference: str, depth: int) -> str:
-        if (
-            not reference.startswith(("#/", "#"))
-            or (len(reference) > 1 and reference[1] != "/")
-            or reference in self._open
-        ):
+        if (reference != "#" and not reference.startswith("#/")) or reference in self._open:
             return _NEVER
         self._open.append(reference)
         try:
