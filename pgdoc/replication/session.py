@@ -296,15 +296,14 @@ def check_detour(
     """
     listed = "NULL" if names is None else f"ARRAY[{', '.join(map(quote_literal, sorted(names)))}]::pg_catalog.text[]"
     arguments = f"{quote_literal(source.schema)}, {listed}"
-    if slot_start.plugin == "pgoutput":
-        of_messages = f"pgdoc.published_since({quote_literal(source.schema)}, '{{{'.'.join(MESSAGES)}}}')"
-        check_published(slot_start.at, fetch_lsn(connection, of_messages), source.schema)
     if slot_start.plugin != "pgoutput":
         with writing(connection, source) as primary:
             follow_tables(primary)
             since = fetch_lsn(primary, f"pgdoc.exact_since({arguments})")
         check_exact(slot_start.at, since, source.schema)
         return
+    of_messages = f"pgdoc.published_since({quote_literal(source.schema)}, '{{{'.'.join(MESSAGES)}}}')"
+    check_published(slot_start.at, fetch_lsn(connection, of_messages), source.schema)
     messages = f"CASE WHEN NOT ({statement('streams', 'messages_published')}) THEN 'lacks pgdoc.messages' END"
     row = connection.execute(f"SELECT coalesce(pgdoc.publication_fault({arguments}), {messages}) AS fault").fetchone()
     if row is not None and row.fault is not None:
