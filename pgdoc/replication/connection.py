@@ -17,6 +17,7 @@ from pgdoc.database.errors import FROZEN, connection_error, is_connection_loss, 
 from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import as_options, given_options, still_accepted
 from pgdoc.database.standbys import FIND_PRIMARY
+from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import (
     DatabaseError,
     DirectRouteNeeded,
@@ -236,7 +237,7 @@ def is_decoding(conninfo: str, pid: int) -> bool:
 def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any]) -> PgdocError:
     """Return pgdoc's error for one of psycopg's, which may have closed `connection`."""
     text = one_line(exc)
-    plugin = next((name for name in _PLUGINS if name in text), None)
+    plugin = next((name for name in PLUGINS if name in text), None)
     if exc.sqlstate == "58P01" and plugin:
         return PluginMissing(
             f"the server has no output plugin {plugin} ({text}): install it on the server's machine "
@@ -307,7 +308,6 @@ _DECODES_ON_STANDBY = 160000
 _WAL_LEVEL = re.compile(r"\bwal_level\b")
 """Finds the setting in a message of any language: a standby can't decode if its primary writes too little."""
 
-_PLUGINS = ("wal2json", "pgoutput")
 _OUR_PUBLICATION = re.compile(r"\bpgdoc\b")
 """Finds the publication's name in a message of any language; it does not match the name of a slot, `pgdoc_...`."""
 
