@@ -16,9 +16,8 @@ from pgdoc.changes.events import change_of
 from pgdoc.changes.snapshot import PgSnapshot
 from pgdoc.decoding.records import ROW_KINDS, CollectionChange
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamClosed, UnreadableChange
-from pgdoc.live.queries import LiveQueries
+from pgdoc.live.queries import LiveQueries, no_longer_there
 from pgdoc.live.shared import EARLY_S
-from pgdoc.replication.checks import no_longer_there
 from pgdoc.runtime.activities import Activity
 from pgdoc.runtime.ahead import Ahead
 from pgdoc.runtime.deadline import deadline_scope

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pgdoc.changes.events import change_of, twin_of
-from pgdoc.errors import PgdocError
+from pgdoc.errors import CollectionNotFound, PgdocError
 from pgdoc.live.images import RowImage
 from pgdoc.live.inbox import LivePlace
 from pgdoc.live.routing import LiveRouter
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pgdoc.model.documents import Document
     from pgdoc.model.positions import Ids, RawPosition
 
-__all__ = ["LiveQueries"]
+__all__ = ["LiveQueries", "no_longer_there"]
 
 C = TypeVar("C")
 
@@ -267,6 +267,18 @@ class LiveQueries:
     def note_visible(self, sees: Callable[[int], bool]) -> None:
         """Note which transactions a statement saw, and so every one that begins after this call."""
         self._taken = {xid for xid in self._taken if not sees(xid)}
+
+
+def no_longer_there(subject: str, kind: str, renamed_to: str | None) -> CollectionNotFound:
+    """Make the error for what is followed until a drop or rename: `kind` says which."""
+    if kind != "drop":
+        found, step = f'is called "{renamed_to}" now', "open new ones under the new name"
+    elif subject.startswith("table"):
+        found = "was dropped, or is no longer watched"
+        step = "watch it again with store.add_table(), and open new ones"
+    else:
+        found, step = "was dropped", "open new ones when it exists again"
+    return CollectionNotFound(f"{subject} {found}, which ends its live queries and mirrors: {step}")
 
 
 def _image(document: Document[Any] | None) -> RowImage | None:

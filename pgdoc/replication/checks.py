@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from pgdoc.errors import CollectionNotFound, DatabaseError, HistoryLost, InvalidResumeToken, ServerUnreachable
+from pgdoc.errors import DatabaseError, HistoryLost, InvalidResumeToken, ServerUnreachable
 from pgdoc.model.positions import Lsn, Position
 
 if TYPE_CHECKING:
@@ -73,18 +73,6 @@ def hidden_documents(subject: str) -> DatabaseError:
         "(ALTER ROLE ... BYPASSRLS as a superuser), or watch without snapshot=True",
         sqlstate="42501",
     )
-
-
-def no_longer_there(subject: str, kind: str, renamed_to: str | None) -> CollectionNotFound:
-    """Make the error for what is followed until a drop or rename: `kind` says which."""
-    if kind != "drop":
-        found, step = f'is called "{renamed_to}" now', "open new ones under the new name"
-    elif subject.startswith("table"):
-        found = "was dropped, or is no longer watched"
-        step = "watch it again with store.add_table(), and open new ones"
-    else:
-        found, step = "was dropped", "open new ones when it exists again"
-    return CollectionNotFound(f"{subject} {found}, which ends its live queries and mirrors: {step}")
 
 
 def check_published(at: int, since: int, schema: str) -> None:

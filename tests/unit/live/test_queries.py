@@ -11,7 +11,7 @@ from pgdoc.changes.events import from_change
 from pgdoc.decoding.records import Images, RowChange
 from pgdoc.live.images import RowImage
 from pgdoc.live.inbox import LiveInbox, LivePlace
-from pgdoc.live.queries import LiveQueries
+from pgdoc.live.queries import LiveQueries, no_longer_there
 from pgdoc.live.routing import LiveRouter, required_value
 from pgdoc.live.shared import LiveRows, LiveWanted, SharedQuery
 from pgdoc.live.window import LiveWindow
@@ -339,3 +339,16 @@ def test_no_more_is_taken_while_much_waits_for_a_read(monkeypatch: pytest.Monkey
         rooms.append(source.queries.has_room)
     assert source.end_read(query, 150, {1}, {"a": 1})
     assert [*rooms, source.queries.has_room] == [True, False, True]
+
+
+def test_what_ends_a_live_query_says_how_to_go_on() -> None:
+    gone = str(no_longer_there('collection "docs.orders"', "drop", None))
+    assert gone.startswith(
+        'collection "docs.orders" was dropped, which ends its live queries and mirrors: open new ones'
+    )
+    unwatched = str(no_longer_there('table "public.bids"', "drop", None))
+    assert unwatched.startswith('table "public.bids" was dropped, or is no longer watched, which ends its live queries')
+    assert "store.add_table()" in unwatched
+    renamed = str(no_longer_there('collection "docs.orders"', "rename", "sales"))
+    assert renamed.startswith('collection "docs.orders" is called "sales" now, which ends its live queries and mirrors')
+    assert renamed.endswith("open new ones under the new name")
