@@ -245,8 +245,10 @@ def _server_text(exc: psycopg.Error) -> str:
     return ". ".join(part.rstrip(".") for part in parts if part)
 
 
-def one_line(exc: psycopg.Error) -> str:
-    """Return the text of the server or of libpq in one line, without libpq's questions, which start with a tab."""
+def one_line(exc: psycopg.Error | PgdocError) -> str:
+    """Return the text of pgdoc, the server or libpq in one line, without libpq's questions, which start with a tab."""
+    if isinstance(exc, PgdocError):
+        return " ".join(str(exc).split())
     text = exc.diag.message_primary or "\n".join(line for line in str(exc).splitlines() if not line.startswith("\t"))
     _, found, attempts = text.partition(_ATTEMPTS)
     if found:

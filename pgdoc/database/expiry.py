@@ -254,7 +254,7 @@ class Sweeper:
                     self._log(result)
         except (psycopg.Error, PgdocError) as exc:
             if not is_stopping():
-                logger.warning("expired documents stay at the moment: %s", " ".join(str(exc).split()))
+                logger.warning("expired documents stay at the moment: %s", one_line(exc))
         except Exception:  # a bug must not end the thread: the next pass may succeed
             logger.exception("deleting expired documents failed")
 

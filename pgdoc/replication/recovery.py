@@ -269,6 +269,7 @@ def _nudge_until(primary: str, done: threading.Event) -> None:
                 nudge(primary)
             except (psycopg.Error, PgdocError) as exc:
                 if not done.is_set():
-                    text = one_line(exc) if isinstance(exc, psycopg.Error) else str(exc)
-                    logger.info("the primary can't be asked for a record of its running transactions: %s", text)
+                    logger.info(
+                        "the primary can't be asked for a record of its running transactions: %s", one_line(exc)
+                    )
             wait_s = min(wait_s * 2, _NUDGE_S)

@@ -46,7 +46,7 @@ def begin_history(source: Source) -> None:
     try:
         slots.make_first_bookmark(source.conninfo, allows_standby=source.primary is not None)
     except (ReplicationUnavailable, SlotBlocked, ServerUnreachable, UnsupportedServer) as exc:
-        logger.warning("history is not kept yet: %s", _one_line(exc))
+        logger.warning("history is not kept yet: %s", one_line(exc))
 
 
 class LiveSlot(Protocol):
@@ -132,9 +132,9 @@ class BookmarkKeeper:
         is_away = isinstance(exc, ServerUnreachable) or (isinstance(exc, psycopg.Error) and is_connection_loss(exc))
         reason = ServerUnreachable if is_away else type(exc)
         if reason in self._told:
-            logger.info("history is still not kept: %s", _one_line(exc))
+            logger.info("history is still not kept: %s", one_line(exc))
         else:
-            logger.warning("history is not kept at the moment: %s", _one_line(exc))
+            logger.warning("history is not kept at the moment: %s", one_line(exc))
         self._told.add(reason)
 
     def keep(self, session: KeeperSession) -> None:
@@ -231,7 +231,7 @@ class BookmarkKeeper:
                     for bookmark in slots.bookmarks(leaving.connection, lost=True):
                         slots.drop_slot_if_free(leaving.connection, bookmark.name)
         except (psycopg.Error, PgdocError) as exc:
-            logger.warning("the last hub could not check whether to drop its bookmarks: %s", _one_line(exc))
+            logger.warning("the last hub could not check whether to drop its bookmarks: %s", one_line(exc))
 
 
 def _copy_newest_bookmark(session: KeeperSession) -> None:
@@ -253,10 +253,6 @@ def _copy_newest_bookmark(session: KeeperSession) -> None:
     slots.copy_slot(connection, kept[-1].name, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
     slots.advance(connection, name, kept[-1].confirmed, now)
     slots.advance(connection, name, now - 1, now)  # restart_lsn moves now to the point that the first pass only noted
-
-
-def _one_line(exc: Exception) -> str:
-    return one_line(exc) if isinstance(exc, psycopg.Error) else " ".join(str(exc).split())
 
 
 def _fetch_state(connection: psycopg.Connection[Any], slot: str | None, watermark: int) -> RetentionState | None:

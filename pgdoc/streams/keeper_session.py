@@ -97,7 +97,7 @@ class KeeperSession:
             follow_tables(self._primary)
         except (psycopg.Error, PgdocError) as exc:
             level = logging.DEBUG if self._misses_primary else logging.WARNING
-            logger.log(level, "the primary can't be asked what SQL did to tables: %s", _said(exc))
+            logger.log(level, "the primary can't be asked what SQL did to tables: %s", one_line(exc))
             self._misses_primary = True
             self._close_primary()
         else:
@@ -111,7 +111,7 @@ class KeeperSession:
         try:
             nudge(self._primary_conninfo)
         except (psycopg.Error, PgdocError) as exc:  # the WAL gets a record sooner or later, unless the primary is idle
-            logger.info("the primary can't be asked for a record of its running transactions: %s", _said(exc))
+            logger.info("the primary can't be asked for a record of its running transactions: %s", one_line(exc))
 
     def close(self) -> None:
         """Close the connections."""
@@ -122,7 +122,3 @@ class KeeperSession:
         if self._primary is not None:
             self._primary.close()
         self._primary = None
-
-
-def _said(exc: psycopg.Error | PgdocError) -> str:
-    return one_line(exc) if isinstance(exc, psycopg.Error) else str(exc)

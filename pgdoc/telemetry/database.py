@@ -108,7 +108,7 @@ class DatabaseMetrics:
             except (psycopg.Error, PgdocError) as exc:
                 self._disconnect()
                 if not was_open or self._closing.is_set():
-                    self._note(_CONNECTION, _text(exc))
+                    self._note(_CONNECTION, one_line(exc))
                     return None
             else:
                 self._note(_CONNECTION, None)
@@ -137,7 +137,7 @@ class DatabaseMetrics:
             except (psycopg.Error, PgdocError) as exc:
                 if connection.closed or (isinstance(exc, psycopg.Error) and is_connection_loss(exc)):
                     raise
-                self._note(part, _text(exc))
+                self._note(part, one_line(exc))
             else:
                 self._note(part, None)
             yield ServerSample("pgdoc_scrape_ok", float(part in rows), (part,))
@@ -205,7 +205,3 @@ def _hidden_sessions(role: str) -> str:
 
 def _advice(role: str) -> str:
     return f"run GRANT pg_monitor TO {identifier(role)}"
-
-
-def _text(exc: psycopg.Error | PgdocError) -> str:
-    return one_line(exc) if isinstance(exc, psycopg.Error) else " ".join(str(exc).split())

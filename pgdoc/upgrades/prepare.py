@@ -27,6 +27,7 @@ import psycopg
 
 from pgdoc.consumers.slots import drop_slot, find_cluster
 from pgdoc.database.catalog import FIND_REVISION, check_revision
+from pgdoc.database.errors import one_line
 from pgdoc.errors import PgdocError, ServerUnreachable, UpgradeRefused
 from pgdoc.replication.connection import connect, map_replication_error, preflight
 from pgdoc.replication.slots import fetch_lsn
@@ -268,7 +269,7 @@ class _Preparation:
         except UpgradeRefused as exc:
             self._say(str(exc))
         except (PgdocError, psycopg.Error) as exc:
-            self._say(f"perhaps it takes no writes until {_CANCEL} succeeds: {' '.join(str(exc).split())}")
+            self._say(f"perhaps it takes no writes until {_CANCEL} succeeds: {one_line(exc)}")
 
     def _say(self, text: str) -> None:
         if text not in self._said:
