@@ -37,6 +37,11 @@ _ADVANCE_LIMIT_S = 600.0  # decoding begins at restart_lsn, which an open transa
 _BLOCKED_AFTER_S = 10
 
 
+def made_at(bookmark: str) -> int:
+    """Return when a bookmark of this name was made, in seconds since 1970."""
+    return int(bookmark.split("_")[2], 16)
+
+
 class Bookmark(NamedTuple):
     """A slot that keeps history from `confirmed` on."""
 
@@ -48,7 +53,7 @@ class Bookmark(NamedTuple):
     @property
     def made_at(self) -> int:
         """Seconds since 1970."""
-        return int(self.name.split("_")[2], 16)
+        return made_at(self.name)
 
     @property
     def is_synchronizable(self) -> bool:

@@ -22,7 +22,7 @@ import psycopg
 
 from pgdoc.database.errors import one_line
 from pgdoc.replication.connection import connect, quote_literal
-from pgdoc.replication.slots import SYNCHRONIZABLE, set_failover
+from pgdoc.replication.slots import SYNCHRONIZABLE, made_at, set_failover
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def plan_flags(rows: list[Any], *, has_hub: bool) -> FlagPlan:
         return FlagPlan({kept[-1].name: True})
     if not fitting:
         hub = [row for row in rows if row.is_hub]
-        is_in_vain = len(flagged) > 1 and _made_at(kept[-1].name) > kept[-1].now - _SURE_S
+        is_in_vain = len(flagged) > 1 and made_at(kept[-1].name) > kept[-1].now - _SURE_S
         if not kept[0].has_feedback or is_in_vain:
             return FlagPlan({})
         if not has_hub or any(row.fits for row in hub):
@@ -95,12 +95,8 @@ def plan_flags(rows: list[Any], *, has_hub: bool) -> FlagPlan:
         return FlagPlan({}, is_late=True, is_near=any(row.has_room and row.behind <= _NEAR for row in hub))
     consistent = [row for row in fitting if row.name.endswith(SYNCHRONIZABLE)]
     changes = {row.name: True for row in consistent or fitting if not row.is_failover}
-    if any(row.is_failover and _made_at(row.name) <= row.now - _SURE_S for row in consistent):
+    if any(row.is_failover and made_at(row.name) <= row.now - _SURE_S for row in consistent):
         changes |= {row.name: False for row in kept if row.is_failover and not row.fits}
     later = kept[kept.index(consistent[-1]) + 1 :] if consistent else kept[kept.index(fitting[0]) :]
     inconsistent = tuple(row.name for row in later if row.has_room and row.behind <= _FAR)
     return FlagPlan(changes, inconsistent=inconsistent)
-
-
-def _made_at(name: str) -> int:
-    return int(name.split("_")[2], 16)
