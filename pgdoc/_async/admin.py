@@ -8,10 +8,11 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pgdoc.consumers.claims import unknown_consumer
 from pgdoc.consumers.declaration import Declaration, declare_consumer, still_in_work
 from pgdoc.consumers.dropping import drop_consumer
 from pgdoc.consumers.recreation import recreate_consumer
-from pgdoc.errors import ConsumerNotFound, PgdocError, StreamError
+from pgdoc.errors import PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn
 from pgdoc.model.tokens import token_at
 from pgdoc.replication.session import try_reader
@@ -86,9 +87,7 @@ class AsyncAdmin:
         rows = await self._backend.fetch_of_consumers("skip", consumer, str(lsn), rights=rights)
         if not rows:
             if not await self._backend.knows(consumer):
-                raise ConsumerNotFound(
-                    f'consumer "{consumer}" does not exist: check the name (store.consumers() lists all)'
-                )
+                raise unknown_consumer(consumer)
             raise StreamError(
                 f'consumer "{consumer}" has met no unreadable change in a transaction that commits at {lsn}: '
                 "pass the commit_lsn of the UnreadableChange that its stream raised"

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.errors import ConsumerNotFound, HistoryLost, PgdocError, StreamClosed, StreamError, WaitTimeout
+from pgdoc.consumers.claims import unknown_consumer
+from pgdoc.errors import HistoryLost, PgdocError, StreamClosed, StreamError, WaitTimeout
 from pgdoc.model.names import call_channel
 from pgdoc.model.positions import Lsn
 from pgdoc.runtime.primitives import sleep
@@ -74,9 +75,7 @@ class ConsumerWait:
         rows = self._backend.fetch("awaited", self._name, subject=subject, rights=self._backend.caller.to_wait())
         ((inserted, flushed, place, snapshot, is_own),) = rows
         if place is None:
-            raise ConsumerNotFound(
-                f'consumer "{self._name}" does not exist: check the name (store.consumers() lists all)'
-            )
+            raise unknown_consumer(self._name)
         if lsn is not None:
             check_wal_has(lsn, inserted)
         if not is_own:

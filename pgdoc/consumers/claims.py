@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError
+from pgdoc.errors import ConsumerBusy, ConsumerLost, ConsumerNotFound, DatabaseError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -92,6 +92,16 @@ def busy(name: str, pid: int | None) -> ConsumerBusy:
         "to stand by",
         owner_pid=pid,
     )
+
+
+def still_open(name: str, pid: int | None) -> ConsumerBusy:
+    """Make the error for a consumer that can't be dropped or recreated while a process has it open."""
+    return ConsumerBusy(f'consumer "{name}" is open (its session has pid {pid}): close it first', owner_pid=pid)
+
+
+def unknown_consumer(name: str) -> ConsumerNotFound:
+    """Make the error for a consumer that does not exist."""
+    return ConsumerNotFound(f'consumer "{name}" does not exist: check the name (store.consumers() lists all)')
 
 
 class RowLockedError(DatabaseError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
+from pgdoc.consumers.claims import still_open
 from pgdoc.consumers.ownership import Ownership
-from pgdoc.errors import ConsumerBusy
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -24,13 +25,9 @@ def drop_consumer(source: Source, name: str, unused_for: timedelta | None = None
     Raises:
         ConsumerBusy: a process has it open, or a transaction with a checkpoint of it is open.
     """
-    ownership = Ownership(source, name)
-    try:
+    with closing(Ownership(source, name)) as ownership:
         if not ownership.own():
-            pid = ownership.owner_pid()
-            raise ConsumerBusy(f'consumer "{name}" is open (its session has pid {pid}): close it first', owner_pid=pid)
+            raise still_open(name, ownership.owner_pid())
         dropped = (unused_for is None or ownership.was_unused_for(unused_for)) and ownership.remove()
         ownership.give_up()
         return dropped
-    finally:
-        ownership.close()

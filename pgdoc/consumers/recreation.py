@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from typing import TYPE_CHECKING
 
+from pgdoc.consumers.claims import still_open, unknown_consumer
 from pgdoc.consumers.ownership import Ownership
 from pgdoc.consumers.slots import find_cluster, make_slot
-from pgdoc.errors import ConsumerBusy, ConsumerNotFound
 from pgdoc.model.positions import Lsn, before_commits_at
 from pgdoc.model.tokens import Mark, SnapshotStage
 
@@ -29,18 +30,14 @@ def recreate_consumer(source: Source, name: str, *, snapshot: bool) -> Lsn:
         ConsumerBusy: a process has it open.
         ConsumerNotFound: there is no such consumer.
     """
-    ownership = Ownership(source, name)
-    try:
+    with closing(Ownership(source, name)) as ownership:
         if ownership.find() is None:
-            raise _unknown(name)
+            raise unknown_consumer(name)
         if not ownership.own():
-            pid = ownership.owner_pid()
-            raise ConsumerBusy(f'consumer "{name}" is open (its session has pid {pid}): close it first', owner_pid=pid)
+            raise still_open(name, ownership.owner_pid())
         with ownership.taking_over():
             lsn = _begin_anew(source, ownership, SnapshotStage.START if snapshot else SnapshotStage.NONE)
         ownership.give_up()
-    finally:
-        ownership.close()
     logger.warning('consumer "%s" was told to begin anew at %s, and gets no event from before that', name, lsn)
     return lsn
 
@@ -49,7 +46,7 @@ def _begin_anew(source: Source, ownership: Ownership, snapshot: SnapshotStage) -
     row = ownership.find()
     if row is None:  # dropped before this process claimed it
         ownership.give_up()
-        raise _unknown(ownership.name)
+        raise unknown_consumer(ownership.name)
     ownership.take_over()
     cluster = find_cluster(source, purpose=ownership.purpose)
     with ownership.unhurried():
@@ -62,7 +59,3 @@ def _begin_anew(source: Source, ownership: Ownership, snapshot: SnapshotStage) -
     else:
         ownership.begin_anew(mark, cluster)
     return Lsn(inserted)
-
-
-def _unknown(name: str) -> ConsumerNotFound:
-    return ConsumerNotFound(f'consumer "{name}" does not exist: check the name (store.consumers() lists all)')
