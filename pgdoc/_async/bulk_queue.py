@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     Failed = tuple[Queued, PgdocError]
     Sent = list[AsyncCursor[Any]]  # a statement, and its look if there is one
 
-__all__ = ["AsyncBulkQueue"]
+__all__ = ["ENDING", "AsyncBulkQueue"]
+
+ENDING: Final = (ServerUnreachable, StoreClosed, SerializationFailure)
+"""Errors that are no fault of any one write: they end the bulk, and nothing of it is stored."""
 
 
 class AsyncBulkQueue:
@@ -238,9 +241,9 @@ class AsyncBulkQueue:
 
 
 def _bulk_error(write: Queued, error: PgdocError) -> PgdocError:
-    """Name the write in its error; what a lost connection or another transaction did is no fault of any one write."""
+    """Name the write in its error, if it is the write's."""
     index, target, _ = write
-    if isinstance(error, ServerUnreachable | StoreClosed | SerializationFailure):
+    if isinstance(error, ENDING):
         return error
     call = target.operation if target.key is None else f"{target.operation} of {target.key!r}"
     named = BulkError(

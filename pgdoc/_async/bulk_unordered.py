@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from pgdoc._async.bulk_queue import AsyncBulkQueue
+from pgdoc._async.bulk_queue import ENDING, AsyncBulkQueue
 from pgdoc.crud.bulk_results import parse_results
 from pgdoc.database.errors import map_error
-from pgdoc.errors import PgdocError, SerializationFailure, ServerUnreachable, StoreClosed
+from pgdoc.errors import PgdocError
 from pgdoc.errors.documents import BulkFailure
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     Write = list[Queued]  # the statements of one write
 
 __all__ = ["AsyncUnorderedQueue"]
-
-_ENDING: Final = (ServerUnreachable, StoreClosed, SerializationFailure)
-"""Errors that are no fault of any one write: they end the bulk, and nothing of it is stored."""
 
 # The space keeps an application from using this name by chance.
 _SAVE: Final = b'SAVEPOINT "pgdoc bulk"'
@@ -102,7 +99,7 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
                     self._fail(write[0], refused[kind])
                 elif await self._has_table_apart(write, missing):
                     writes.append(write)
-            except _ENDING:
+            except ENDING:
                 raise
             except PgdocError as error:
                 refused[kind] = error
@@ -172,7 +169,7 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
                     if cursor.failure is not None:
                         raise self._mapped(cursor.failure, entry)
                 outcomes.append(parse_results(entry[2], [await cursor.fetchall() for cursor in cursors]))
-            except _ENDING:
+            except ENDING:
                 raise
             except PgdocError as error:
                 self._fail(entry, error)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from pgdoc._sync.bulk_queue import BulkQueue
+from pgdoc._sync.bulk_queue import ENDING, BulkQueue
 from pgdoc.crud.bulk_results import parse_results
 from pgdoc.database.errors import map_error
-from pgdoc.errors import PgdocError, SerializationFailure, ServerUnreachable, StoreClosed
+from pgdoc.errors import PgdocError
 from pgdoc.errors.documents import BulkFailure
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     Write = list[Queued]  # the statements of one write
 
 __all__ = ["UnorderedQueue"]
-
-_ENDING: Final = (ServerUnreachable, StoreClosed, SerializationFailure)
-"""Errors that are no fault of any one write: they end the bulk, and nothing of it is stored."""
 
 # The space keeps an application from using this name by chance.
 _SAVE: Final = b'SAVEPOINT "pgdoc bulk"'
@@ -103,7 +100,7 @@ class UnorderedQueue(BulkQueue):
                     self._fail(write[0], refused[kind])
                 elif self._has_table_apart(write, missing):
                     writes.append(write)
-            except _ENDING:
+            except ENDING:
                 raise
             except PgdocError as error:
                 refused[kind] = error
@@ -171,7 +168,7 @@ class UnorderedQueue(BulkQueue):
                     if cursor.failure is not None:
                         raise self._mapped(cursor.failure, entry)
                 outcomes.append(parse_results(entry[2], [cursor.fetchall() for cursor in cursors]))
-            except _ENDING:
+            except ENDING:
                 raise
             except PgdocError as error:
                 self._fail(entry, error)
