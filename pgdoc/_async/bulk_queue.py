@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, parse_results, size_of
+from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, Queued, parse_results, size_of
 from pgdoc.crud.guard import guarded, replaced
 from pgdoc.crud.guard import missing as missing_collection
 from pgdoc.crud.statements import check_params
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from pgdoc._async.transaction_session import AsyncTransactionSession
     from pgdoc.crud.bulk_results import Statement, Target
 
-    Queued = tuple[int, Target, Statement]  # the number of the write, and one of its statements
     Failed = tuple[Queued, PgdocError]
     Sent = list[AsyncCursor[Any]]  # a statement, and its look if there is one
 
@@ -76,7 +75,7 @@ class AsyncBulkQueue:
             check_params(each.params)
         async with self._lock:
             self._check_usable()
-            self._queue += [(self._writes, target, statement) for statement in statements]
+            self._queue += [Queued(self._writes, target, statement) for statement in statements]
             self._queued_bytes += sum(size_of(statement.params) for statement in statements)
             self._writes += 1
             if len(self._queue) >= CHUNK_STATEMENTS or self._queued_bytes >= CHUNK_BYTES:
@@ -127,12 +126,12 @@ class AsyncBulkQueue:
         return queue
 
     async def _learn_traits(self, writes: list[Queued]) -> None:
-        for table in {statement.query.table for _, _, statement in writes if statement.look} - self._may_drop.keys():
+        for table in {each.statement.query.table for each in writes if each.statement.look} - self._may_drop.keys():
             self._may_drop[table] = (await self.tables[table].traits()).may_drop
 
     async def _prepare(self, queue: list[Queued]) -> tuple[list[Queued], Failed | None]:
         """Create the missing tables; return the writes before the first whose table fails, and that one."""
-        if all(self._session.oids.get(statement.query.table) for _, _, statement in queue):
+        if all(self._session.oids.get(each.statement.query.table) for each in queue):
             return queue, None
         if not self._session.begun:
             await self._session.begin()
@@ -140,10 +139,10 @@ class AsyncBulkQueue:
         missing: set[str] = set()
         for write in queue:
             try:
-                if await self._has_table(write[2], missing):
+                if await self._has_table(write.statement, missing):
                     writes.append(write)
                 else:
-                    write[2].parse([])
+                    write.statement.parse([])
             except PgdocError as error:
                 return [] if self._session.is_aborted else writes, (write, error)
         return writes, None
@@ -180,7 +179,7 @@ class AsyncBulkQueue:
             if error is not None and cursors[-1].statusmessage is None:
                 return write, self._mapped(error, write)
             try:
-                field, count = parse_results(write[2], [await cursor.fetchall() for cursor in cursors])
+                field, count = parse_results(write.statement, [await cursor.fetchall() for cursor in cursors])
             except PgdocError as failure:
                 return write, failure
             self.counts[field] += count
@@ -192,14 +191,14 @@ class AsyncBulkQueue:
         What is known of a table is cached. The look would come too late: a later write may have changed the document.
         """
         for write, cursors in zip(writes, sent, strict=True):
-            name = write[2].query.table
-            if write[2].look is None or len(cursors) > 1 or cursors[0].rowcount or name in self._looked_again:
+            name = write.statement.query.table
+            if write.statement.look is None or len(cursors) > 1 or cursors[0].rowcount or name in self._looked_again:
                 continue
             self._looked_again.add(name)
             table = self.tables[name]
             table.forget_indexes()
             if (await table.traits()).may_drop:
-                return write, outdated(write[1].subject, write[0])
+                return write, outdated(write.target.subject, write.number)
         return None
 
     async def _execute(
@@ -207,10 +206,10 @@ class AsyncBulkQueue:
     ) -> psycopg.Error | None:
         """Fill the pipeline; return an error instead of raising it, so that the pipeline ends as usual."""
         try:
-            for _, _, statement in writes:
+            for write in writes:
                 cursors: Sent = []
                 sent.append(cursors)
-                for query, params in self._with_look(statement):
+                for query, params in self._with_look(write.statement):
                     cursors.append(connection.cursor())
                     await cursors[-1].execute(query, params, binary=True)
         except psycopg.Error as exc:
@@ -230,11 +229,11 @@ class AsyncBulkQueue:
 
     def _mapped(self, exc: psycopg.Error, write: Queued) -> PgdocError:
         rights = self._session.caller.to_write()
-        error = map_error(exc, write[1].subject, in_transaction=True, rights=rights)
+        error = map_error(exc, write.target.subject, in_transaction=True, rights=rights)
         if is_about_table(exc):
-            self._session.oids.forget(write[2].query.table)
-            error = replaced(write[1].subject, exc)
-        if isinstance(error, DuplicateDocument) and (known := self._session.indexes.get(write[2].query.table)):
+            self._session.oids.forget(write.statement.query.table)
+            error = replaced(write.target.subject, exc)
+        if isinstance(error, DuplicateDocument) and (known := self._session.indexes.get(write.statement.query.table)):
             name_index(error, known.names)
         error.__cause__ = exc
         return error
@@ -242,13 +241,13 @@ class AsyncBulkQueue:
 
 def _bulk_error(write: Queued, error: PgdocError) -> PgdocError:
     """Name the write in its error, if it is the write's."""
-    index, target, _ = write
     if isinstance(error, ENDING):
         return error
+    target = write.target
     call = target.operation if target.key is None else f"{target.operation} of {target.key!r}"
     named = BulkError(
-        f"write {index} of the bulk, {call}: {error}. Nothing of the bulk was stored",
-        index=index,
+        f"write {write.number} of the bulk, {call}: {error}. Nothing of the bulk was stored",
+        index=write.number,
         collection=target.collection,
         document_id=target.key,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import chain, count, groupby
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
     from psycopg.pq.abc import PGresult
 
-    from pgdoc._async.bulk_queue import Queued
     from pgdoc._async.transaction_session import AsyncTransactionSession
+    from pgdoc.crud.bulk_results import Queued
 
     Write = list[Queued]  # the statements of one write
 
@@ -90,9 +90,9 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
         refused: dict[tuple[str, bool], PgdocError] = {}
         missing: set[str] = set()
         writes = []
-        for _, entries in groupby(queue, key=itemgetter(0)):
+        for _, entries in groupby(queue, key=attrgetter("number")):
             write = list(entries)
-            statement = write[0][2]
+            statement = write[0].statement
             kind = statement.query.table, statement.creates
             try:
                 if kind in refused:
@@ -108,7 +108,7 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
 
     async def _has_table_apart(self, write: Write, missing: set[str]) -> bool:
         """Find or create the table inside a savepoint; without one, the write has the results of an empty table."""
-        statement = write[0][2]
+        statement = write[0].statement
         if self._session.oids.get(statement.query.table) is not None:
             return True
         if not self._session.begun:
@@ -118,7 +118,7 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
                 return True
         for entry in write:
             try:
-                entry[2].parse([])
+                entry.statement.parse([])
             except PgdocError as error:
                 self._fail(entry, error)
                 break
@@ -157,7 +157,7 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
     ) -> list[AsyncKeepingCursor]:
         return [
             await _send(connection, query, params, prepare=False if apart else None)
-            for query, params in self._with_look(entry[2])
+            for query, params in self._with_look(entry.statement)
         ]
 
     async def _judge(self, write: Write, sent: list[list[AsyncKeepingCursor]]) -> None:
@@ -168,7 +168,7 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
                 for cursor in cursors:
                     if cursor.failure is not None:
                         raise self._mapped(cursor.failure, entry)
-                outcomes.append(parse_results(entry[2], [await cursor.fetchall() for cursor in cursors]))
+                outcomes.append(parse_results(entry.statement, [await cursor.fetchall() for cursor in cursors]))
             except ENDING:
                 raise
             except PgdocError as error:
@@ -178,8 +178,8 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
             self.counts[field] += number
 
     def _fail(self, entry: Queued, error: PgdocError) -> None:
-        index, target, _ = entry
-        self.failures.append(BulkFailure(index, target.operation, target.collection, target.key, error))
+        target = entry.target
+        self.failures.append(BulkFailure(entry.number, target.operation, target.collection, target.key, error))
 
 
 async def _send(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, parse_results, size_of
+from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, Queued, parse_results, size_of
 from pgdoc.crud.guard import guarded, replaced
 from pgdoc.crud.guard import missing as missing_collection
 from pgdoc.crud.statements import check_params
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from pgdoc._sync.transaction_session import TransactionSession
     from pgdoc.crud.bulk_results import Statement, Target
 
-    Queued = tuple[int, Target, Statement]  # the number of the write, and one of its statements
     Failed = tuple[Queued, PgdocError]
     Sent = list[Cursor[Any]]  # a statement, and its look if there is one
 
@@ -77,7 +76,7 @@ class BulkQueue:
             check_params(each.params)
         with self._lock:
             self._check_usable()
-            self._queue += [(self._writes, target, statement) for statement in statements]
+            self._queue += [Queued(self._writes, target, statement) for statement in statements]
             self._queued_bytes += sum(size_of(statement.params) for statement in statements)
             self._writes += 1
             if len(self._queue) >= CHUNK_STATEMENTS or self._queued_bytes >= CHUNK_BYTES:
@@ -128,12 +127,12 @@ class BulkQueue:
         return queue
 
     def _learn_traits(self, writes: list[Queued]) -> None:
-        for table in {statement.query.table for _, _, statement in writes if statement.look} - self._may_drop.keys():
+        for table in {each.statement.query.table for each in writes if each.statement.look} - self._may_drop.keys():
             self._may_drop[table] = (self.tables[table].traits()).may_drop
 
     def _prepare(self, queue: list[Queued]) -> tuple[list[Queued], Failed | None]:
         """Create the missing tables; return the writes before the first whose table fails, and that one."""
-        if all(self._session.oids.get(statement.query.table) for _, _, statement in queue):
+        if all(self._session.oids.get(each.statement.query.table) for each in queue):
             return queue, None
         if not self._session.begun:
             self._session.begin()
@@ -141,10 +140,10 @@ class BulkQueue:
         missing: set[str] = set()
         for write in queue:
             try:
-                if self._has_table(write[2], missing):
+                if self._has_table(write.statement, missing):
                     writes.append(write)
                 else:
-                    write[2].parse([])
+                    write.statement.parse([])
             except PgdocError as error:
                 return [] if self._session.is_aborted else writes, (write, error)
         return writes, None
@@ -181,7 +180,7 @@ class BulkQueue:
             if error is not None and cursors[-1].statusmessage is None:
                 return write, self._mapped(error, write)
             try:
-                field, count = parse_results(write[2], [cursor.fetchall() for cursor in cursors])
+                field, count = parse_results(write.statement, [cursor.fetchall() for cursor in cursors])
             except PgdocError as failure:
                 return write, failure
             self.counts[field] += count
@@ -193,23 +192,23 @@ class BulkQueue:
         What is known of a table is cached. The look would come too late: a later write may have changed the document.
         """
         for write, cursors in zip(writes, sent, strict=True):
-            name = write[2].query.table
-            if write[2].look is None or len(cursors) > 1 or cursors[0].rowcount or name in self._looked_again:
+            name = write.statement.query.table
+            if write.statement.look is None or len(cursors) > 1 or cursors[0].rowcount or name in self._looked_again:
                 continue
             self._looked_again.add(name)
             table = self.tables[name]
             table.forget_indexes()
             if (table.traits()).may_drop:
-                return write, outdated(write[1].subject, write[0])
+                return write, outdated(write.target.subject, write.number)
         return None
 
     def _execute(self, connection: Connection[Any], writes: list[Queued], sent: list[Sent]) -> psycopg.Error | None:
         """Fill the pipeline; return an error instead of raising it, so that the pipeline ends as usual."""
         try:
-            for _, _, statement in writes:
+            for write in writes:
                 cursors: Sent = []
                 sent.append(cursors)
-                for query, params in self._with_look(statement):
+                for query, params in self._with_look(write.statement):
                     cursors.append(connection.cursor())
                     cursors[-1].execute(query, params, binary=True)
         except psycopg.Error as exc:
@@ -229,11 +228,11 @@ class BulkQueue:
 
     def _mapped(self, exc: psycopg.Error, write: Queued) -> PgdocError:
         rights = self._session.caller.to_write()
-        error = map_error(exc, write[1].subject, in_transaction=True, rights=rights)
+        error = map_error(exc, write.target.subject, in_transaction=True, rights=rights)
         if is_about_table(exc):
-            self._session.oids.forget(write[2].query.table)
-            error = replaced(write[1].subject, exc)
-        if isinstance(error, DuplicateDocument) and (known := self._session.indexes.get(write[2].query.table)):
+            self._session.oids.forget(write.statement.query.table)
+            error = replaced(write.target.subject, exc)
+        if isinstance(error, DuplicateDocument) and (known := self._session.indexes.get(write.statement.query.table)):
             name_index(error, known.names)
         error.__cause__ = exc
         return error
@@ -241,13 +240,13 @@ class BulkQueue:
 
 def _bulk_error(write: Queued, error: PgdocError) -> PgdocError:
     """Name the write in its error, if it is the write's."""
-    index, target, _ = write
     if isinstance(error, ENDING):
         return error
+    target = write.target
     call = target.operation if target.key is None else f"{target.operation} of {target.key!r}"
     named = BulkError(
-        f"write {index} of the bulk, {call}: {error}. Nothing of the bulk was stored",
-        index=index,
+        f"write {write.number} of the bulk, {call}: {error}. Nothing of the bulk was stored",
+        index=write.number,
         collection=target.collection,
         document_id=target.key,
     )

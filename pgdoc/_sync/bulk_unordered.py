@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import chain, count, groupby
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.pq.abc import PGresult
 
-    from pgdoc._sync.bulk_queue import Queued
     from pgdoc._sync.transaction_session import TransactionSession
+    from pgdoc.crud.bulk_results import Queued
 
     Write = list[Queued]  # the statements of one write
 
@@ -91,9 +91,9 @@ class UnorderedQueue(BulkQueue):
         refused: dict[tuple[str, bool], PgdocError] = {}
         missing: set[str] = set()
         writes = []
-        for _, entries in groupby(queue, key=itemgetter(0)):
+        for _, entries in groupby(queue, key=attrgetter("number")):
             write = list(entries)
-            statement = write[0][2]
+            statement = write[0].statement
             kind = statement.query.table, statement.creates
             try:
                 if kind in refused:
@@ -109,7 +109,7 @@ class UnorderedQueue(BulkQueue):
 
     def _has_table_apart(self, write: Write, missing: set[str]) -> bool:
         """Find or create the table inside a savepoint; without one, the write has the results of an empty table."""
-        statement = write[0][2]
+        statement = write[0].statement
         if self._session.oids.get(statement.query.table) is not None:
             return True
         if not self._session.begun:
@@ -119,7 +119,7 @@ class UnorderedQueue(BulkQueue):
                 return True
         for entry in write:
             try:
-                entry[2].parse([])
+                entry.statement.parse([])
             except PgdocError as error:
                 self._fail(entry, error)
                 break
@@ -156,7 +156,7 @@ class UnorderedQueue(BulkQueue):
     def _send_statement(self, connection: Connection[Any], entry: Queued, *, apart: bool) -> list[KeepingCursor]:
         return [
             _send(connection, query, params, prepare=False if apart else None)
-            for query, params in self._with_look(entry[2])
+            for query, params in self._with_look(entry.statement)
         ]
 
     def _judge(self, write: Write, sent: list[list[KeepingCursor]]) -> None:
@@ -167,7 +167,7 @@ class UnorderedQueue(BulkQueue):
                 for cursor in cursors:
                     if cursor.failure is not None:
                         raise self._mapped(cursor.failure, entry)
-                outcomes.append(parse_results(entry[2], [cursor.fetchall() for cursor in cursors]))
+                outcomes.append(parse_results(entry.statement, [cursor.fetchall() for cursor in cursors]))
             except ENDING:
                 raise
             except PgdocError as error:
@@ -177,8 +177,8 @@ class UnorderedQueue(BulkQueue):
             self.counts[field] += number
 
     def _fail(self, entry: Queued, error: PgdocError) -> None:
-        index, target, _ = entry
-        self.failures.append(BulkFailure(index, target.operation, target.collection, target.key, error))
+        target = entry.target
+        self.failures.append(BulkFailure(entry.number, target.operation, target.collection, target.key, error))
 
 
 def _send(

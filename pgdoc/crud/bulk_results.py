@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from pgdoc.crud.write_errors import compare_versions, dropped, duplicate, update_error
 from pgdoc.errors import BulkIncomplete
@@ -22,6 +22,7 @@ __all__ = [
     "CHUNK_STATEMENTS",
     "BulkResult",
     "Look",
+    "Queued",
     "ResultParser",
     "Statement",
     "Target",
@@ -136,6 +137,18 @@ class Look:
     params: Sequence[Any]
     parse: Callable[[ResultRows, ResultRows], Outcome]
     always: bool = False
+
+
+class Queued(NamedTuple):
+    """A statement that waits to be sent.
+
+    Attributes:
+        number: of its write in the bulk, from 0; a write may have several statements.
+    """
+
+    number: int
+    target: Target
+    statement: Statement
 
 
 def parse_results(statement: Statement, results: Sequence[ResultRows]) -> Outcome:
