@@ -9,7 +9,7 @@ from pgdoc._async.mirror import mirror_of
 from pgdoc.live.aggregates import AggregateKind
 from pgdoc.model.type_variables import M
 from pgdoc.runtime.primitives import async_opening
-from pgdoc.streams.options import make_selection
+from pgdoc.streams.options import check_watchable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,7 +147,9 @@ class AsyncLiveStoreCalls:
             TableRefused: the table is not watched.
             PgdocError: as for `AsyncCollection.live_count`.
         """
-        return async_opening(live_aggregate(self._live, _checked(name), AggregateKind.COUNT, None, filter, by=by))
+        return async_opening(
+            live_aggregate(self._live, check_watchable(name), AggregateKind.COUNT, None, filter, by=by)
+        )
 
     def live_sum(
         self,
@@ -169,7 +171,7 @@ class AsyncLiveStoreCalls:
             TableRefused: the table is not watched.
             PgdocError: as for `AsyncCollection.live_sum`.
         """
-        return async_opening(live_aggregate(self._live, _checked(name), AggregateKind.SUM, path, filter, by=by))
+        return async_opening(live_aggregate(self._live, check_watchable(name), AggregateKind.SUM, path, filter, by=by))
 
     def live_average(
         self,
@@ -191,7 +193,9 @@ class AsyncLiveStoreCalls:
             TableRefused: the table is not watched.
             PgdocError: as for `AsyncCollection.live_average`.
         """
-        return async_opening(live_aggregate(self._live, _checked(name), AggregateKind.AVERAGE, path, filter, by=by))
+        return async_opening(
+            live_aggregate(self._live, check_watchable(name), AggregateKind.AVERAGE, path, filter, by=by)
+        )
 
     def mirror(
         self,
@@ -208,10 +212,4 @@ class AsyncLiveStoreCalls:
             TableRefused: the table is not watched.
             PgdocError: as for `AsyncCollection.mirror`.
         """
-        return async_opening(mirror_of(self._live, _checked(name), filter))
-
-
-def _checked(name: str) -> str:
-    """Return the name of a collection or table as streams know it."""
-    (checked,) = make_selection((name,), None, tables=False).collections or (name,)
-    return checked
+        return async_opening(mirror_of(self._live, check_watchable(name), filter))

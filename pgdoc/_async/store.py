@@ -33,7 +33,14 @@ from pgdoc.replication.traffic import source_labels
 from pgdoc.runtime.census import CENSUS
 from pgdoc.runtime.primitives import async_check_body, async_opening, async_sleep
 from pgdoc.runtime.retry import random_delays
-from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least, make_selection
+from pgdoc.streams.options import (
+    BUFFER_BYTES,
+    BUFFER_SIZE,
+    StreamOptions,
+    check_at_least,
+    check_watchable,
+    make_selection,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -336,7 +343,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls, AsyncDead
         Raises:
             TableRefused: the table is not watched.
         """
-        (checked,) = make_selection((name,), None, tables=False).collections or (name,)
+        checked = check_watchable(name)
         return async_opening(
             live_query(self._live, checked, filter, sort=sort, limit=limit, fields=fields, collation=collation)
         )

@@ -10,7 +10,7 @@ from pgdoc._sync.mirror import mirror_of
 from pgdoc.live.aggregates import AggregateKind
 from pgdoc.model.type_variables import M
 from pgdoc.runtime.primitives import opening
-from pgdoc.streams.options import make_selection
+from pgdoc.streams.options import check_watchable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +148,7 @@ class LiveStoreCalls:
             TableRefused: the table is not watched.
             PgdocError: as for `Collection.live_count`.
         """
-        return opening(live_aggregate(self._live, _checked(name), AggregateKind.COUNT, None, filter, by=by))
+        return opening(live_aggregate(self._live, check_watchable(name), AggregateKind.COUNT, None, filter, by=by))
 
     def live_sum(
         self,
@@ -170,7 +170,7 @@ class LiveStoreCalls:
             TableRefused: the table is not watched.
             PgdocError: as for `Collection.live_sum`.
         """
-        return opening(live_aggregate(self._live, _checked(name), AggregateKind.SUM, path, filter, by=by))
+        return opening(live_aggregate(self._live, check_watchable(name), AggregateKind.SUM, path, filter, by=by))
 
     def live_average(
         self,
@@ -192,7 +192,7 @@ class LiveStoreCalls:
             TableRefused: the table is not watched.
             PgdocError: as for `Collection.live_average`.
         """
-        return opening(live_aggregate(self._live, _checked(name), AggregateKind.AVERAGE, path, filter, by=by))
+        return opening(live_aggregate(self._live, check_watchable(name), AggregateKind.AVERAGE, path, filter, by=by))
 
     def mirror(
         self,
@@ -209,10 +209,4 @@ class LiveStoreCalls:
             TableRefused: the table is not watched.
             PgdocError: as for `Collection.mirror`.
         """
-        return opening(mirror_of(self._live, _checked(name), filter))
-
-
-def _checked(name: str) -> str:
-    """Return the name of a collection or table as streams know it."""
-    (checked,) = make_selection((name,), None, tables=False).collections or (name,)
-    return checked
+        return opening(mirror_of(self._live, check_watchable(name), filter))

@@ -132,16 +132,19 @@ def make_selection(
     """
     names, selected = tuple(names), check_topics(topics)
     has_all = EVERY_COLLECTION in names or tables or not (names or selected)
-    checked = frozenset(
-        check_table(name) if isinstance(name, str) and is_table_name(name) else check_name(name, "collection")
-        for name in names
-        if name != EVERY_COLLECTION
-    )
+    checked = frozenset(check_watchable(name) for name in names if name != EVERY_COLLECTION)
     if checked and tables:
         raise ValueError("tables=True stands for all collections and watched tables: leave out the names, or tables")
     if checked and has_all:
         raise ValueError("'*' stands for all collections: leave out the other names, or '*'")
     return Selection(None if has_all else checked, where, with_tables=tables, topics=selected)
+
+
+def check_watchable(name: Any) -> str:
+    """Return the name of one collection or table as streams know it, if it is valid."""
+    if isinstance(name, str) and is_table_name(name):
+        return check_table(name)
+    return check_name(name, "collection")
 
 
 def read_token(resume_after: ResumeToken | Lsn | str) -> ResumeToken | Lsn:

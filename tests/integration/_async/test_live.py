@@ -269,8 +269,13 @@ async def test_invalid_arguments_open_nothing(shared_dsn: str, schema: str) -> N
         ):
             with pytest.raises(error):
                 await store["orders"].live(**arguments)
-        with pytest.raises(pgdoc.InvalidName):
-            await store.live("no collection")
+        for name in ("no collection", "*"):
+            with pytest.raises(pgdoc.InvalidName):
+                await store.live(name)
+            with pytest.raises(pgdoc.InvalidName):
+                await store.live_count(name)
+            with pytest.raises(pgdoc.InvalidName):
+                await store.mirror(name)
         with pytest.raises(pgdoc.TableRefused):
             await store.live("public.nothing")
         async with store.transaction() as tx:

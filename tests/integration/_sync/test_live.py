@@ -270,8 +270,13 @@ def test_invalid_arguments_open_nothing(shared_dsn: str, schema: str) -> None:
         ):
             with pytest.raises(error):
                 store["orders"].live(**arguments)
-        with pytest.raises(pgdoc.InvalidName):
-            store.live("no collection")
+        for name in ("no collection", "*"):
+            with pytest.raises(pgdoc.InvalidName):
+                store.live(name)
+            with pytest.raises(pgdoc.InvalidName):
+                store.live_count(name)
+            with pytest.raises(pgdoc.InvalidName):
+                store.mirror(name)
         with pytest.raises(pgdoc.TableRefused):
             store.live("public.nothing")
         with store.transaction() as tx:
