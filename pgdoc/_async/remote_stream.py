@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -249,7 +248,7 @@ class AsyncRemoteStream(AsyncOpening):
                 if found:
                     return found
                 await self._claim()
-                left_s = None if deadline is None else builtins.max(0.0, deadline - time.monotonic())
+                left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if self._delivery.is_suspended:
                     if left_s == 0.0:
                         return None

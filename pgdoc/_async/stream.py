@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -284,10 +283,10 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening, Generic[M_co]):
                     return found
                 if self._delivery.feed is None or self._delivery.has_ended or self.closed:
                     await self._open_feed()
-                wait_s = None if deadline is None else builtins.max(0.0, deadline - time.monotonic())
+                wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if not self._delivery.has_only_changes:
                     wait_s = await self._read_snapshot(wait_s)
-                batch = await self._mailbox.take(wait_s, builtins.max(most, BATCH))
+                batch = await self._mailbox.take(wait_s, max(most, BATCH))
                 has_nothing = not batch or self._delivery.awaits_documents
                 is_over = has_nothing and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:
