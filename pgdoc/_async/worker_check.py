@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc.database.errors import map_error
-from pgdoc.database.rights import STREAMER_TABLES, identifier
+from pgdoc.database.quoting import identifier
+from pgdoc.database.rights import STREAMER_TABLES
 from pgdoc.database.table_errors import needs_event_triggers, not_added
 from pgdoc.errors import PgdocError, StoreClosed
 from pgdoc.model.table_names import is_table_name, table_address, titled

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc.database.errors import map_error
-from pgdoc.database.rights import WORKER_TABLES, identifier
+from pgdoc.database.quoting import identifier
+from pgdoc.database.rights import WORKER_TABLES
 from pgdoc.errors import PgdocError, StoreClosed
 from pgdoc.relay.engines import open_log_reader
 from pgdoc.relay.loop_thread import LoopThread

@@ -10,7 +10,8 @@ import psycopg
 
 from pgdoc.consumers.claims import RowLockedError
 from pgdoc.database.errors import one_line
-from pgdoc.database.rights import Caller, identifier
+from pgdoc.database.quoting import identifier
+from pgdoc.database.rights import Caller
 from pgdoc.errors import DatabaseError
 from pgdoc.replication.connection import map_replication_error
 

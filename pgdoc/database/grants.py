@@ -9,7 +9,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pgdoc.database.rights import MESSAGE_RIGHTS, STREAMER_TABLES, granting_command, identifier
+from pgdoc.database.quoting import identifier
+from pgdoc.database.rights import MESSAGE_RIGHTS, STREAMER_TABLES, granting_command
 from pgdoc.errors import CatalogMissing, DatabaseError
 from pgdoc.sql import statement
 

@@ -15,7 +15,7 @@ import psycopg
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner, check_server
 from pgdoc.database.conninfo import PlainConnection, with_timeout
 from pgdoc.database.errors import connection_error, map_error, one_line
-from pgdoc.database.rights import identifier
+from pgdoc.database.quoting import identifier
 from pgdoc.errors import DatabaseError, PgdocError
 
 if TYPE_CHECKING:

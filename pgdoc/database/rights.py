@@ -18,7 +18,6 @@ __all__ = [
     "WORKER_TABLES",
     "Caller",
     "granting_command",
-    "identifier",
     "may_not_create",
 ]
 

@@ -19,7 +19,7 @@ from psycopg.rows import namedtuple_row
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision
 from pgdoc.database.conninfo import database_of, with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, is_connection_loss, one_line
-from pgdoc.database.rights import identifier
+from pgdoc.database.quoting import identifier
 from pgdoc.errors import DatabaseError, PgdocError
 from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
 from pgdoc.sql import statement
