@@ -17,11 +17,12 @@ from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
 from pgdoc.workers.findings import (
     consumer_finding,
-    handler_finding,
+    handler_findings,
     letter_findings,
     passed,
     refused,
     rights_finding,
+    server_finding,
     warned,
 )
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pgdoc.workers.findings import WorkerFinding
     from pgdoc.workers.registration import Registration
 
-__all__ = ["AsyncWorkerCheck"]
+__all__ = ["AsyncWorkerCheck", "ask"]
 
 
 class AsyncWorkerCheck:
@@ -48,11 +49,7 @@ class AsyncWorkerCheck:
 
     async def run(self) -> list[WorkerFinding]:
         """Run the checks; what can't be asked for is a finding, too."""
-        self._found = [handler_finding(each) for each in self._registrations]
-        if not self._found:
-            self._found.append(
-                refused("worker-no-handlers", "the worker has no handlers: decorate functions with @worker.on(...)")
-            )
+        self._found = handler_findings(self._registrations)
         try:
             status = await self._store.status()
         except StoreClosed:
@@ -60,7 +57,7 @@ class AsyncWorkerCheck:
         except PgdocError as exc:
             self._found.append(refused("worker-server", str(exc)))
             return self._found
-        self._found.append(_server_finding(status))
+        self._found.append(server_finding(status))
         self._found.append(_stream_finding(status))
         try:
             await self._check_catalog(status)
@@ -154,17 +151,17 @@ class AsyncWorkerCheck:
         return await self._store._streams.fetch(block, self._schema, selection.names)  # noqa: SLF001 (one package)
 
     async def _ask(self, block: str, *params: Any) -> list[tuple[Any, ...]]:
-        query = statement("worker_check", block).encode()
-        try:
-            with deadline_scope(None):
-                return await self._store._connections.fetch(query, params)  # noqa: SLF001 (one package)
-        except psycopg.Error as exc:
-            raise map_error(exc, "the check of the worker") from exc
+        return await ask(self._store, block, *params)
 
 
-def _server_finding(status: Status) -> WorkerFinding:
-    text = f"PostgreSQL {status.server_version}, database {status.database}, catalog {status.catalog}"
-    return passed("worker-server", text)
+async def ask(store: AsyncStore, block: str, *params: Any) -> list[tuple[Any, ...]]:
+    """Return the rows of a block of `worker_check.sql`."""
+    query = statement("worker_check", block).encode()
+    try:
+        with deadline_scope():
+            return await store._connections.fetch(query, params)  # noqa: SLF001 (one package)
+    except psycopg.Error as exc:
+        raise map_error(exc, "the check of the worker") from exc
 
 
 def _stream_finding(status: Status) -> WorkerFinding:

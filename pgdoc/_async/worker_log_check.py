@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psycopg
-
-from pgdoc.database.errors import map_error
+from pgdoc._async.worker_check import ask
 from pgdoc.database.quoting import identifier
 from pgdoc.database.rights import WORKER_TABLES
 from pgdoc.errors import PgdocError, StoreClosed
 from pgdoc.relay.engines import open_log_reader
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.runtime.primitives import async_wait
-from pgdoc.sql import statement
-from pgdoc.workers.findings import handler_finding, letter_findings, passed, refused, rights_finding
+from pgdoc.workers.findings import handler_findings, letter_findings, passed, refused, rights_finding, server_finding
 
 if TYPE_CHECKING:
     from pgdoc._async.store import AsyncStore
@@ -37,11 +34,7 @@ async def check_log(store: AsyncStore, log: LogTarget, registrations: list[Regis
     Raises:
         StoreClosed: the store is closed.
     """
-    found = [handler_finding(each) for each in registrations]
-    if not found:
-        found.append(
-            refused("worker-no-handlers", "the worker has no handlers: decorate functions with @worker.on(...)")
-        )
+    found = handler_findings(registrations)
     info: LogInfo | None = None
     try:
         info = await _look_at(log)
@@ -76,27 +69,18 @@ async def _check_server(
     store: AsyncStore, registrations: list[Registration], log: str | None, found: list[WorkerFinding]
 ) -> None:
     """Add what the server of the effects says; `log` is `None` if that can't be read."""
-    status = await store.status()
-    text = f"PostgreSQL {status.server_version}, database {status.database}, catalog {status.catalog}"
-    found.append(passed("worker-server", text))
+    found.append(server_finding(await store.status()))
     role = identifier(store._streams.caller.role)  # noqa: SLF001 (one package)
-    rights = rights_finding(role, [(*row,) for row in await _ask(store, "rights", list(WORKER_TABLES))])
+    rights = rights_finding(role, [(*row,) for row in await ask(store, "rights", list(WORKER_TABLES))])
     found.append(rights)
     if rights.verdict != "ok":
         return
     groups = sorted({each.consumer for each in registrations})
     known = {(each.consumer, each.name) for each in registrations}
-    stored = await _ask(store, "handlers_of_groups", groups)
+    stored = await ask(store, "handlers_of_groups", groups)
     for group, handler, other in sorted(stored):
         if log is not None and other != log and (group, handler) in known:
             text = f"the handler has handled events of {other}, and these are those of {log}: use another group"
             found.append(refused("worker-other-log", text, group, handler))
-    letters = await _ask(store, "letters_of_groups", groups)
+    letters = await ask(store, "letters_of_groups", groups)
     found += letter_findings(known, {(row[0], row[1]) for row in stored}, [(*row,) for row in letters])
-
-
-async def _ask(store: AsyncStore, block: str, *params: Any) -> list[tuple[Any, ...]]:
-    try:
-        return await store._connections.fetch(statement("worker_check", block).encode(), params)  # noqa: SLF001
-    except psycopg.Error as exc:
-        raise map_error(exc, "the check of the worker") from exc

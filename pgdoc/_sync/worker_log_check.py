@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psycopg
-
-from pgdoc.database.errors import map_error
+from pgdoc._sync.worker_check import ask
 from pgdoc.database.quoting import identifier
 from pgdoc.database.rights import WORKER_TABLES
 from pgdoc.errors import PgdocError, StoreClosed
 from pgdoc.relay.engines import open_log_reader
 from pgdoc.relay.loop_thread import LoopThread
 from pgdoc.runtime.primitives import wait
-from pgdoc.sql import statement
-from pgdoc.workers.findings import handler_finding, letter_findings, passed, refused, rights_finding
+from pgdoc.workers.findings import handler_findings, letter_findings, passed, refused, rights_finding, server_finding
 
 if TYPE_CHECKING:
     from pgdoc._sync.store import Store
@@ -38,11 +35,7 @@ def check_log(store: Store, log: LogTarget, registrations: list[Registration]) -
     Raises:
         StoreClosed: the store is closed.
     """
-    found = [handler_finding(each) for each in registrations]
-    if not found:
-        found.append(
-            refused("worker-no-handlers", "the worker has no handlers: decorate functions with @worker.on(...)")
-        )
+    found = handler_findings(registrations)
     info: LogInfo | None = None
     try:
         info = _look_at(log)
@@ -75,27 +68,18 @@ def _look_at(log: LogTarget) -> LogInfo:
 
 def _check_server(store: Store, registrations: list[Registration], log: str | None, found: list[WorkerFinding]) -> None:
     """Add what the server of the effects says; `log` is `None` if that can't be read."""
-    status = store.status()
-    text = f"PostgreSQL {status.server_version}, database {status.database}, catalog {status.catalog}"
-    found.append(passed("worker-server", text))
+    found.append(server_finding(store.status()))
     role = identifier(store._streams.caller.role)  # noqa: SLF001 (one package)
-    rights = rights_finding(role, [(*row,) for row in _ask(store, "rights", list(WORKER_TABLES))])
+    rights = rights_finding(role, [(*row,) for row in ask(store, "rights", list(WORKER_TABLES))])
     found.append(rights)
     if rights.verdict != "ok":
         return
     groups = sorted({each.consumer for each in registrations})
     known = {(each.consumer, each.name) for each in registrations}
-    stored = _ask(store, "handlers_of_groups", groups)
+    stored = ask(store, "handlers_of_groups", groups)
     for group, handler, other in sorted(stored):
         if log is not None and other != log and (group, handler) in known:
             text = f"the handler has handled events of {other}, and these are those of {log}: use another group"
             found.append(refused("worker-other-log", text, group, handler))
-    letters = _ask(store, "letters_of_groups", groups)
+    letters = ask(store, "letters_of_groups", groups)
     found += letter_findings(known, {(row[0], row[1]) for row in stored}, [(*row,) for row in letters])
-
-
-def _ask(store: Store, block: str, *params: Any) -> list[tuple[Any, ...]]:
-    try:
-        return store._connections.fetch(statement("worker_check", block).encode(), params)  # noqa: SLF001
-    except psycopg.Error as exc:
-        raise map_error(exc, "the check of the worker") from exc

@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pgdoc.streams.status import ConsumerStatus
+    from pgdoc.streams.status import ConsumerStatus, Status
     from pgdoc.workers.registration import Registration
 
-__all__ = ["WorkerFinding", "consumer_finding", "handler_finding", "letter_findings", "passed", "refused", "warned"]
+__all__ = [
+    "WorkerFinding",
+    "consumer_finding",
+    "handler_findings",
+    "letter_findings",
+    "passed",
+    "refused",
+    "rights_finding",
+    "server_finding",
+    "warned",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +64,24 @@ def refused(
     return WorkerFinding(finding_id, "wrong", consumer, handler, text, tuple(fix))
 
 
-def handler_finding(registration: Registration) -> WorkerFinding:
-    """Return what a handler takes."""
+def handler_findings(registrations: Iterable[Registration]) -> list[WorkerFinding]:
+    """Return what each handler takes, and whether there are any."""
+    found = [_handler_finding(each) for each in registrations]
+    return found or [
+        refused("worker-no-handlers", "the worker has no handlers: decorate functions with @worker.on(...)")
+    ]
+
+
+def _handler_finding(registration: Registration) -> WorkerFinding:
     times = "once" if registration.takes_tx else "at least once"
     text = f"{registration.described}: each event {times}"
     return passed("worker-handler", text, registration.consumer, registration.name)
+
+
+def server_finding(status: Status) -> WorkerFinding:
+    """Return which server it is."""
+    text = f"PostgreSQL {status.server_version}, database {status.database}, catalog {status.catalog}"
+    return passed("worker-server", text)
 
 
 def consumer_finding(name: str, found: ConsumerStatus | None, schema: str) -> WorkerFinding:
