@@ -61,7 +61,8 @@ def deadline_scope(
 ) -> Iterator[None]:
     """Bound how long connections wait for the server inside the block, on this thread or task.
 
-    `None` keeps the value of the enclosing block.
+    `None` keeps the value of the enclosing block; the first one has a limit of `LIMIT_S`. Outside of any, a user's
+    statement may take any time on a connection of a store, while all other connections have that limit.
 
     Args:
         limit_s: for the answer to one statement.
