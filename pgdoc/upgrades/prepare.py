@@ -32,7 +32,6 @@ from pgdoc.errors import PgdocError, ServerUnreachable, UpgradeRefused
 from pgdoc.replication.connection import connect, map_replication_error, preflight
 from pgdoc.replication.slots import fetch_lsn
 from pgdoc.replication.source import Source
-from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
 from pgdoc.upgrades.databases import PURPOSE, fetch_state, find_databases
 from pgdoc.upgrades.moving import LOCK_TIMEOUT, move_consumers, run_under_lock, thaw
@@ -286,6 +285,5 @@ def _is_as_before(now: Any, before: Any) -> bool:
 def _flushed_end(connection: psycopg.Connection[Any]) -> int:
     """Return the LSN below which everything committed, after it was flushed."""
     end = fetch_lsn(connection, "pg_catalog.pg_current_wal_insert_lsn()")
-    with deadline_scope():
-        connection.execute(statement("streams", "flush"))
+    connection.execute(statement("streams", "flush"))
     return end
