@@ -17,14 +17,14 @@ from pgdoc.runtime.primitives import async_sleep
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from psycopg import AsyncConnection
 
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.model.tokens import Mark
 
-__all__ = ["AsyncOpenTransaction", "checkpoint"]
+__all__ = ["AsyncOpenTransaction", "checkpoint", "fetch_in"]
 
 _FOLLOW_S = 20.0
 _POLL_S = 0.05
@@ -51,9 +51,9 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
     deadline = time.monotonic() + _FOLLOW_S
     while True:
         try:
-            if await _fetch(tx, "checkpoint", _params(consumer, mark, position)):
+            if await fetch_in(tx, statement("consumers", "checkpoint"), _params(consumer, mark, position)):
                 return
-            stored = await _fetch(tx, "stored", [consumer.name])
+            stored = await fetch_in(tx, statement("consumers", "stored"), [consumer.name])
         except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
             rights = f"So {Caller(tx.connection.info.user).to_have_consumers('SELECT, UPDATE')}"
             raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True, rights=rights) from exc
@@ -102,8 +102,11 @@ def _params(consumer: Consumer, mark: Mark, position: list[int]) -> list[Any]:
     return [*stored, consumer.name, epoch, holder, position, needed, timeline]
 
 
-async def _fetch(tx: AsyncOpenTransaction, name: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+async def fetch_in(
+    tx: AsyncOpenTransaction, query: str, params: Sequence[Any] | Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    """Run a statement of a checkpoint inside a transaction of the user, and return its rows."""
     session = getattr(tx, "_session", None)
     async with nullcontext(tx.connection) if session is None else session.lend("checkpoint") as connection:
-        cursor = await connection.execute(statement("consumers", name).encode(), params, binary=True)
+        cursor = await connection.execute(query.encode(), params, binary=True)
         return await cursor.fetchall()

@@ -18,14 +18,14 @@ from pgdoc.runtime.primitives import sleep
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from psycopg import Connection
 
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.model.tokens import Mark
 
-__all__ = ["OpenTransaction", "checkpoint"]
+__all__ = ["OpenTransaction", "checkpoint", "fetch_in"]
 
 _FOLLOW_S = 20.0
 _POLL_S = 0.05
@@ -52,9 +52,9 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
     deadline = time.monotonic() + _FOLLOW_S
     while True:
         try:
-            if _fetch(tx, "checkpoint", _params(consumer, mark, position)):
+            if fetch_in(tx, statement("consumers", "checkpoint"), _params(consumer, mark, position)):
                 return
-            stored = _fetch(tx, "stored", [consumer.name])
+            stored = fetch_in(tx, statement("consumers", "stored"), [consumer.name])
         except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
             rights = f"So {Caller(tx.connection.info.user).to_have_consumers('SELECT, UPDATE')}"
             raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True, rights=rights) from exc
@@ -103,8 +103,9 @@ def _params(consumer: Consumer, mark: Mark, position: list[int]) -> list[Any]:
     return [*stored, consumer.name, epoch, holder, position, needed, timeline]
 
 
-def _fetch(tx: OpenTransaction, name: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+def fetch_in(tx: OpenTransaction, query: str, params: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Run a statement of a checkpoint inside a transaction of the user, and return its rows."""
     session = getattr(tx, "_session", None)
     with nullcontext(tx.connection) if session is None else session.lend("checkpoint") as connection:
-        cursor = connection.execute(statement("consumers", name).encode(), params, binary=True)
+        cursor = connection.execute(query.encode(), params, binary=True)
         return cursor.fetchall()

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgdoc._sync.checkpoint import fetch_in
 from pgdoc.database.errors import map_error
 from pgdoc.database.rights import Caller
 from pgdoc.errors import ConsumerLost, PgdocError
@@ -100,11 +100,8 @@ class GroupPositions:
     def _fetch(
         self, tx: OpenTransaction, name: str, params: Sequence[Any] | Mapping[str, Any]
     ) -> list[tuple[Any, ...]]:
-        session = getattr(tx, "_session", None)
         try:
-            with nullcontext(tx.connection) if session is None else session.lend("checkpoint") as connection:
-                cursor = connection.execute(statement("groups", name).encode(), params, binary=True)
-                return cursor.fetchall()
+            return fetch_in(tx, statement("groups", name), params)
         except psycopg.Error as exc:
             rights = Caller(tx.connection.info.user).to_have_groups("SELECT, INSERT, UPDATE")
             raise map_error(exc, f'group "{self._group}"', in_transaction=True, rights=rights) from exc
