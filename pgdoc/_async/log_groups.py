@@ -120,7 +120,7 @@ def _target_of(url: str, store: AsyncStore | None) -> LogTarget:
 
 
 def _params_of(target: LogTarget) -> dict[str, Any]:
-    return {"log": f"{target.engine}:{target.name}", "name": target.name}
+    return {"log": target.key, "name": target.name}
 
 
 async def _rows_of(store: AsyncStore, target: LogTarget) -> dict[str, list[GroupRow]]:

@@ -118,7 +118,7 @@ class AsyncRemoteStream(AsyncOpening):
                 self._target, options, self._inbox, group=group, lease_s=lease, needs_claim=store is not None
             )
             if store is not None:
-                self._positions = AsyncGroupPositions(store, f"{self._target.engine}:{self._target.name}", group)
+                self._positions = AsyncGroupPositions(store, self._target.key, group)
         self._acknowledges = group is not None and auto_ack  # whether asking for the next event acknowledges the last
         weakref.finalize(self, self._reading.abandon)  # for streams that are dropped without close()
         async_open_made(self)

@@ -121,7 +121,7 @@ def _target_of(url: str, store: Store | None) -> LogTarget:
 
 
 def _params_of(target: LogTarget) -> dict[str, Any]:
-    return {"log": f"{target.engine}:{target.name}", "name": target.name}
+    return {"log": target.key, "name": target.name}
 
 
 def _rows_of(store: Store, target: LogTarget) -> dict[str, list[GroupRow]]:

@@ -81,6 +81,11 @@ class LogTarget:
             options=options,
         )
 
+    @property
+    def key(self) -> str:
+        """The log in the database that has its groups' positions, where the way to its servers does not matter."""
+        return f"{self.engine}:{self.name}"
+
     def check_options(self, known: frozenset[str]) -> None:
         """Refuse an option that the engine does not know: a misspelled one would have no effect.
 
