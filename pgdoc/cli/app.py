@@ -21,7 +21,7 @@ from pgdoc.cli.arguments import (
     invalid_where,
     read_filter,
     read_plugin,
-    refuse_names_with_tables,
+    refuse_names_with_all,
 )
 from pgdoc.cli.consumers import consumers_app
 from pgdoc.cli.dead_letters import dead_letters_app
@@ -245,7 +245,7 @@ def watch_command(  # noqa: PLR0913 (its options)
     that resumes (--from, or a consumer that exists) creates no collections.
     """
     names = collections or []
-    refuse_names_with_tables(names, tables=tables)
+    refuse_names_with_all(names, tables=tables)
     if from_relay is not None:
         refuse_store_options({"--tables": tables, "--create": create, "--consumer": consumer, "--snapshot": snapshot})
         watch_log(

@@ -21,7 +21,7 @@ __all__ = [
     "invalid_where",
     "read_filter",
     "read_plugin",
-    "refuse_names_with_tables",
+    "refuse_names_with_all",
 ]
 
 PLUGINS = ("auto", "wal2json", "pgoutput")
@@ -67,8 +67,10 @@ def read_filter(text: str) -> Any:
     return value
 
 
-def refuse_names_with_tables(names: list[str], *, tables: bool) -> None:
-    """Check the option --tables."""
+def refuse_names_with_all(names: list[str], *, tables: bool) -> None:
+    """Refuse names beside what stands for all collections."""
+    if "*" in names and set(names) != {"*"}:
+        raise typer.BadParameter("* stands for all collections: leave out the other names", param_hint="'COLLECTION'")
     if names and tables:
         raise typer.BadParameter(
             "it stands for all collections and tables: leave out the names", param_hint="'--tables'"

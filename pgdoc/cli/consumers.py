@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pgdoc.cli.arguments import ConsumerSchema, Dsn, Json, PlainCommand, read_filter, refuse_names_with_tables
+from pgdoc.cli.arguments import ConsumerSchema, Dsn, Json, PlainCommand, read_filter, refuse_names_with_all
 from pgdoc.cli.consumer_care import add_care_commands
 from pgdoc.cli.consumer_group import ConsumerGroup, print_consumers
 from pgdoc.cli.opening import create_consumer
@@ -81,7 +81,7 @@ def create_consumer_command(  # noqa: PLR0913 (its options)
     """
     group = context.obj.with_options(dsn, schema, json=json)
     names, of_schema = collections or [], group.schema or DEFAULT_SCHEMA
-    refuse_names_with_tables(names, tables=tables)
+    refuse_names_with_all(names, tables=tables)
     options = {"where": where, "tables": tables, "topics": topic, "snapshot": snapshot}
     with open_store("consumers", group.dsn, of_schema, auto_create=create) as store:
         is_new = create_consumer(store, of_schema, name, names, options, create=create)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 
 import pgdoc
-from pgdoc.cli.arguments import Dsn, Json, Schema, invalid_where, read_filter, refuse_names_with_tables
+from pgdoc.cli.arguments import Dsn, Json, Schema, invalid_where, read_filter, refuse_names_with_all
 from pgdoc.cli.publishing import Topics
 from pgdoc.cli.service_checks import print_checks
 from pgdoc.cli.service_logs import LogFormat, LogLevel, log_to_stderr
@@ -125,7 +125,7 @@ def relay_command(  # noqa: PLR0913 (its options)
     if json and not check:
         raise typer.BadParameter("a relay prints nothing: use --log-format json", param_hint="'--json'")
     names = collections or []
-    refuse_names_with_tables(names, tables=tables)
+    refuse_names_with_all(names, tables=tables)
     of_log = {"partitions": partitions, "on_lost": on_lost}
     of_webhook = {
         "secrets": _read_secrets(secret_file),

@@ -246,6 +246,23 @@ def test_the_error_of_an_invalid_value_names_the_option_and_what_is_valid(store,
     assert f"Error: Invalid value for '{arguments[-2]}': {message}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["watch"],
+        ["watch", "--from-relay", "redis://host/ORDERS"],
+        ["consumers", "create", "mailer"],
+        ["relay", "--consumer", "mailer", "--to", "redis://host/ORDERS"],
+    ],
+)
+def test_names_beside_what_stands_for_all_collections_are_refused(store, capsys, arguments):
+    assert run_cli([*arguments, "*", "orders"]) == 2
+    assert "Invalid value for 'COLLECTION': * stands for all collections" in capsys.readouterr().err
+    assert run_cli([*arguments, "--tables", "orders"]) == 2
+    assert "Invalid value for '--tables': it stands for all collections and tables" in capsys.readouterr().err
+    assert store.opened == []
+
+
 def test_help_shows_no_python_types(capsys):
     for command in ("watch", "load", "dump", "demo", "up"):
         assert run_cli([command, "--help"]) == 0
