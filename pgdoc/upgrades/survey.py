@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.database.slot_losses import describe_loss
@@ -101,7 +102,7 @@ class Survey:
     def look(self, row: Any, until: int) -> Obstacle | None:
         """Return what keeps a consumer from being ready; `None` if it is closed and has read up to the LSN `until`."""
         subject = f'consumer "{row.name}" of database "{self._database.name}"'
-        drop = f"`pgdoc consumers drop {row.name}`"
+        drop = f"`pgdoc consumers drop {shlex.quote(row.name)}`"
         fault = self._fault(row)
         if fault is not None:
             return Obstacle(

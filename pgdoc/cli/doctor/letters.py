@@ -46,7 +46,7 @@ def check_dead_letters(on: Examination) -> Iterator[Finding]:
 
 def _of_handler(row: Any) -> Finding:
     handler = f"handler {row.handler} of consumer {row.consumer}"
-    command = f"pgdoc dead-letters list --consumer {row.consumer}"
+    command = for_shell("pgdoc", "dead-letters", "list", "--consumer", row.consumer)
     if not row.has_consumer or row.is_run is False:
         gone = "which does not exist" if not row.has_consumer else "which no worker has: its worker runs without it"
         return warn(
