@@ -170,7 +170,7 @@ def _run_stream(on: Examination) -> Iterator[Finding]:
     try:
         found = list(_STREAM.examine(on))
     except (PgdocError, psycopg.Error) as exc:
-        found = [wrong("stream", str(exc) if isinstance(exc, PgdocError) else one_line(exc), on.schema)]
+        found = [wrong("stream", one_line(exc), on.schema)]
     yield from (_named(_STREAM.subject, finding) for finding in found)
 
 
@@ -178,10 +178,9 @@ def _failure(exc: Exception, on: Examination) -> Finding:
     if isinstance(exc, psycopg.errors.InsufficientPrivilege):
         text = f'the role "{on.role}" may not see this: {one_line(exc)}'
         return unseen("check-refused", text, on.role)
-    found = one_line(exc) if isinstance(exc, psycopg.Error) else str(exc)
-    known = isinstance(exc, psycopg.Error | PgdocError)
+    found = one_line(exc) if isinstance(exc, psycopg.Error | PgdocError) else repr(exc)
     advice = next((said for kind, said in _GIVEN_UP.items() if isinstance(exc, kind)), "")
-    return wrong("check-failed", f"this check failed: {found if known else repr(exc)}{advice}")
+    return wrong("check-failed", f"this check failed: {found}{advice}")
 
 
 def _named(subject: str, finding: Finding) -> Finding:

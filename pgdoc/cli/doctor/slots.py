@@ -132,23 +132,22 @@ def check_ids(on: Examination) -> Iterator[Finding]:
     for slot in on.rows("slots"):
         if slot.xid_age is not None and slot.xid_age > most * _HELD_IDS_FACTOR:
             yield _holding_ids(slot)
-    worst = None
-    for found in on.rows("oldest_ids"):
-        worst = found if worst is None else worst
-        if found.age > most * _OLD_IDS_FACTOR:
-            verdict = wrong if found.age > _LAST_IDS else warn
-            yield verdict(
-                "wraparound",
-                f'database "{found.name}" has rows that are {found.age:,} transactions old, beyond '
-                f"autovacuum_freeze_max_age ({most:,}): autovacuum does not keep up, or a slot, a prepared or a long "
-                "transaction keeps it from freezing them; at 2.1 billion the server refuses all writes",
-                found.name,
-                found.age,
-                fix=[for_shell("vacuumdb", "--freeze", f"--dbname={for_libpq(found.name)}")],
-            )
-            worst = False
-    if worst:
-        yield good("wraparound", f"the oldest rows are {worst.age:,} transactions old", worst.name, worst.age)
+    rows = on.rows("oldest_ids")
+    old = [found for found in rows if found.age > most * _OLD_IDS_FACTOR]
+    for found in old:
+        verdict = wrong if found.age > _LAST_IDS else warn
+        yield verdict(
+            "wraparound",
+            f'database "{found.name}" has rows that are {found.age:,} transactions old, beyond '
+            f"autovacuum_freeze_max_age ({most:,}): autovacuum does not keep up, or a slot, a prepared or a long "
+            "transaction keeps it from freezing them; at 2.1 billion the server refuses all writes",
+            found.name,
+            found.age,
+            fix=[for_shell("vacuumdb", "--freeze", f"--dbname={for_libpq(found.name)}")],
+        )
+    if not old:
+        oldest = rows[0]
+        yield good("wraparound", f"the oldest rows are {oldest.age:,} transactions old", oldest.name, oldest.age)
 
 
 def _holding_ids(slot: Any) -> Finding:
