@@ -6,10 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from pgdoc.cli.output import print_json, print_table
+from pgdoc.cli.output import make_table, print_json, print_table
 from pgdoc.cli.render import render_bytes, render_delay
 from pgdoc.cli.stores import open_store
 from pgdoc.model.names import check_name
@@ -17,6 +15,8 @@ from pgdoc.model.names import check_name
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
+
+    from rich.table import Table
 
     import pgdoc
     from pgdoc import ConsumerStatus
@@ -80,17 +80,17 @@ def _state_of_slot(consumer: ConsumerStatus) -> str:
 
 def consumers_table(consumers: Iterable[ConsumerStatus]) -> Table:
     """Return a table with one row per consumer."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("consumer", "schema", "open", "behind", "lag", "WAL kept", "slot"):
-        table.add_column(heading, justify="right" if heading in {"behind", "lag", "WAL kept"} else "left")
-    for consumer in consumers:
-        table.add_row(
-            escape(consumer.name),
-            escape(consumer.schema),
-            "no" if consumer.owner_pid is None else f"pid {consumer.owner_pid}",
-            render_delay(consumer.lag),
-            render_bytes(consumer.lag_bytes),
-            render_bytes(consumer.retained_bytes),
-            _state_of_slot(consumer),
-        )
-    return table
+    headings = ("consumer", "schema", "open", "behind", "lag", "WAL kept", "slot")
+    return make_table(headings, map(_cells, consumers), right=("behind", "lag", "WAL kept"))
+
+
+def _cells(consumer: ConsumerStatus) -> tuple[str, ...]:
+    return (
+        consumer.name,
+        consumer.schema,
+        "no" if consumer.owner_pid is None else f"pid {consumer.owner_pid}",
+        render_delay(consumer.lag),
+        render_bytes(consumer.lag_bytes),
+        render_bytes(consumer.retained_bytes),
+        _state_of_slot(consumer),
+    )

@@ -9,7 +9,7 @@ import pgdoc
 from pgdoc import DeadLetter
 from pgdoc.cli.arguments import ConsumerSchema, Dsn, Json, PlainCommand
 from pgdoc.cli.letter_group import LetterGroup
-from pgdoc.cli.letter_printing import print_letter, print_letters
+from pgdoc.cli.letter_printing import print_letter, print_letters, target_of
 from pgdoc.cli.output import print_json
 from pgdoc.cli.render import printable, render_delay
 
@@ -177,8 +177,8 @@ def _confirm(store: pgdoc.Store, group: LetterGroup, known: list[DeadLetter], fi
     for letter in shown[:_SHOWN]:
         age = render_delay(datetime.now(UTC) - letter.stored_at)
         kind = letter.event_type or "change"
-        of = letter.collection if letter.document_id is None else f"{letter.collection}/{letter.document_id}"
-        typer.echo(printable(f"{letter.id} {letter.state} {letter.handler} {kind} {of}, {age} old"))
+        line = f"{letter.id} {letter.state} {letter.handler} {kind} {target_of(letter)}, {age} old"
+        typer.echo(printable(line))
     if len(shown) > _SHOWN:
         typer.echo("... and more")
     what = "it" if len(shown) == 1 else "all of them"

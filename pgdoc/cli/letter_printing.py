@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 import orjson
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from pgdoc.cli.output import print_table
+from pgdoc.cli.output import make_table, print_table
 from pgdoc.cli.render import printable, render_delay, render_event
 from pgdoc.errors import InvalidEvent
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
     from pgdoc import DeadLetter
 
-__all__ = ["print_letter", "print_letters"]
+__all__ = ["print_letter", "print_letters", "target_of"]
 
 _ERROR_WIDTH = 60
 _LABELS = ("id", "state", "consumer", "handler", "event_type", "collection", "document_id", "token", "attempts")
@@ -35,18 +33,14 @@ def print_letters(letters: Iterable[DeadLetter], limit: int, *, json: bool) -> N
         for letter in letters:
             _print_line(letter)
         return
-    table, count, last = Table(box=None, pad_edge=False, header_style="bold"), 0, 0
-    for heading in ("id", "state", "consumer", "handler", "event", "tries", "age", "error"):
-        table.add_column(heading, justify="right" if heading in {"id", "tries", "age"} else "left")
-    for letter in letters:
-        count, last = count + 1, letter.id
-        table.add_row(*(escape(printable(cell)) for cell in _cells(letter)))
-    if not count:
+    found = list(letters)
+    if not found:
         typer.echo("There are no such dead letters.")
         return
-    print_table(table)
-    if count == limit:
-        typer.echo(f"There may be more: --after {last} lists them.")
+    headings = ("id", "state", "consumer", "handler", "event", "tries", "age", "error")
+    print_table(make_table(headings, map(_cells, found), right=("id", "tries", "age")))
+    if len(found) == limit:
+        typer.echo(f"There may be more: --after {found[-1].id} lists them.")
 
 
 def _cells(letter: DeadLetter) -> tuple[str, ...]:
@@ -56,14 +50,15 @@ def _cells(letter: DeadLetter) -> tuple[str, ...]:
         letter.state,
         letter.consumer,
         letter.handler,
-        f"{letter.event_type or 'change'} {_target(letter)}",
+        f"{letter.event_type or 'change'} {target_of(letter)}",
         str(letter.attempts),
         render_delay(datetime.now(UTC) - letter.stored_at),
         error if len(error) <= _ERROR_WIDTH else f"{error[: _ERROR_WIDTH - 1]}…",
     )
 
 
-def _target(letter: DeadLetter) -> str:
+def target_of(letter: DeadLetter) -> str:
+    """Return what the event of a letter is about."""
     return letter.collection if letter.document_id is None else f"{letter.collection}/{letter.document_id}"
 
 

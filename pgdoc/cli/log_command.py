@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 import pgdoc
+from pgdoc.cli.output import make_table
 from pgdoc.cli.render import printable
 from pgdoc.cli.stores import open_store
 from pgdoc.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from rich.table import Table
 
     from pgdoc import GroupMember, GroupStatus
 
@@ -70,44 +71,32 @@ class LogCommand:
 
 def groups_table(groups: Iterable[GroupStatus]) -> Table:
     """Return a table with one row per group."""
-    table = _table(("group", "members", "partitions", "behind", "rows"), left={"group"})
-    for group in groups:
-        owned = sum(each.owner is not None for each in group.partitions)
-        table.add_row(
-            escape(printable(group.name)),
-            str(len(group.members)),
-            f"{owned} of {len(group.partitions)}",
-            _count(group.behind),
-            _count(group.rows),
-        )
-    return table
+    headings = ("group", "members", "partitions", "behind", "rows")
+    return make_table(headings, map(_cells, groups), right=headings[1:])
+
+
+def _cells(group: GroupStatus) -> tuple[str, ...]:
+    owned = sum(each.owner is not None for each in group.partitions)
+    partitions = f"{owned} of {len(group.partitions)}"
+    return group.name, str(len(group.members)), partitions, _count(group.behind), _count(group.rows)
 
 
 def partitions_table(group: GroupStatus) -> Table:
     """Return a table with one row per partition, and one per member that has none."""
     members = {each.id: each for each in group.members}
-    table = _table(("partition", "owner", "sequence", "behind"), left={"owner"})
+    rows = []
     for each in group.partitions:
         owner = "no" if each.owner is None else _named(each.owner, members.get(each.owner))
-        table.add_row(str(each.number), owner, _count(each.sequence), _count(each.behind))
+        rows.append((str(each.number), owner, _count(each.sequence), _count(each.behind)))
     owners = {each.owner for each in group.partitions}
-    for member in group.members:
-        if member.id not in owners:
-            table.add_row("standby", _named(member.id, member), "", "")
-    return table
-
-
-def _table(headings: tuple[str, ...], *, left: set[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in left else "right")
-    return table
+    rows += [("standby", _named(member.id, member), "", "") for member in group.members if member.id not in owners]
+    return make_table(("partition", "owner", "sequence", "behind"), rows, right=("partition", "sequence", "behind"))
 
 
 def _named(name: str, member: GroupMember | None) -> str:
     if member is None or member.host is None:
-        return escape(printable(name))
-    return escape(printable(f"{member.host} pid {member.pid}"))
+        return name
+    return f"{member.host} pid {member.pid}"
 
 
 def _count(number: int | None) -> str:

@@ -11,20 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 import pgdoc
-from pgdoc.cli.render import render_bytes, render_delay, render_event
+from pgdoc.cli.render import printable, render_bytes, render_delay, render_event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from rich.table import Table
+    from collections.abc import Collection, Iterable
 
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["print_events", "print_fields", "print_json", "print_json_lines", "print_table"]
+__all__ = ["make_table", "print_events", "print_fields", "print_json", "print_json_lines", "print_table"]
 
 _PIPE_WIDTH = 10_000
+
+
+def make_table(headings: Iterable[str], rows: Iterable[Iterable[str]], *, right: Collection[str] = ()) -> Table:
+    """Return a table of any texts; the columns with the headings in `right` are aligned there."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left")
+    for row in rows:
+        table.add_row(*(escape(printable(cell)) for cell in row))
+    return table
 
 
 def print_table(table: Table) -> None:

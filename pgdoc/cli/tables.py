@@ -4,12 +4,10 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 import pgdoc
 from pgdoc.cli.arguments import Dsn, Json, PlainCommand, UnusedSchema
-from pgdoc.cli.output import print_json, print_table
+from pgdoc.cli.output import make_table, print_json, print_table
 from pgdoc.cli.render import printable, render_bytes, render_delay
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 
@@ -48,7 +46,7 @@ def list_tables_command(
         for table in tables:
             print_json(table)
         return
-    print_table(_table_of(tables))
+    print_table(make_table(("table", "key", "document", "columns"), map(_cells, tables), right=("columns",)))
 
 
 @tables_app.command("add", cls=PlainCommand)
@@ -113,14 +111,8 @@ def check_table_command(  # noqa: PLR0913 (its options)
     raise typer.Exit(int(bool(found.refusals)))
 
 
-def _table_of(tables: list[pgdoc.WatchedTable]) -> Table:
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("table", "key", "document", "columns"):
-        shown.add_column(heading, justify="right" if heading == "columns" else "left")
-    for table in tables:
-        key, document = ", ".join(table.key), table.document or "the whole row"
-        shown.add_row(*(escape(printable(text)) for text in (table.name, key, document, str(len(table.columns)))))
-    return shown
+def _cells(table: pgdoc.WatchedTable) -> tuple[str, ...]:
+    return table.name, ", ".join(table.key), table.document or "the whole row", str(len(table.columns))
 
 
 def _lines_of(found: pgdoc.TableCheck) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from pgdoc.cli.output import print_table
+from pgdoc.cli.output import make_table, print_table
 
 if TYPE_CHECKING:
     import pytest
@@ -22,3 +22,8 @@ def test_a_piped_table_has_each_row_in_one_line(
     (line,) = capsys.readouterr().out.splitlines()
     assert line.split()[0] == "x" * 200
     assert len(line) < 500
+
+
+def test_a_cell_has_no_markup_and_nothing_that_a_terminal_acts_on(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(make_table(("name", "size"), [("[bold]\x1b[2J", "7")], right=("size",)))
+    assert capsys.readouterr().out.splitlines()[1].split() == ["[bold]\\x1b[2J", "7"]
