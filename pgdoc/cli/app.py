@@ -1,12 +1,11 @@
 """The commands of `pgdoc`."""
 
 import shlex
-import signal
 import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +40,7 @@ from pgdoc.cli.render import printable
 from pgdoc.cli.sizes import read_size
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 from pgdoc.cli.tables import tables_app
+from pgdoc.cli.termination import exit_at_sigterm
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.cli.ttl import ttl_app
 from pgdoc.cli.upgrade import upgrade_app
@@ -70,7 +70,6 @@ app.command("worker", cls=PlainCommand)(worker_command)
 app.command("relay", cls=PlainCommand)(relay_command)
 add_publish_command(app)
 
-_TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0
 
 
@@ -136,7 +135,7 @@ def up_command(
     The server is ready for development: it has the catalog, and is set up for change streams.
     """
     check_name(schema, "schema")
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    exit_at_sigterm()
     with LocalServer(folder, port=port) as server:
         with open_store("up", server.conninfo, schema) as store:
             store.migrate()
@@ -394,7 +393,3 @@ def dump_command(
 def _note_missing_schema(store: pgdoc.Store, schema: str) -> None:
     if not has_schema(store, schema):
         typer.echo(f"pgdoc: {schema_not_found(schema)}", err=True)
-
-
-def _exit_on_signal(_number: int, _frame: object) -> NoReturn:
-    sys.exit(_TERMINATED)

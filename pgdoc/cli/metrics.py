@@ -2,16 +2,15 @@
 
 import contextlib
 import logging
-import signal
-import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from pgdoc.cli.arguments import ConsumerSchema, Dsn
 from pgdoc.cli.render import printable
 from pgdoc.cli.stores import explain_missing_dsn
+from pgdoc.cli.termination import exit_at_sigterm
 from pgdoc.errors import MissingExtra, ServerUnreachable
 from pgdoc.model.names import check_name
 from pgdoc.telemetry.database import DatabaseMetrics
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["metrics_command"]
 
 _PORT: Final = 9188
-_TERMINATED: Final = 128 + signal.SIGTERM
 
 
 def metrics_command(
@@ -47,7 +45,7 @@ def metrics_command(
         if once:
             _print(metrics, exposition, has_dsn=bool(dsn))
             raise typer.Exit(int(bool(metrics.problems)))
-        signal.signal(signal.SIGTERM, _exit_on_signal)
+        exit_at_sigterm()
         _serve(exposition, host, port)
 
 
@@ -97,7 +95,3 @@ def _logging_to_stderr() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
-
-
-def _exit_on_signal(_number: int, _frame: object) -> NoReturn:
-    sys.exit(_TERMINATED)

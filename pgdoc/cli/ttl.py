@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json as json_module
-import signal
 import sys
 from time import sleep
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import psycopg
 import typer
@@ -15,6 +14,7 @@ import typer
 from pgdoc.cli.arguments import Dsn, PlainCommand, Schema
 from pgdoc.cli.render import printable
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn
+from pgdoc.cli.termination import exit_at_sigterm
 from pgdoc.database.errors import map_error
 from pgdoc.database.expiry import INTERVAL_S, Backlog, connect_sweeper, read_backlog, sweep
 from pgdoc.errors import DatabaseError, ServerUnreachable
@@ -29,7 +29,6 @@ __all__ = ["ttl_app"]
 
 ttl_app = typer.Typer(help="Delete documents that have expired.", rich_markup_mode=None, no_args_is_help=True)
 
-_TERMINATED: Final = 128 + signal.SIGTERM
 _MOST_COUNTED: Final = 10_000
 
 
@@ -65,7 +64,7 @@ def ttl_run_command(  # noqa: PLR0913 (its options)
     names = frozenset(check_name(name, "collection") for name in collections or ())
     if once:
         raise typer.Exit(int(_run(dsn, schema, names, takes_turns=False, json=json)))
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    exit_at_sigterm()
     while True:
         _run(dsn, schema, names, takes_turns=True, json=json)
         sleep(INTERVAL_S)
@@ -135,7 +134,3 @@ def _print(result: Expired, backlog: Backlog | None, *, json: bool) -> None:
 
 def _count(number: int) -> str:
     return f"more than {_MOST_COUNTED:,}" if number > _MOST_COUNTED else f"{number:,}"
-
-
-def _exit_on_signal(_number: int, _frame: object) -> NoReturn:
-    sys.exit(_TERMINATED)
