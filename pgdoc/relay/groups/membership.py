@@ -15,7 +15,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from pgdoc.errors import PgdocError
+from pgdoc.errors import LogUnreachable, PgdocError
 from pgdoc.relay.groups.balance import Balance, Found
 from pgdoc.relay.groups.lease import (
     BEGUN,
@@ -43,6 +43,7 @@ STORE_S: Final = 0.5
 
 _BEATS: Final = 4  # in a lease
 _VALID: Final = 0.75  # of a lease
+_TRIES: Final = 50  # to find where the group began
 _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 2.0
 
@@ -96,12 +97,14 @@ class GroupMembership:
         await self._records.open()
         self._balance = Balance(self.member, partitions, self._lease_s)
         key = f"{self._prefix}{BEGUN}"
-        while True:
+        for _ in range(_TRIES):
             found = (await self._records.read(self._prefix)).get(key)
             if found is not None:
                 self._begun_at = position_of(found, key)
                 return self._begun_at
-            await self._records.write(key, position_value(begin), 0)
+            if await self._records.write(key, position_value(begin), 0) is None:
+                await asyncio.sleep(_FIRST_DELAY_S)  # another member was faster, and an answer may be an older one
+        raise LogUnreachable(f"the record {key} can neither be read nor written: check the engine")
 
     async def run(self, fail: Callable[[BaseException], object]) -> None:
         """Beat and store positions until it is cancelled; an engine that is away is waited for."""

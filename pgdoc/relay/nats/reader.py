@@ -18,6 +18,7 @@ from pgdoc.model.tokens import ResumeToken
 from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import LogInfo
 from pgdoc.relay.messages import part_of_text
+from pgdoc.relay.nats.asking import ask_each
 from pgdoc.relay.nats.connection import CONNECTION_OPTIONS, NatsConnection, map_nats_errors
 from pgdoc.relay.nats.raw_parser import RawParser
 from pgdoc.relay.nats.stream import NatsStream, is_of_relay
@@ -117,8 +118,8 @@ class NatsReader:
 
     async def newest(self) -> list[int]:
         """See `LogReader`."""
-        of_all = await self._newest_of("all")
-        return [max(await self._newest_of(str(number)), of_all) for number in range(self._partitions)]
+        of_all, *others = await ask_each(self._newest_of, ["all", *map(str, range(self._partitions))])
+        return [max(each, of_all) for each in others]
 
     async def _newest_of(self, division: str) -> int:
         with self._connection.asking(self._stream.shown):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import LogRefused, LogUnreachable
 from pgdoc.relay.durations import number_of
 from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import GroupRecord
+from pgdoc.relay.nats.asking import ask_each
 from pgdoc.relay.nats.connection import NatsConnection
 from pgdoc.relay.nats.reader import READER_OPTIONS
 from pgdoc.relay.nats.stream import NatsStream
@@ -74,20 +74,32 @@ class NatsRecords:
                 self._name, subjects_filter=f"{head}{prefix}>" if prefix.endswith(".") else f"{head}>"
             )
             names = [each[len(head) :] for each in (info.state.subjects or {}) if each.startswith(head + prefix)]
-            found = await asyncio.gather(*map(self._record, names))
-        return {name: record for name, record in zip(names, found, strict=True) if record is not None}
+            found = await ask_each(self._last, names)
+        return {
+            name: record
+            for name, record in zip(names, found, strict=True)
+            if record is not None and record.value != _DELETED
+        }
 
-    async def _record(self, key: str) -> GroupRecord | None:
+    async def _last(self, key: str) -> GroupRecord | None:
+        """Return the last message of a record, also one that stands for a deleted record."""
         try:
             found = await self._connection.jetstream.get_last_msg(self._name, f"{self._name}.{key}")
         except nats.js.errors.NotFoundError:
             return None
-        if found.seq is None or not found.data:  # `_DELETED` is empty
-            return None
-        return GroupRecord(found.data, found.seq)
+        return None if found.seq is None else GroupRecord(found.data or _DELETED, found.seq)
 
     async def write(self, key: str, value: bytes, revision: int) -> int | None:
         """See `LogRecords`."""
+        written = await self._write(key, value, revision)
+        if written is not None or revision:
+            return written
+        # Who deleted it may have ended before the server had forgotten it, or lack the right to purge.
+        with self._connection.asking(self._shown):
+            left = await self._last(key)
+        return None if left is None or left.value != _DELETED else await self._write(key, value, left.revision)
+
+    async def _write(self, key: str, value: bytes, revision: int) -> int | None:
         self._connection.check_open()
         with self._connection.asking(self._shown):
             try:
@@ -104,7 +116,7 @@ class NatsRecords:
 
     async def delete(self, key: str, revision: int) -> bool:
         """See `LogRecords`."""
-        written = await self.write(key, _DELETED, revision)
+        written = await self._write(key, _DELETED, revision)
         if written is None:
             return False
         with self._connection.asking(self._shown):
