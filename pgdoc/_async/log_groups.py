@@ -29,8 +29,8 @@ LOCK_TIMEOUT = "10s"
 async def async_log_groups(url: str, *, store: AsyncStore | None = None) -> list[GroupStatus]:
     """Return the groups that read a log: streams opened with `group=`, and workers with `log=`.
 
-    Nothing is changed. With a store, checkpoints that have committed count, and groups of which only rows are left are
-    listed as well.
+    Nothing is changed. A record that can't be read is named in the `damaged` of its group. With a store, checkpoints
+    that have committed count, and groups of which only rows are left are listed as well.
 
     Args:
         url: of the log, as for `RemoteStream`.
@@ -70,7 +70,8 @@ async def async_drop_log_group(url: str, group: str, *, store: AsyncStore | None
     events whose effects they say are stored. Dead letters stay, as those of a consumer do.
 
     No member may be alive: end their processes first. A member that was killed is waited for, as long as its lease is,
-    which is 10 seconds by default. A process that is paused for longer, and then goes on, makes the group anew.
+    which is 10 seconds by default; the logger `pgdoc.remote` says until when. A process that is paused for longer, and
+    then goes on, makes the group anew.
 
     Args:
         url: of the log, as for `RemoteStream`, also of a log that somebody has deleted.
@@ -78,7 +79,7 @@ async def async_drop_log_group(url: str, group: str, *, store: AsyncStore | None
         store: its database has the effects of the group.
 
     Returns:
-        Whether there was anything to drop.
+        Whether there was anything to drop. What another call drops at the same time does not count.
 
     Raises:
         ConsumerBusy: the group has members, or one of them has a transaction open.

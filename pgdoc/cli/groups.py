@@ -6,9 +6,10 @@ import typer
 
 import pgdoc
 from pgdoc.cli.arguments import Json, PlainCommand, UnusedSchema
-from pgdoc.cli.log_command import LogCommand, groups_table, partitions_table
+from pgdoc.cli.log_command import LogCommand, groups_table, partitions_table, report_damage
 from pgdoc.cli.output import print_json, print_table
 from pgdoc.cli.render import printable
+from pgdoc.cli.service_logs import logging_to_stderr
 from pgdoc.cli.stores import DEFAULT_SCHEMA
 
 __all__ = ["groups_app"]
@@ -67,6 +68,7 @@ def list_groups_command(
     command = context.obj.with_options(from_relay, dsn, json=json)
     with command.opened() as store:
         groups = pgdoc.log_groups(command.url, store=store)
+    report_damage(groups)
     if not command.json:
         print_table(groups_table(groups))
         return
@@ -87,6 +89,7 @@ def show_group_command(  # noqa: PLR0913 (its options)
     """Show where a group stands in each partition, and which process has that."""
     command = context.obj.with_options(from_relay, dsn, json=json)
     group = command.known(name)
+    report_damage([group])
     if command.json:
         print_json(group)
     else:
@@ -105,10 +108,11 @@ def drop_group_command(  # noqa: PLR0913 (its options)
 ) -> None:
     """Drop a group: what it keeps beside the log, and with --dsn its rows in that database.
 
-    End its processes first. For one that was killed, the command waits as long as its lease is: 10 seconds by default.
+    End its processes first. For one that was killed, the command waits as long as its lease is, 10 seconds by default,
+    and says so.
     """
     command = context.obj.with_options(from_relay, dsn, json=json)
-    with command.opened() as store:
+    with command.opened() as store, logging_to_stderr("pgdoc.remote"):
         is_dropped = pgdoc.drop_log_group(command.url, name, store=store)
     if command.json:
         print_json({"name": name, "dropped": is_dropped})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pgdoc import GroupMember, GroupStatus
 
-__all__ = ["LogCommand", "groups_table", "partitions_table"]
+__all__ = ["LogCommand", "groups_table", "partitions_table", "report_damage"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,14 @@ class LogCommand:
         """Report a group that does not exist; return what to raise."""
         typer.echo(printable(f"pgdoc: the log has no group {name}: `pgdoc groups` lists them"), err=True)
         return typer.Exit(1)
+
+
+def report_damage(groups: Iterable[GroupStatus]) -> None:
+    """Name the records that can't be read."""
+    for group in groups:
+        for key in group.damaged:
+            text = f"pgdoc: the record {key} of group {group.name} is damaged: drop the group, or use another"
+            typer.echo(printable(text), err=True)
 
 
 def groups_table(groups: Iterable[GroupStatus]) -> Table:

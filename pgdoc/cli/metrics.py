@@ -1,14 +1,13 @@
 """`pgdoc metrics`: serve the metrics of one database to Prometheus, or print them."""
 
 import contextlib
-import logging
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from pgdoc.cli.arguments import ConsumerSchema, Dsn
 from pgdoc.cli.render import printable
+from pgdoc.cli.service_logs import logging_to_stderr
 from pgdoc.cli.stores import explain_missing_dsn
 from pgdoc.cli.termination import exit_at_sigterm
 from pgdoc.errors import MissingExtra, ServerUnreachable
@@ -41,7 +40,7 @@ def metrics_command(
     if schema is not None:
         check_name(schema, "schema")
     metrics = DatabaseMetrics(dsn, schema)
-    with _logging_to_stderr(), contextlib.closing(_exposition(metrics)) as exposition:
+    with logging_to_stderr("pgdoc.metrics"), contextlib.closing(_exposition(metrics)) as exposition:
         if once:
             _print(metrics, exposition, has_dsn=bool(dsn))
             raise typer.Exit(int(bool(metrics.problems)))
@@ -75,23 +74,3 @@ def _serve(exposition: "Exposition", host: str, port: int) -> None:
     with server:
         typer.echo(f"The metrics are at {server.url}. Ctrl-C stops.", err=True)
         server.serve_forever()
-
-
-class _OneLine(logging.Formatter):
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (of the library)
-        return f"pgdoc: {printable(' '.join(record.getMessage().split()))}"
-
-
-@contextlib.contextmanager
-def _logging_to_stderr() -> Iterator[None]:
-    """Say on stderr what can't be scraped, and when it can again."""
-    logger, handler = logging.getLogger("pgdoc.metrics"), logging.StreamHandler()
-    handler.setFormatter(_OneLine())
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)

@@ -1,15 +1,21 @@
-"""The log of `pgdoc worker` and `pgdoc relay`, on stderr; and the options that both have."""
+"""The log of `pgdoc worker` and `pgdoc relay`, on stderr, and the options that both have; the log of other commands."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-__all__ = ["LogFormat", "LogLevel", "log_to_stderr"]
+from pgdoc.cli.render import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["LogFormat", "LogLevel", "log_to_stderr", "logging_to_stderr"]
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
@@ -30,6 +36,26 @@ class _Json(logging.Formatter):
         if record.exc_info:
             found["exception"] = self.formatException(record.exc_info)
         return json.dumps(found)
+
+
+class _OneLine(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (of the library)
+        return f"pgdoc: {printable(' '.join(record.getMessage().split()))}"
+
+
+@contextlib.contextmanager
+def logging_to_stderr(name: str) -> Iterator[None]:
+    """Print what one logger says as messages of the command."""
+    logger, handler = logging.getLogger(name), logging.StreamHandler()
+    handler.setFormatter(_OneLine())
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def log_to_stderr(level: str | None, log_format: str | None) -> None:

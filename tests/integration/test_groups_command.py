@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -12,11 +13,12 @@ import nats
 import pytest
 
 import pgdoc
+from pgdoc.relay.engines import open_records
 from pgdoc.relay.groups.dropping import GroupDropping
 from pgdoc.relay.targets import LogTarget
 from tests.commands import pgdoc_command
 from tests.logs import fresh_log
-from tests.made_logs import PARTITIONS, fill
+from tests.made_logs import PARTITIONS, fill, write_records
 
 if TYPE_CHECKING:
     from tests.engines import NatsServer
@@ -54,6 +56,29 @@ def test_groups_lists_shows_and_drops_the_groups_of_a_log(engine: Engine) -> Non
         assert (unknown.returncode, unknown.stdout) == (1, "")
         assert unknown.stderr == "pgdoc: the log has no group billing: `pgdoc groups` lists them\n"
     assert json.loads(pgdoc_command("groups", "drop", "billing", *log, "--json").stdout)["dropped"] is False
+
+
+def test_a_drop_says_whom_it_waits_for_and_until_when(engine: Engine) -> None:
+    log = ("--from-relay", with_group(engine.url(fresh_log())))
+    write_records(log[1], {"billing.m.a": b'{"beat":7,"lease":0.5,"host":"web1","pid":4711}'})
+    dropped = pgdoc_command("groups", "drop", "billing", *log)
+    assert dropped.returncode == 0
+    assert re.fullmatch(
+        r'pgdoc: group "billing" of \S+ is dropped at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d if '
+        r"nothing is heard until then of its members \(pid 4711 on web1\)\n",
+        dropped.stderr,
+    )
+
+
+def test_a_group_with_a_damaged_record_is_named_beside_the_others(engine: Engine) -> None:
+    log = ("--from-relay", with_group(engine.url(fresh_log())))
+    write_records(log[1], {"damaged.p.0": b"nonsense"})
+    listed = pgdoc_command("groups", *log)
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["group", "billing", "damaged"]
+    named = "pgdoc: the record p.0 of group damaged is damaged: drop the group, or use another\n"
+    assert (listed.returncode, listed.stderr) == (0, named)
+    assert pgdoc_command("groups", "show", "damaged", *log).stderr == named
+    assert "Dropped group damaged." in pgdoc_command("groups", "drop", "damaged", *log).stdout
 
 
 def test_groups_drops_the_rows_of_a_group_in_the_database_that_is_named(dsn: str, nats_server: NatsServer) -> None:
@@ -129,6 +154,46 @@ def test_a_group_that_a_member_joins_while_it_is_dropped_stays(engine: Engine) -
     with pytest.raises(pgdoc.ConsumerBusy, match="has members"):
         asyncio.run(_drop_while_one_joins(url))
     assert pgdoc.log_groups(url)[0].behind  # it knows yet where it stands
+
+
+def test_a_group_that_two_calls_drop_at_the_same_time_is_dropped(engine: Engine) -> None:
+    url = with_group(engine.url(fresh_log()))
+    write_records(url, {"billing.m.a": b'{"lease":1.0}'})
+    assert asyncio.run(_drop_twice(url)) == (True, False)
+    assert pgdoc.log_groups(url) == []
+
+
+async def _drop_twice(url: str) -> tuple[bool, bool]:
+    one, other = GroupDropping(LogTarget.parse(url), "billing"), GroupDropping(LogTarget.parse(url), "billing")
+    try:
+        await asyncio.gather(one.open(), other.open())
+        return await one.delete(), await other.delete()
+    finally:
+        await one.close()
+        await other.close()
+
+
+def test_a_drop_that_waits_goes_on_when_another_one_deletes_records(engine: Engine) -> None:
+    url = with_group(engine.url(fresh_log()))
+    write_records(url, {"billing.m.a": b'{"lease":1.0}'})
+    assert asyncio.run(_drop_while_records_vanish(url))
+    assert pgdoc.log_groups(url) == []
+
+
+async def _drop_while_records_vanish(url: str) -> bool:
+    dropping = GroupDropping(LogTarget.parse(url), "billing")
+    records = open_records(LogTarget.parse(url))
+    await records.open()
+    try:
+        waiting = asyncio.create_task(dropping.open())
+        await asyncio.sleep(0.3)  # it has looked once; before that, this would show nothing
+        for key, record in (await records.read("billing.p.")).items():
+            assert await records.delete(key, record.revision)
+        await waiting
+        return await dropping.delete()
+    finally:
+        await dropping.close()
+        await records.close()
 
 
 async def _drop_while_one_joins(url: str) -> None:

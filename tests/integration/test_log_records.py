@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pytest
 
     from tests.engines import NatsServer
+    from tests.redis_server import RedisServer
 
 
 async def _delete_half(url: str) -> None:
@@ -79,3 +80,19 @@ async def _newest(url: str) -> list[int]:
         return await reader.newest()
     finally:
         await reader.close()
+
+
+def test_what_somebody_else_writes_among_the_records_in_redis_is_damaged_and_can_be_dropped(
+    redis_server: RedisServer,
+) -> None:
+    name = fresh_log()
+    url = f"{redis_server.url}/{name}"
+    fill(url, range(20))
+    read_all(url, 20)
+    for field in ("billing.p.0", "billing.p.999", "odd name"):
+        redis_server.ask("HSET", f"{{{name}}}:records", field, "nonsense")
+    (found,) = pgdoc.log_groups(url)
+    assert (found.name, found.damaged) == ("billing", ("p.0", "p.999"))
+    assert pgdoc.drop_log_group(url, "billing")
+    assert pgdoc.log_groups(url) == []
+    read_all(url, 20)

@@ -1,12 +1,15 @@
 """Drops a group: deletes its records beside the log, once no member is alive. Runs in the engine's loop thread.
 
 A member is alive while its record changes. So a member of which a record is left, as after a kill, is watched for the
-length of its lease, as other members would do.
+length of its lease, as other members would do. A record that vanishes is no sign of life: another drop of the group, or
+a member that leaves, has deleted it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from pgdoc.errors import ConsumerBusy, LogRefused
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from pgdoc.relay.targets import LogTarget
 
 __all__ = ["GroupDropping"]
+
+logger = logging.getLogger("pgdoc.remote")
 
 _POLL_S: Final = 0.25
 _NAMED: Final = 3  # of the members, in a message
@@ -57,13 +62,28 @@ class GroupDropping:
         self._found = await self._read()
         clock = asyncio.get_running_loop().time
         began, silent_s = clock(), self._silence_s()
+        if silent_s:
+            self._report_wait(silent_s)
         while clock() - began < silent_s:
             await asyncio.sleep(_POLL_S)
-            before, self._found = self._found, await self._read()
-            if self._found != before:
-                silent_s = self._silence_s()  # none if the last member has just left
-                if silent_s:
-                    raise self._busy()
+            found = await self._read()
+            lives, self._found = self._lives_in(found), found
+            silent_s = self._silence_s()  # none if the last member has just left
+            if lives and silent_s:
+                raise self._busy()
+
+    def _report_wait(self, silent_s: float) -> None:
+        until = datetime.now().astimezone() + timedelta(seconds=silent_s)
+        logger.info(
+            "%s is dropped at %s if nothing is heard until then of its members (%s)",
+            self._shown,
+            until.isoformat(" ", "seconds"),
+            self._members() or "one without a record",
+        )
+
+    def _lives_in(self, found: dict[str, GroupRecord]) -> bool:
+        """Return whether a member has written any of these records since the last look."""
+        return any(self._found.get(key) != record for key, record in found.items())
 
     async def _read(self) -> dict[str, GroupRecord]:
         found = await self._records.read(self._prefix)
@@ -82,14 +102,16 @@ class GroupDropping:
         except LogRefused:  # damaged: to drop the group mends that
             return False
 
-    def _busy(self) -> ConsumerBusy:
+    def _members(self) -> str:
         members = recorded_members(self._found)
         named = [each.id if each.host is None else f"pid {each.pid} on {each.host}" for each in members[:_NAMED]]
-        listed = ", ".join(named) + (f" and {len(members) - _NAMED} others" if len(members) > _NAMED else "")
-        return ConsumerBusy(f"{self._shown} has members ({listed or 'one joins'}): end their processes first")
+        return ", ".join(named) + (f" and {len(members) - _NAMED} others" if len(members) > _NAMED else "")
+
+    def _busy(self) -> ConsumerBusy:
+        return ConsumerBusy(f"{self._shown} has members ({self._members() or 'one joins'}): end their processes first")
 
     async def delete(self) -> bool:
-        """Delete the records; return whether there were any.
+        """Delete the records; return whether there were any that no other drop has deleted meanwhile.
 
         Where it began goes last, so that a member that joins in between repeats events, and misses none.
 
@@ -97,11 +119,16 @@ class GroupDropping:
             ConsumerBusy: a member has joined meanwhile.
             LogUnreachable: the engine does not answer; a second drop deletes what is left.
         """
+        has_deleted = False
         for key, record in sorted(self._found.items(), key=lambda each: each[0] == BEGUN):
-            if not await self._records.delete(f"{self._prefix}{key}", record.revision):
-                self._found = await self._read()
+            if await self._records.delete(f"{self._prefix}{key}", record.revision):
+                has_deleted = True
+                continue
+            found = await self._read()
+            lives, self._found = self._lives_in(found), found
+            if lives:
                 raise self._busy()
-        return bool(self._found)
+        return has_deleted
 
     async def close(self) -> None:
         """Close the connections."""

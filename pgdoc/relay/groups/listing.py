@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from pgdoc.errors import LogRefused
@@ -24,11 +24,13 @@ from pgdoc.relay.groups.status import GroupMember, GroupPartition, GroupStatus
 from pgdoc.relay.remote_options import LEASE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
     from pgdoc.relay.finding import LogPosition
     from pgdoc.relay.log import GroupRecord, LogInfo, LogReader
     from pgdoc.relay.targets import LogTarget
+
+    T = TypeVar("T")
 
 __all__ = ["FoundLog", "GroupRow", "ListedGroups", "list_groups", "look_at", "recorded_members"]
 
@@ -86,7 +88,7 @@ async def list_groups(target: LogTarget) -> ListedGroups:
 
     Raises:
         LogUnreachable: the engine does not answer.
-        LogRefused: no relay writes the log of this name, or the user may not read it; or a record is damaged.
+        LogRefused: no relay writes the log of this name, or the user may not read it.
     """
     reader, records = open_log_reader(target), open_records(target)
     try:
@@ -116,22 +118,36 @@ def recorded_members(records: dict[str, GroupRecord]) -> tuple[GroupMember, ...]
 
 
 def _status(group: str, records: dict[str, GroupRecord], info: LogInfo | None, newest: list[int]) -> GroupStatus:
-    begun = position_of(records[BEGUN], f"{group}.{BEGUN}") if BEGUN in records else None
+    damaged: list[str] = []
+    begun = _parsed(position_of, BEGUN, records, damaged)
     recorded = {int(key.removeprefix(LEASE_HEAD)) for key in records if is_lease(key)}
     partitions = []
     for number in sorted(recorded.union(range(len(newest)))):
-        key = lease_key(number)
-        lease = PartitionLease.parse(records[key], f"{group}.{key}") if key in records else None
-        position = begun if lease is None else lease.position
+        lease = _parsed(PartitionLease.parse, lease_key(number), records, damaged)
+        unmoved = None if lease_key(number) in damaged else begun
+        position = unmoved if lease is None else lease.position
         last = newest[number] if number < len(newest) else None
         owner = lease.owner if lease is not None and lease.owner else None
         partitions.append(_partition(number, owner, position, info, last))
-    members = recorded_members(records)
-    return GroupStatus(unquote(group), members, tuple(partitions), _furthest(partitions), None)
+    shown = GroupStatus(unquote(group), recorded_members(records), tuple(partitions), None, None, tuple(damaged))
+    return replace(shown, behind=_furthest(shown))
 
 
-def _furthest(partitions: Iterable[GroupPartition]) -> int | None:
-    return max((each.behind for each in partitions if each.behind is not None), default=None)
+def _parsed(
+    parse: Callable[[GroupRecord, str], T], key: str, records: dict[str, GroupRecord], damaged: list[str]
+) -> T | None:
+    """Return what a record says; `None` if there is none, or it is damaged, which is noted."""
+    try:
+        return parse(records[key], key) if key in records else None
+    except LogRefused:
+        damaged.append(key)
+        return None
+
+
+def _furthest(group: GroupStatus) -> int | None:
+    if group.damaged:  # the partition without a position may be further behind
+        return None
+    return max((each.behind for each in group.partitions if each.behind is not None), default=None)
 
 
 def with_rows(group: GroupStatus, rows: list[GroupRow], info: LogInfo | None) -> GroupStatus:
@@ -139,7 +155,8 @@ def with_rows(group: GroupStatus, rows: list[GroupRow], info: LogInfo | None) ->
     identity = None if info is None else info.identity
     stored = {row.partition: row for row in rows if row.partition is not None and row.identity == identity}
     partitions = tuple(_advanced(each, stored.get(each.number)) for each in group.partitions)
-    return replace(group, partitions=partitions, behind=_furthest(partitions), rows=len(rows))
+    known = replace(group, partitions=partitions, rows=len(rows))
+    return replace(known, behind=_furthest(known))
 
 
 def _advanced(partition: GroupPartition, row: GroupRow | None) -> GroupPartition:

@@ -61,6 +61,8 @@ class GroupStatus:
         partitions: where the group stands; empty if only a database knows it.
         behind: that of the partition that is furthest behind; `None` if it is not known.
         rows: how many rows the group has in the database of the store; `None` without a store.
+        damaged: the records that can't be read, such as `p.3` of partition 3, or `begun` of where the group began. No
+            member reads the log before the group is dropped. `behind` is not known then.
     """
 
     name: str
@@ -68,3 +70,4 @@ class GroupStatus:
     partitions: tuple[GroupPartition, ...]
     behind: int | None
     rows: int | None
+    damaged: tuple[str, ...] = ()

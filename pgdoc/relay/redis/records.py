@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from pgdoc.relay.log import GroupRecord
 from pgdoc.relay.redis.connection import OPTIONS, RedisConnection
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
     from pgdoc.relay.targets import LogTarget
 
 __all__ = ["RedisRecords"]
+
+_KEY: Final = re.compile(rb"[A-Za-z0-9_=.%-]+")
+_RECORD: Final = re.compile(rb"([1-9][0-9]{0,18}):(.*)", re.DOTALL)
+
+
+def _record(raw: bytes) -> GroupRecord:
+    """Return a record; one that somebody else has written has the revision 0, and is damaged."""
+    found = _RECORD.fullmatch(raw)
+    return GroupRecord(raw, 0) if found is None else GroupRecord(found[2], int(found[1]))
 
 
 class RedisRecords:
@@ -31,12 +41,11 @@ class RedisRecords:
     async def read(self, prefix: str) -> dict[str, GroupRecord]:
         """See `LogRecords`."""
         found = await self._connection.ask("HGETALL", self._keys.records)
-        records = {}
-        for field, raw in zip(found[::2], found[1::2], strict=True):
-            if field.startswith(prefix.encode()) and not field.startswith(b":"):
-                revision, _, value = raw.partition(b":")
-                records[field.decode()] = GroupRecord(value, int(revision))
-        return records
+        return {
+            field.decode(): _record(raw)
+            for field, raw in zip(found[::2], found[1::2], strict=True)
+            if field.startswith(prefix.encode()) and _KEY.fullmatch(field)
+        }
 
     async def write(self, key: str, value: bytes, revision: int) -> int | None:
         """See `LogRecords`."""

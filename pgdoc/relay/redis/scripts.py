@@ -135,7 +135,7 @@ return oldest
 
 WRITE: Final = b"""
 local found = redis.call('HGET', KEYS[1], ARGV[1])
-local revision = found and string.match(found, '^%d+') or '0'
+local revision = found and string.match(found, '^([1-9]%d*):') or '0'
 if revision ~= ARGV[2] then return 0 end
 local made = redis.call('HINCRBY', KEYS[1], ':revision', 1)
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', made) .. ':' .. ARGV[3])
@@ -145,8 +145,8 @@ return made
 
 DELETE: Final = b"""
 local found = redis.call('HGET', KEYS[1], ARGV[1])
-if not found or string.match(found, '^%d+') ~= ARGV[2] then return 0 end
+if not found or (string.match(found, '^([1-9]%d*):') or '0') ~= ARGV[2] then return 0 end
 redis.call('HINCRBY', KEYS[1], ':revision', 1)
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """
-"""Delete a record of this revision."""
+"""Delete a record of this revision; one that somebody else has written has the revision 0."""

@@ -227,14 +227,26 @@ async def test_a_group_begins_anew_in_a_log_of_this_name_with_the_events_of_anot
             await count(store, "effects", 10)
 
 
-async def test_a_group_with_a_damaged_record_can_be_dropped(engine: Engine) -> None:
+async def test_groups_are_listed_beside_one_with_damaged_records_which_can_be_dropped(engine: Engine) -> None:
     url = engine.url(fresh_stream())
-    await async_call(fill, url, range(1))
-    await async_call(write_records, url, {"billing.p.0": b"nonsense"})
-    with pytest.raises(LogRefused, match=r"billing\.p\.0 of the group is damaged: drop the group"):
-        await async_log_groups(url)
+    await async_call(fill, url, range(3))
+    damaged = {"billing.p.0": b"nonsense", "billing.begun": b"7", "billing.p.1": KILLED["billing.p.0"]}
+    await async_call(write_records, url, KILLED | damaged)
+    async with member(url, group="other") as stream:
+        await read(stream, 3)
+        stream.ack()
+    billing, other = await async_log_groups(url)
+    assert (billing.name, billing.damaged, billing.behind) == ("billing", ("begun", "p.0"), None)
+    assert [each.id for each in billing.members] == ["a"]
+    assert [each.owner for each in billing.partitions] == [None, "a"] + [None] * (PARTITIONS - 2)
+    assert [each.sequence for each in billing.partitions] == [None, 1] + [None] * (PARTITIONS - 2)
+    assert (other.name, other.damaged, other.behind) == ("other", (), 0)
+    with pytest.raises(LogRefused, match=r"the record \S*begun of the group is damaged: drop the group"):
+        await member(url).__aenter__()
     assert await async_drop_log_group(url, "billing")
-    assert await async_log_groups(url) == []
+    assert [each.name for each in await async_log_groups(url)] == ["other"]
+    async with member(url) as stream:
+        await read(stream, 3)
 
 
 async def test_a_role_needs_rights_on_the_rows_of_groups(

@@ -226,14 +226,26 @@ def test_a_group_begins_anew_in_a_log_of_this_name_with_the_events_of_another_da
             count(store, "effects", 10)
 
 
-def test_a_group_with_a_damaged_record_can_be_dropped(engine: Engine) -> None:
+def test_groups_are_listed_beside_one_with_damaged_records_which_can_be_dropped(engine: Engine) -> None:
     url = engine.url(fresh_stream())
-    call(fill, url, range(1))
-    call(write_records, url, {"billing.p.0": b"nonsense"})
-    with pytest.raises(LogRefused, match=r"billing\.p\.0 of the group is damaged: drop the group"):
-        log_groups(url)
+    call(fill, url, range(3))
+    damaged = {"billing.p.0": b"nonsense", "billing.begun": b"7", "billing.p.1": KILLED["billing.p.0"]}
+    call(write_records, url, KILLED | damaged)
+    with member(url, group="other") as stream:
+        read(stream, 3)
+        stream.ack()
+    billing, other = log_groups(url)
+    assert (billing.name, billing.damaged, billing.behind) == ("billing", ("begun", "p.0"), None)
+    assert [each.id for each in billing.members] == ["a"]
+    assert [each.owner for each in billing.partitions] == [None, "a"] + [None] * (PARTITIONS - 2)
+    assert [each.sequence for each in billing.partitions] == [None, 1] + [None] * (PARTITIONS - 2)
+    assert (other.name, other.damaged, other.behind) == ("other", (), 0)
+    with pytest.raises(LogRefused, match=r"the record \S*begun of the group is damaged: drop the group"):
+        member(url).__enter__()
     assert drop_log_group(url, "billing")
-    assert log_groups(url) == []
+    assert [each.name for each in log_groups(url)] == ["other"]
+    with member(url) as stream:
+        read(stream, 3)
 
 
 def test_a_role_needs_rights_on_the_rows_of_groups(
