@@ -154,7 +154,7 @@ class GroupMembership:
         if BEGUN not in records and self._begun_at is not None:  # deleted: else the next member begins somewhere else
             await self._write(BEGUN, position_value(self._begun_at), 0)
         self._balance.observe(records, self._clock())
-        self._check_owned()
+        await self._check_owned()
         if has_lapsed:
             await self._confirm_owned()
         self.valid_until = began + self._lease_s * _VALID
@@ -191,13 +191,15 @@ class GroupMembership:
     async def _write(self, key: str, value: bytes, revision: int) -> int | None:
         return await self._records.write(f"{self._prefix}{key}", value, revision)
 
-    def _check_owned(self) -> None:
+    async def _check_owned(self) -> None:
         """Drop the partitions that others have taken."""
         for number, partition in list(self.owned.items()):
             _, revision, lease = self._balance.lease_of(number)
             if revision < partition.revision and lease is not None:
-                continue  # an older answer
-            if lease is None or (lease.owner, lease.epoch) != (self.member, partition.epoch):
+                # An older answer; or the engine has lost its last writes, and perhaps who took the partition.
+                if not await self._store(partition, self.member):
+                    self._lose(partition)
+            elif lease is None or (lease.owner, lease.epoch) != (self.member, partition.epoch):
                 self._lose(partition)
             else:  # perhaps of a write whose answer was lost
                 partition.revision, partition.stored = revision, lease.position
@@ -263,7 +265,7 @@ class GroupMembership:
                 records = await self._read_all()
                 self._find_own(records)
                 self._balance.observe(records, self._clock())
-                self._check_owned()
+                await self._check_owned()
                 await self._give_all_up()
         await self._records.close()
 

@@ -322,3 +322,69 @@ def test_a_member_that_comes_back_keeps_another_from_taking_what_it_saw_free_bef
         world.check()
 
     asyncio.run(run())
+
+
+def position_of(world: World) -> int:
+    record = world.records["g.p.0"]
+    return PartitionLease.parse(record, "p.0").position.sequence
+
+
+async def acknowledge(member: Member, sequence: int) -> None:
+    member.membership.owned[0].acknowledged = LogPosition(sequence, "", "log")
+    await member.membership.store()
+
+
+async def go_on(world: World, *members: Member) -> None:
+    """Let members run for two leases."""
+    for _ in range(8):
+        world.now += LEASE_S / 4
+        for member in members:
+            await member.membership.beat()
+            await member.membership.store()
+        world.check()
+
+
+def test_positions_move_again_after_the_engine_has_lost_its_last_writes() -> None:
+    async def run() -> None:
+        world = World()
+        member = Member(world, {})
+        world.members.append(member)
+        await member.membership.open(1, LogPosition(0, "", "log"))
+        await member.membership.beat()
+        await acknowledge(member, 1)
+        kept = dict(world.records), world.revision
+        for sequence in (2, 3):
+            await acknowledge(member, sequence)
+        world.records, world.revision = kept
+        await go_on(world, member)
+        assert member.may_deliver(0)
+        await acknowledge(member, 4)
+        assert position_of(world) == 4
+
+    asyncio.run(run())
+
+
+def test_one_member_has_a_partition_after_the_engine_has_forgotten_who_took_it_last() -> None:
+    async def run() -> None:
+        world = World()
+        first, second, third = (Member(world, {}) for _ in range(3))
+        second.membership.member, third.membership.member = "a", "b"  # the second one keeps the partition
+        await first.membership.open(1, LogPosition(0, "", "log"))
+        await first.membership.beat()
+        await first.membership.close()
+        kept = dict(world.records), world.revision
+        await second.membership.open(1, LogPosition(0, "", "log"))
+        await second.membership.beat()
+        for sequence in range(1, 9):
+            await acknowledge(second, sequence)
+        assert second.may_deliver(0)
+        world.records, world.revision = kept
+        await third.membership.open(1, LogPosition(0, "", "log"))
+        await third.membership.beat()
+        assert third.may_deliver(0)
+        for _ in range(2):
+            await second.membership.beat()
+        world.members += [second, third]
+        await go_on(world, third, second)
+
+    asyncio.run(run())
