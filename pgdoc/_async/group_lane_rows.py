@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from pgdoc._async.lane_rows import AsyncLaneRows
 from pgdoc.consumers.handlers import begin_handler
+from pgdoc.errors import ConsumerLost
 from pgdoc.runtime.primitives import async_call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgdoc._async.transaction import AsyncTransaction
     from pgdoc.consumers.claims import Claim
     from pgdoc.model.positions import Ids
@@ -24,6 +27,7 @@ class PartitionConsumer(NamedTuple):
         claim: of this process: its epoch fences a former owner of the partition.
         begun_at: the position of the event after which the partition's events begin.
         log: whose positions they are.
+        outdo: called with a later epoch that the database has of the partition.
     """
 
     name: str
@@ -31,6 +35,7 @@ class PartitionConsumer(NamedTuple):
     begun_at: tuple[int, ...]
     ids: Ids
     log: str
+    outdo: Callable[[int], None]
     is_called: bool = False
 
 
@@ -47,16 +52,22 @@ class AsyncGroupLaneRows(AsyncLaneRows):
         if claim is None:
             raise self.lost()
         source = await self._store._streams.source_of_consumers()  # noqa: SLF001 (one package)
-        row = await async_call(
-            begin_handler,
-            source,
-            consumer.name,
-            claim,
-            self._registration.name,
-            tuple(consumer.begun_at),
-            again=self._memory.has_begun,
-            log=cast("PartitionConsumer", consumer).log,
-        )
+        partition = cast("PartitionConsumer", consumer)
+        try:
+            row = await async_call(
+                begin_handler,
+                source,
+                consumer.name,
+                claim,
+                self._registration.name,
+                tuple(consumer.begun_at),
+                again=self._memory.has_begun,
+                log=partition.log,
+            )
+        except ConsumerLost:
+            for (epoch,) in await self._fetch("epoch_of_group"):
+                partition.outdo(epoch)
+            raise
         self._memory.has_begun = True
         self.skips_to, self._last = row.place, list(row.place)
         return row.begun_times

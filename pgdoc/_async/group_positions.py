@@ -41,7 +41,10 @@ class AsyncGroupPositions:
         """Let former owners store no more, and let the partition's events begin after those with a stored effect."""
         async with self._store.transaction() as tx:
             rows = await self._fetch(tx, "claim", [self._log, self._group, partition.number, partition.epoch])
+            later = [] if rows else await self._fetch(tx, "stored", [self._log, self._group, partition.number])
         if not rows:
+            for epoch, *_ in later:
+                partition.outdo(epoch)
             partition.lose()  # another member has claimed it since
             return
         token: str = rows[0][0]

@@ -74,6 +74,7 @@ class AsyncWorkerPartition(AsyncWorkerConsumer):
             Mark.at(token.position, token.progress).position,
             (token.system_id, token.timeline, token.database_oid),
             log,
+            partition.outdo,
         )
         self._consumer = cast("Consumer", consumer)  # it has what is used of one here
         self._taken: tuple[tuple[int, ...], LogPosition] | None = None  # what the last batch ends with

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from pgdoc._sync.lane_rows import LaneRows
 from pgdoc.consumers.handlers import begin_handler
+from pgdoc.errors import ConsumerLost
 from pgdoc.runtime.primitives import call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgdoc._sync.transaction import Transaction
     from pgdoc.consumers.claims import Claim
     from pgdoc.model.positions import Ids
@@ -25,6 +28,7 @@ class PartitionConsumer(NamedTuple):
         claim: of this process: its epoch fences a former owner of the partition.
         begun_at: the position of the event after which the partition's events begin.
         log: whose positions they are.
+        outdo: called with a later epoch that the database has of the partition.
     """
 
     name: str
@@ -32,6 +36,7 @@ class PartitionConsumer(NamedTuple):
     begun_at: tuple[int, ...]
     ids: Ids
     log: str
+    outdo: Callable[[int], None]
     is_called: bool = False
 
 
@@ -48,16 +53,22 @@ class GroupLaneRows(LaneRows):
         if claim is None:
             raise self.lost()
         source = self._store._streams.source_of_consumers()  # noqa: SLF001 (one package)
-        row = call(
-            begin_handler,
-            source,
-            consumer.name,
-            claim,
-            self._registration.name,
-            tuple(consumer.begun_at),
-            again=self._memory.has_begun,
-            log=cast("PartitionConsumer", consumer).log,
-        )
+        partition = cast("PartitionConsumer", consumer)
+        try:
+            row = call(
+                begin_handler,
+                source,
+                consumer.name,
+                claim,
+                self._registration.name,
+                tuple(consumer.begun_at),
+                again=self._memory.has_begun,
+                log=partition.log,
+            )
+        except ConsumerLost:
+            for (epoch,) in self._fetch("epoch_of_group"):
+                partition.outdo(epoch)
+            raise
         self._memory.has_begun = True
         self.skips_to, self._last = row.place, list(row.place)
         return row.begun_times

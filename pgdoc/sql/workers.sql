@@ -27,6 +27,9 @@ RETURNING place, begun_times
 SELECT log FROM pgdoc.handlers
 WHERE consumer = %(name)s AND handler = %(handler)s AND log IS NOT NULL AND log <> %(log)s::text
 
+-- name: epoch_of_group
+SELECT epoch FROM pgdoc.handlers WHERE consumer = %(name)s AND handler = %(handler)s
+
 -- name: end
 UPDATE pgdoc.handlers SET begun_times = 0, tried_times = 0
 WHERE consumer = %(name)s AND handler = %(handler)s AND epoch = %(epoch)s AND holder = %(holder)s

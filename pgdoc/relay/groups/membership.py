@@ -241,7 +241,8 @@ class GroupMembership:
     async def _store(self, partition: OwnedPartition, owner: str) -> bool:
         """Write the record of a partition; return whether it was this member's."""
         position = partition.acknowledged
-        lease = PartitionLease(owner, partition.epoch, position)
+        epoch = partition.epoch if owner else max(partition.epoch, partition.outdone_by)
+        lease = PartitionLease(owner, epoch, position)
         revision = await self._write(lease_key(partition.number), lease.value, partition.revision)
         if revision is None:
             self._next_beat = 0.0  # which finds out whether it is lost

@@ -19,6 +19,7 @@ class OwnedPartition(EntrySource):
     Attributes:
         number, epoch: of the partition, and of this ownership of it.
         begun_at: where it was taken over.
+        outdone_by: a later epoch that PostgreSQL knows of: the next owner's must be higher.
     """
 
     def __init__(self, number: int, epoch: int, begun_at: LogPosition, revision: int) -> None:
@@ -28,6 +29,7 @@ class OwnedPartition(EntrySource):
         self.is_lost = False  # another member owns it, or may do so
         self.is_leaving = False  # it is given up once what was delivered is settled
         self.is_dropped = False  # either
+        self.outdone_by = 0
         self.revision = revision  # of its record
         self.stored = begun_at  # what its record has
 
@@ -65,6 +67,14 @@ class OwnedPartition(EntrySource):
     def lose(self) -> None:
         """Deliver no more of it, and take no acknowledgement."""
         self.is_lost = self.is_dropped = True
+
+    def outdo(self, epoch: int) -> None:
+        """Note an epoch in PostgreSQL.
+
+        It may be one of a machine whose clock is ahead, and the records that knew it were dropped: without this, no
+        member could claim the partition before the time of that clock.
+        """
+        self.outdone_by = max(self.outdone_by, epoch)
 
     def leave(self) -> None:
         """Deliver no more of it, and wait until what was delivered is settled."""

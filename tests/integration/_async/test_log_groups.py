@@ -149,6 +149,38 @@ async def store_effects(url: str, store: AsyncStore, number: int) -> None:
         assert await stream.next(timeout=0.2) is None
 
 
+AHEAD = "SET epoch = epoch + 3600 * 1000000::bigint WHERE"
+"""What a machine leaves whose clock was an hour ahead."""
+
+
+async def test_a_group_begins_anew_after_a_machine_whose_clock_was_ahead_has_claimed_its_partitions(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    await async_call(fill, url, range(5))
+    async with opened(shared_dsn, schema) as store:
+        for _ in range(2):
+            async with member(url, group=group, store=store) as stream:
+                await read(stream, 5)
+            assert await async_drop_log_group(url, group)  # the rows stay
+            sql.execute(f"UPDATE pgdoc.group_positions {AHEAD} group_name = %s".encode(), [group])
+
+
+async def test_a_worker_begins_anew_after_a_machine_whose_clock_was_ahead_has_run_its_handlers(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    async with opened(shared_dsn, schema) as store:
+        worker = AsyncWorker(store, log=url, start="beginning")
+        worker.on("orders", consumer=group, name="record")(recorder())
+        for number in (5, 10):
+            await async_call(fill, url, range(number - 5, number))
+            async with running(worker):
+                await count(store, "effects", number)
+            assert await async_drop_log_group(url, group)
+            sql.execute(f"UPDATE pgdoc.handlers {AHEAD} split_part(consumer, '#', 1) = %s".encode(), [group])
+
+
 async def test_a_group_is_not_dropped_while_a_transaction_of_a_member_is_open(
     shared_dsn: str, schema: str, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

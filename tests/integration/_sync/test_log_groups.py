@@ -150,6 +150,38 @@ def store_effects(url: str, store: Store, number: int) -> None:
         assert stream.next(timeout=0.2) is None
 
 
+AHEAD = "SET epoch = epoch + 3600 * 1000000::bigint WHERE"
+"""What a machine leaves whose clock was an hour ahead."""
+
+
+def test_a_group_begins_anew_after_a_machine_whose_clock_was_ahead_has_claimed_its_partitions(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    call(fill, url, range(5))
+    with opened(shared_dsn, schema) as store:
+        for _ in range(2):
+            with member(url, group=group, store=store) as stream:
+                read(stream, 5)
+            assert drop_log_group(url, group)  # the rows stay
+            sql.execute(f"UPDATE pgdoc.group_positions {AHEAD} group_name = %s".encode(), [group])
+
+
+def test_a_worker_begins_anew_after_a_machine_whose_clock_was_ahead_has_run_its_handlers(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    with opened(shared_dsn, schema) as store:
+        worker = Worker(store, log=url, start="beginning")
+        worker.on("orders", consumer=group, name="record")(recorder())
+        for number in (5, 10):
+            call(fill, url, range(number - 5, number))
+            with running(worker):
+                count(store, "effects", number)
+            assert drop_log_group(url, group)
+            sql.execute(f"UPDATE pgdoc.handlers {AHEAD} split_part(consumer, '#', 1) = %s".encode(), [group])
+
+
 def test_a_group_is_not_dropped_while_a_transaction_of_a_member_is_open(
     shared_dsn: str, schema: str, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
