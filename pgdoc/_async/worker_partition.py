@@ -128,7 +128,7 @@ class AsyncWorkerPartition(AsyncWorkerConsumer):
         events = self._delivery.next_events(BATCH)
         if self._delivery.passed == entries[-1].token:  # else it was dropped in between, and nothing was delivered
             token = ResumeToken.parse(entries[-1].token)
-            position = LogPosition(entries[-1].sequence, entries[-1].token, self._partition.begun_at.identity)
+            position = LogPosition(entries[-1].sequence, entries[-1].token, self._partition.identity)
             self._taken = Mark.at(token.position, token.progress).position, position
         return events
 

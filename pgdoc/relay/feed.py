@@ -122,6 +122,7 @@ class LogFeed:
                 if not is_open:
                     await self._reopen()
                     is_open, delay_s = True, _FIRST_DELAY_S
+                    continue  # unless the source is dropped, as the log is another one
                 await self._read_on()
             except PgdocError as exc:
                 if not exc.resumable:
@@ -143,6 +144,9 @@ class LogFeed:
         info = await self._look()
         if self._last.token:
             self._last = await locate(self._reader, info, self._last, self._log)
+        else:
+            self._last = self._last._replace(identity=info.identity)
+        self._source.follow(self._last)
         await self._begin(ResumeToken.parse(self._last.token) if self._last.token else None)
         self.mode = "catching_up"
 

@@ -22,6 +22,8 @@ from pgdoc.runtime.wakeup import Wakeup
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pgdoc.relay.finding import LogPosition
+
 __all__ = ["AsyncInbox", "EntryBatch", "EntrySource", "Inbox"]
 
 _FORKED = "this stream was made before the process forked: open one in the child process"
@@ -35,6 +37,9 @@ class EntrySource:
     """
 
     is_dropped = False
+
+    def follow(self, position: LogPosition) -> None:
+        """Note where reading begins, each time that the log is opened."""
 
 
 class EntryBatch(list[LogEntry]):

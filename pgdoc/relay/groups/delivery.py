@@ -35,7 +35,6 @@ class GroupDelivery(RemoteDelivery):
 
     Args:
         valid_until: until when, by the monotonic clock, the partitions are this member's.
-        identity: of the log.
         needs_claim: whether a partition must be claimed in PostgreSQL before its events are delivered.
     """
 
@@ -46,12 +45,11 @@ class GroupDelivery(RemoteDelivery):
         decode: JsonDecoder | None,
         *,
         valid_until: Callable[[], float],
-        identity: Callable[[], str],
         needs_claim: bool,
         covers: Callable[[str], bool] | None = None,
     ) -> None:
         super().__init__(inbox, where, decode, covers)
-        self._valid_until, self._identity, self._needs_claim = valid_until, identity, needs_claim
+        self._valid_until, self._needs_claim = valid_until, needs_claim
         # What was passed and is not acknowledged, in the order of delivery; `_first` is the ordinal of the first.
         self._waiting: deque[tuple[OwnedPartition, LogEntry]] = deque()
         self._first = 0
@@ -137,7 +135,7 @@ class GroupDelivery(RemoteDelivery):
         return True
 
     def _note(self, source: OwnedPartition, entry: LogEntry, event: ChangeEvent | None) -> None:
-        source.passed = LogPosition(entry.sequence, entry.token, self._identity())
+        source.passed = LogPosition(entry.sequence, entry.token, source.identity)
         if event is not None:
             event.__dict__[_ORDINAL] = self._first + len(self._waiting)
             self.delivered += 1
@@ -186,7 +184,7 @@ class GroupDelivery(RemoteDelivery):
         while self._waiting and self._first <= last:
             source, entry = self._waiting[0]
             if not source.is_lost:
-                source.acknowledged = LogPosition(entry.sequence, entry.token, self._identity())
+                source.acknowledged = LogPosition(entry.sequence, entry.token, source.identity)
             self._waiting.popleft()
             self._first += 1
         if event is not None and source is not None and source.is_lost:
@@ -205,7 +203,7 @@ class GroupDelivery(RemoteDelivery):
         found: dict[OwnedPartition, LogPosition] = {}
         for index in range(last - self._first + 1):
             source, entry = self._waiting[index]
-            found[source] = LogPosition(entry.sequence, entry.token, self._identity())
+            found[source] = LogPosition(entry.sequence, entry.token, source.identity)
         own = self._waiting[last - self._first][0]
         if own.is_lost:
             raise lost_partition(own)

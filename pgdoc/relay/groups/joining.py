@@ -31,7 +31,6 @@ def join_group(  # noqa: PLR0913 (what a group consists of)
         options.where,
         options.decode,
         valid_until=lambda: reading.membership.valid_until,
-        identity=lambda: reading.identity,
         needs_claim=needs_claim,
         covers=options.covers,
     )

@@ -235,7 +235,7 @@ class GroupMembership:
                 self._dropped(partition)
                 continue
             is_over = partition.is_leaving and partition.is_settled  # before the position, which is then the last one
-            if is_over or partition.acknowledged.sequence != partition.stored.sequence:
+            if is_over or partition.acknowledged != partition.stored:
                 await self._store(partition, "" if is_over else self.member)
 
     async def _store(self, partition: OwnedPartition, owner: str) -> bool:

@@ -19,6 +19,8 @@ class OwnedPartition(EntrySource):
     Attributes:
         number, epoch: of the partition, and of this ownership of it.
         begun_at: where it was taken over.
+        identity: of the log that its events are read from. The ownership ends with that log, as sequences of two logs
+            can't be compared.
         outdone_by: a later epoch that PostgreSQL knows of: the next owner's must be higher.
     """
 
@@ -26,6 +28,7 @@ class OwnedPartition(EntrySource):
         self.number, self.epoch, self.begun_at = number, epoch, begun_at
 
         # Written by the engine's thread, read by any.
+        self.identity = begun_at.identity
         self.is_lost = False  # another member owns it, or may do so
         self.is_leaving = False  # it is given up once what was delivered is settled
         self.is_dropped = False  # either
@@ -41,6 +44,19 @@ class OwnedPartition(EntrySource):
         self.passed = begun_at  # the place after what was delivered or left out
         self.skip_to: ResumeToken | None = None  # events up to it have their effect in PostgreSQL already
         self.is_claimed = False  # in PostgreSQL
+
+        self._is_followed = False  # of the engine's thread
+
+    def follow(self, position: LogPosition) -> None:
+        """See `EntrySource`. Called before the first entry is there, and whenever the log is opened again."""
+        if self.identity == position.identity:
+            self._is_followed = True
+        elif self._is_followed:
+            self.leave()  # the log was made anew: whoever has the partition next begins in that one
+        else:
+            self._is_followed, self.identity = True, position.identity
+            self.acknowledged = self.passed = position
+            self.delivered = self.checkpointed = position.sequence
 
     def confirm(self, stored: LogPosition) -> None:
         """Note what PostgreSQL has stored: that counts as acknowledged."""

@@ -67,11 +67,6 @@ class GroupReading:
         return next((mode for mode in ("reconnecting", "catching_up", "live") if mode in modes), "standby")
 
     @property
-    def identity(self) -> str:
-        """Of the log, as it was when the stream opened."""
-        return "" if self.begun_at is None else self._identity
-
-    @property
     def source(self) -> str:
         """Of which database the events are, after `start`."""
         return self._first.source
@@ -84,7 +79,7 @@ class GroupReading:
     async def _open(self) -> LogPosition:
         try:
             begin = await self._first.open(self._options.start)
-            self._identity, partitions = begin.identity, self._first.partitions
+            partitions = self._first.partitions
         finally:
             await self._first.close()
         self._begun = await self.membership.open(partitions, begin)
@@ -117,6 +112,7 @@ class GroupReading:
         finally:
             with contextlib.suppress(PgdocError):
                 await finish(feed.close())
+            self._tasks.pop(partition, None)
 
     def _drop(self, partition: OwnedPartition) -> None:
         found = self._tasks.pop(partition, None)

@@ -39,9 +39,7 @@ def partition() -> OwnedPartition:
 
 
 def of_group(inbox: Inbox) -> GroupDelivery:
-    return GroupDelivery(
-        inbox, None, None, valid_until=lambda: time.monotonic() + 60, identity=lambda: "log", needs_claim=False
-    )
+    return GroupDelivery(inbox, None, None, valid_until=lambda: time.monotonic() + 60, needs_claim=False)
 
 
 def numbers(events: list[ChangeEvent]) -> list[int]:
