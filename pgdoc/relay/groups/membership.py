@@ -124,7 +124,8 @@ class GroupMembership:
                 if not exc.resumable:
                     fail(exc)
                     return
-                logger.warning("the records of a group are out of reach, trying again: %s", exc)
+                if is_open:
+                    logger.warning("the records of a group are out of reach, trying again: %s", exc)
                 is_open = False
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _LONGEST_DELAY_S)

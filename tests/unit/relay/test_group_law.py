@@ -23,9 +23,11 @@ from pgdoc.relay.log import GroupRecord
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from typing import Any
+    from typing import Any, TypeVar
 
     from pgdoc.relay.groups.partition import OwnedPartition
+
+    T = TypeVar("T")
 
 LEASE_S = 10.0
 PARTITIONS = 5
@@ -388,3 +390,48 @@ def test_one_member_has_a_partition_after_the_engine_has_forgotten_who_took_it_l
         await go_on(world, third, second)
 
     asyncio.run(run())
+
+
+class AbsentRecords(ModelRecords):
+    """Records of an engine that is away for a while."""
+
+    def __init__(self, world: World, times: int) -> None:
+        super().__init__(world)
+        self.times = times
+
+    async def open(self, *, creates: bool = True) -> bool:
+        return await self._answer(creates)
+
+    async def read(self, prefix: str) -> dict[str, GroupRecord]:
+        return await self._answer(await super().read(prefix))
+
+    async def _answer(self, found: T) -> T:
+        self.times -= 1
+        if self.times > 0:
+            raise LogUnreachable("the engine is away")
+        return found
+
+
+def test_an_outage_of_the_engine_is_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc.relay.groups.membership._LONGEST_DELAY_S", 0.001)
+    monkeypatch.setattr("pgdoc.relay.groups.membership._FIRST_DELAY_S", 0.001)
+
+    async def run() -> None:
+        world = World()
+        member = Member(world, {})
+        await member.membership.open(1, LogPosition(0, "", "log"))
+        records = member.membership._records = AbsentRecords(world, 10)
+        taken = asyncio.Event()
+        member.membership._taken = lambda _: taken.set()
+        running = asyncio.create_task(member.membership.run(lambda exc: pytest.fail(str(exc))))
+        await taken.wait()
+        assert records.times < 0
+        member.membership.stop()
+        await running
+
+    asyncio.run(run())
+    assert [record.getMessage() for record in caplog.records] == [
+        "the records of a group are out of reach, trying again: the engine is away"
+    ]
