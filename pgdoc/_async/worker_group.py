@@ -163,8 +163,11 @@ class AsyncWorkerGroup:
         return inbox
 
     def _begin_arrived(self, reading: GroupReading) -> None:
-        while self._arrived:
+        for _ in range(len(self._arrived)):
             partition, inbox = self._arrived.popleft()
+            if any(each.number == partition.number for each, _ in self._running):
+                self._arrived.append((partition, inbox))  # it was lost, and a handler of then may still run
+                continue
             each = AsyncWorkerPartition(
                 partition,
                 inbox,

@@ -13,7 +13,7 @@ from pgdoc.relay.finding import LogPosition
 from pgdoc.relay.groups.partition import OwnedPartition
 from pgdoc.relay.inbox import AsyncInbox, EntryBatch
 from pgdoc.relay.log import LogEntry
-from pgdoc.runtime.activities import AsyncActivity
+from pgdoc.runtime.activities import AsyncActivity, AsyncFlag
 from pgdoc.runtime.primitives import async_call, async_sleep
 from pgdoc.workers import backlog
 from tests import made_logs
@@ -317,3 +317,30 @@ async def test_members_go_on_where_they_were_after_the_records_of_the_group_were
             await async_call(fill, url, range(20, 40))
             await count(store, "effects", 40)
             await until_true(has_begun)
+
+
+async def test_no_event_is_handled_beside_a_call_of_before_the_partition_was_lost_and_taken_again(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    goes_on, at_once, most, found = AsyncFlag(), 0, 0, set()
+
+    async def handle(event: ChangeEvent) -> None:
+        nonlocal at_once, most
+        assert event.full_document is not None
+        found.add(event.full_document.data["n"])
+        at_once += 1
+        most = max(most, at_once)
+        await goes_on.wait(30)
+        at_once -= 1
+
+    async with opened(shared_dsn, schema) as store:
+        await async_call(fill, url, [5])
+        async with running(worker_of(store, url, handle, group)):
+            await until(lambda: at_once == 1)
+            assert await async_call(delete_records, url, group) > 2
+            await async_sleep(2.5)  # longer than it takes to lose the partition, take it again and call the handler
+            goes_on.set()
+            await async_call(fill, url, [105])  # of the same document
+            await until(lambda: 105 in found)
+    assert most == 1

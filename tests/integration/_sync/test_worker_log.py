@@ -14,7 +14,7 @@ from pgdoc.relay.finding import LogPosition
 from pgdoc.relay.groups.partition import OwnedPartition
 from pgdoc.relay.inbox import Inbox, EntryBatch
 from pgdoc.relay.log import LogEntry
-from pgdoc.runtime.activities import Activity
+from pgdoc.runtime.activities import Activity, Flag
 from pgdoc.runtime.primitives import call, sleep
 from pgdoc.workers import backlog
 from tests import made_logs
@@ -310,3 +310,30 @@ def test_members_go_on_where_they_were_after_the_records_of_the_group_were_delet
             call(fill, url, range(20, 40))
             count(store, "effects", 40)
             until_true(has_begun)
+
+
+def test_no_event_is_handled_beside_a_call_of_before_the_partition_was_lost_and_taken_again(
+    shared_dsn: str, schema: str, nats_server: NatsServer
+) -> None:
+    url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
+    goes_on, at_once, most, found = Flag(), 0, 0, set()
+
+    def handle(event: ChangeEvent) -> None:
+        nonlocal at_once, most
+        assert event.full_document is not None
+        found.add(event.full_document.data["n"])
+        at_once += 1
+        most = max(most, at_once)
+        goes_on.wait(30)
+        at_once -= 1
+
+    with opened(shared_dsn, schema) as store:
+        call(fill, url, [5])
+        with running(worker_of(store, url, handle, group)):
+            until(lambda: at_once == 1)
+            assert call(delete_records, url, group) > 2
+            sleep(2.5)  # longer than it takes to lose the partition, take it again and call the handler
+            goes_on.set()
+            call(fill, url, [105])  # of the same document
+            until(lambda: 105 in found)
+    assert most == 1
