@@ -23,7 +23,7 @@ from pgdoc import (
 from pgdoc._async import log_groups as calls
 from pgdoc.runtime.primitives import async_call
 from tests.integration._async.relays import fresh_stream
-from tests.integration._async.workers import count, effects, fresh_name, opened, recorder, running
+from tests.integration._async.workers import count, fresh_name, opened, recorder, running
 from tests.integration._async.workers import until as until_true
 from tests.made_logs import PARTITIONS, append, delete, fill, message_of, records_of, token_of, write_records
 
@@ -171,12 +171,9 @@ async def test_a_worker_begins_anew_after_a_machine_whose_clock_was_ahead_has_ru
 ) -> None:
     url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
     async with opened(shared_dsn, schema) as store:
-        worker = AsyncWorker(store, log=url, start="beginning")
-        worker.on("orders", consumer=group, name="record")(recorder())
         for number in (5, 10):
             await async_call(fill, url, range(number - 5, number))
-            async with running(worker):
-                await count(store, "effects", number)
+            await handle(store, url, group, number)
             assert await async_drop_log_group(url, group)
             sql.execute(f"UPDATE pgdoc.handlers {AHEAD} split_part(consumer, '#', 1) = %s".encode(), [group])
 
@@ -200,24 +197,27 @@ async def test_a_group_is_not_dropped_while_a_transaction_of_a_member_is_open(
         assert await async_drop_log_group(url, "billing", store=store)
 
 
+async def handle(store: AsyncStore, url: str, group: str, number: int) -> None:
+    """Run a worker until this many events have had their effect."""
+    worker = AsyncWorker(store, log=url, start="beginning")
+    worker.on("orders", consumer=group, name="record")(recorder())
+    async with running(worker):
+        await count(store, "effects", number)
+
+
 async def test_a_group_of_a_worker_is_dropped_with_the_positions_of_its_handlers(
     shared_dsn: str, schema: str, nats_server: NatsServer
 ) -> None:
     url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
     await async_call(fill, url, range(10))
     async with opened(shared_dsn, schema) as store:
-        worker = AsyncWorker(store, log=url, start="beginning")
-        worker.on("orders", consumer=group, name="record")(recorder())
-        async with running(worker):
-            await count(store, "effects", 10)
+        await handle(store, url, group, 10)
         found = await the_group(url, store=store)
         assert (found.name, found.rows) == (group, PARTITIONS)
         assert await async_drop_log_group(url, group, store=store)
         assert await async_log_groups(url, store=store) == []
         await store["effects"].delete_many({})
-        async with running(worker):
-            await count(store, "effects", 10)
-        assert len(await effects(store)) == 10
+        await handle(store, url, group, 10)
 
 
 async def test_the_groups_of_a_log_that_is_gone_can_be_dropped(
@@ -226,10 +226,7 @@ async def test_the_groups_of_a_log_that_is_gone_can_be_dropped(
     url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
     await async_call(fill, url, range(10))
     async with opened(shared_dsn, schema) as store:
-        worker = AsyncWorker(store, log=url, start="beginning")
-        worker.on("orders", consumer=group, name="record")(recorder())
-        async with running(worker):
-            await count(store, "effects", 10)
+        await handle(store, url, group, 10)
         await async_call(delete, url)
         found = await the_group(url, store=store)
         assert (found.name, found.behind, found.rows) == (group, None, PARTITIONS)
@@ -246,17 +243,13 @@ async def test_a_group_begins_anew_in_a_log_of_this_name_with_the_events_of_anot
     url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
     await async_call(fill, url, range(10))
     async with opened(shared_dsn, schema) as store:
-        worker = AsyncWorker(store, log=url, start="beginning")
-        worker.on("orders", consumer=group, name="record")(recorder())
-        async with running(worker):
-            await count(store, "effects", 10)
+        await handle(store, url, group, 10)
         await async_call(delete, url)
         await async_call(lambda: append(url, map(message_of, range(10)), system_id=7))
         assert (await the_group(url, store=store)).rows == PARTITIONS
         assert await async_drop_log_group(url, group, store=store)
         await store["effects"].delete_many({})
-        async with running(worker):
-            await count(store, "effects", 10)
+        await handle(store, url, group, 10)
 
 
 async def test_groups_are_listed_beside_one_with_damaged_records_which_can_be_dropped(engine: Engine) -> None:

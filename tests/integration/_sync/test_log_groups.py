@@ -24,7 +24,7 @@ from pgdoc import (
 from pgdoc._sync import log_groups as calls
 from pgdoc.runtime.primitives import call
 from tests.integration._sync.relays import fresh_stream
-from tests.integration._sync.workers import count, effects, fresh_name, opened, recorder, running
+from tests.integration._sync.workers import count, fresh_name, opened, recorder, running
 from tests.integration._sync.workers import until as until_true
 from tests.made_logs import PARTITIONS, append, delete, fill, message_of, records_of, token_of, write_records
 
@@ -172,12 +172,9 @@ def test_a_worker_begins_anew_after_a_machine_whose_clock_was_ahead_has_run_its_
 ) -> None:
     url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
     with opened(shared_dsn, schema) as store:
-        worker = Worker(store, log=url, start="beginning")
-        worker.on("orders", consumer=group, name="record")(recorder())
         for number in (5, 10):
             call(fill, url, range(number - 5, number))
-            with running(worker):
-                count(store, "effects", number)
+            handle(store, url, group, number)
             assert drop_log_group(url, group)
             sql.execute(f"UPDATE pgdoc.handlers {AHEAD} split_part(consumer, '#', 1) = %s".encode(), [group])
 
@@ -201,34 +198,34 @@ def test_a_group_is_not_dropped_while_a_transaction_of_a_member_is_open(
         assert drop_log_group(url, "billing", store=store)
 
 
+def handle(store: Store, url: str, group: str, number: int) -> None:
+    """Run a worker until this many events have had their effect."""
+    worker = Worker(store, log=url, start="beginning")
+    worker.on("orders", consumer=group, name="record")(recorder())
+    with running(worker):
+        count(store, "effects", number)
+
+
 def test_a_group_of_a_worker_is_dropped_with_the_positions_of_its_handlers(
     shared_dsn: str, schema: str, nats_server: NatsServer
 ) -> None:
     url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
     call(fill, url, range(10))
     with opened(shared_dsn, schema) as store:
-        worker = Worker(store, log=url, start="beginning")
-        worker.on("orders", consumer=group, name="record")(recorder())
-        with running(worker):
-            count(store, "effects", 10)
+        handle(store, url, group, 10)
         found = the_group(url, store=store)
         assert (found.name, found.rows) == (group, PARTITIONS)
         assert drop_log_group(url, group, store=store)
         assert log_groups(url, store=store) == []
         store["effects"].delete_many({})
-        with running(worker):
-            count(store, "effects", 10)
-        assert len(effects(store)) == 10
+        handle(store, url, group, 10)
 
 
 def test_the_groups_of_a_log_that_is_gone_can_be_dropped(shared_dsn: str, schema: str, nats_server: NatsServer) -> None:
     url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
     call(fill, url, range(10))
     with opened(shared_dsn, schema) as store:
-        worker = Worker(store, log=url, start="beginning")
-        worker.on("orders", consumer=group, name="record")(recorder())
-        with running(worker):
-            count(store, "effects", 10)
+        handle(store, url, group, 10)
         call(delete, url)
         found = the_group(url, store=store)
         assert (found.name, found.behind, found.rows) == (group, None, PARTITIONS)
@@ -245,17 +242,13 @@ def test_a_group_begins_anew_in_a_log_of_this_name_with_the_events_of_another_da
     url, group = f"{nats_server.url}/{fresh_stream()}", fresh_name()
     call(fill, url, range(10))
     with opened(shared_dsn, schema) as store:
-        worker = Worker(store, log=url, start="beginning")
-        worker.on("orders", consumer=group, name="record")(recorder())
-        with running(worker):
-            count(store, "effects", 10)
+        handle(store, url, group, 10)
         call(delete, url)
         call(lambda: append(url, map(message_of, range(10)), system_id=7))
         assert (the_group(url, store=store)).rows == PARTITIONS
         assert drop_log_group(url, group, store=store)
         store["effects"].delete_many({})
-        with running(worker):
-            count(store, "effects", 10)
+        handle(store, url, group, 10)
 
 
 def test_groups_are_listed_beside_one_with_damaged_records_which_can_be_dropped(engine: Engine) -> None:
