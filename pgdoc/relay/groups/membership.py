@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from pgdoc.errors import LogUnreachable, PgdocError
+from pgdoc.relay.asking import ask_each
 from pgdoc.relay.groups.balance import Balance, Found
 from pgdoc.relay.groups.lease import (
     BEGUN,
@@ -173,9 +174,11 @@ class GroupMembership:
 
     async def _confirm_owned(self) -> None:
         """Write the records of all partitions: somebody may be about to take one, and then fails."""
-        for partition in list(self.owned.values()):
-            if not await self._store(partition, self.member):
-                self._lose(partition)
+        await ask_each(self._confirm, self.owned.values())
+
+    async def _confirm(self, partition: OwnedPartition) -> None:
+        if not await self._store(partition, self.member):
+            self._lose(partition)
 
     async def _follow(self, asked_at: float) -> None:
         """Take and give up partitions, according to records that were read after `asked_at`."""
@@ -184,8 +187,7 @@ class GroupMembership:
         for number in plan.give_up:
             self.owned[number].leave()
             self._dropped(self.owned[number])
-        for each in plan.take:
-            await self._take(each)
+        await ask_each(self._take, plan.take)
         for key, revision in plan.bury:
             await self._records.delete(f"{self._prefix}{key}", revision)
 
@@ -194,16 +196,17 @@ class GroupMembership:
 
     async def _check_owned(self) -> None:
         """Drop the partitions that others have taken."""
+        doubtful = []
         for number, partition in list(self.owned.items()):
             _, revision, lease = self._balance.lease_of(number)
             if revision < partition.revision and lease is not None:
                 # An older answer; or the engine has lost its last writes, and perhaps who took the partition.
-                if not await self._store(partition, self.member):
-                    self._lose(partition)
+                doubtful.append(partition)
             elif lease is None or (lease.owner, lease.epoch) != (self.member, partition.epoch):
                 self._lose(partition)
             else:  # perhaps of a write whose answer was lost
                 partition.revision, partition.stored = revision, lease.position
+        await ask_each(self._confirm, doubtful)
 
     def _lose(self, partition: OwnedPartition) -> None:
         if self.owned.pop(partition.number, None) is not None:
@@ -230,14 +233,16 @@ class GroupMembership:
         Raises:
             LogUnreachable: the engine does not answer.
         """
-        for partition in list(self.owned.values()):
-            if partition.is_lost:  # PostgreSQL knows of another owner: whoever takes it next gets a higher epoch
-                await self._store(partition, "")
-                self._dropped(partition)
-                continue
-            is_over = partition.is_leaving and partition.is_settled  # before the position, which is then the last one
-            if is_over or partition.acknowledged != partition.stored:
-                await self._store(partition, "" if is_over else self.member)
+        await ask_each(self._store_due, self.owned.values())
+
+    async def _store_due(self, partition: OwnedPartition) -> None:
+        if partition.is_lost:  # PostgreSQL knows of another owner: whoever takes it next gets a higher epoch
+            await self._store(partition, "")
+            self._dropped(partition)
+            return
+        is_over = partition.is_leaving and partition.is_settled  # before the position, which is then the last one
+        if is_over or partition.acknowledged != partition.stored:
+            await self._store(partition, "" if is_over else self.member)
 
     async def _store(self, partition: OwnedPartition, owner: str) -> bool:
         """Write the record of a partition; return whether it was this member's."""
@@ -273,8 +278,7 @@ class GroupMembership:
 
     async def _give_all_up(self) -> bool:
         """Give up all partitions, and delete the member's record; return whether nothing is left of it."""
-        for partition in list(self.owned.values()):
-            await self._store(partition, "")
+        await ask_each(lambda partition: self._store(partition, ""), self.owned.values())
         key = f"{self._prefix}{member_key(self.member)}"
         if self._own_revision and await self._records.delete(key, self._own_revision):
             self._own_revision = 0

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import HistoryLost, LogRefused, LogUnreachable
 from pgdoc.model.tokens import ResumeToken
+from pgdoc.relay.asking import ask_each
 from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import LogInfo
 from pgdoc.relay.messages import part_of_text
-from pgdoc.relay.nats.asking import ask_each
 from pgdoc.relay.nats.connection import CONNECTION_OPTIONS, NatsConnection, map_nats_errors
 from pgdoc.relay.nats.raw_parser import RawParser
 from pgdoc.relay.nats.stream import NatsStream, is_of_relay

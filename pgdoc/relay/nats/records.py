@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import LogRefused, LogUnreachable
+from pgdoc.relay.asking import ask_each
 from pgdoc.relay.durations import number_of
 from pgdoc.relay.extras import needing_extra
 from pgdoc.relay.log import GroupRecord
-from pgdoc.relay.nats.asking import ask_each
 from pgdoc.relay.nats.connection import NatsConnection
 from pgdoc.relay.nats.reader import READER_OPTIONS
 from pgdoc.relay.nats.stream import NatsStream

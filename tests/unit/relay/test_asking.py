@@ -1,4 +1,4 @@
-"""Many questions to JetStream are open at once, and never too many."""
+"""Many questions to an engine are open at once, and never too many."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pgdoc.relay.nats.asking import ask_each
+from pgdoc.relay.asking import ask_each
 
 
 async def test_answers_have_the_order_of_the_questions_and_64_are_open_at_once() -> None:

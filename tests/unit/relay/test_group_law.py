@@ -435,3 +435,57 @@ def test_an_outage_of_the_engine_is_logged_once(
     assert [record.getMessage() for record in caplog.records] == [
         "the records of a group are out of reach, trying again: the engine is away"
     ]
+
+
+class SlowRecords(ModelRecords):
+    """Records of an engine of which each answer takes 50 ms of the world's clock."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    async def _answer(self) -> None:
+        answered = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._world.now + 0.05, len(self._waiting), answered))
+        await answered
+
+    async def read(self, prefix: str) -> dict[str, GroupRecord]:
+        await self._answer()
+        return {key: record for key, record in self._world.records.items() if key.startswith(prefix)}
+
+    async def write(self, key: str, value: bytes, revision: int) -> int | None:
+        await self._answer()
+        return await super().write(key, value, revision)
+
+    async def serve(self, step: Coroutine[Any, Any, Any]) -> None:
+        """Let time pass whenever a step waits, until it is over."""
+        running = asyncio.ensure_future(step)
+        while not running.done():
+            for _ in range(20):
+                await asyncio.sleep(0)
+            if self._waiting:
+                self._world.now = max(self._world.now, min(self._waiting)[0])
+                due = [each for each in self._waiting if each[0] <= self._world.now]
+                self._waiting = [each for each in self._waiting if each not in due]
+                for _, _, answered in due:
+                    answered.set_result(None)
+        await running
+
+
+def test_a_member_of_a_distant_engine_delivers_the_events_of_many_partitions() -> None:
+    async def run() -> None:
+        world = World()
+        member = Member(world, {})
+        records = member.membership._records = SlowRecords(world)
+        await records.serve(member.membership.open(1024, LogPosition(0, "", "log")))
+        for number in range(3):
+            await records.serve(member.membership.beat())
+            assert all(member.may_deliver(each) for each in range(1024))
+            for owned in member.membership.owned.values():
+                owned.acknowledged = LogPosition(number + 1, "", "log")
+            await records.serve(member.membership.store())
+            assert all(member.may_deliver(each) for each in range(1024))
+        await records.serve(member.membership.close())
+        assert sorted(world.records) == sorted(["g.begun", *(f"g.p.{each}" for each in range(1024))])
+
+    asyncio.run(run())
