@@ -92,8 +92,7 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening, Generic[M_co]):
         await async_wait(hub.start())
         feed = HubFeed(hub, hub.subscribe(self._selection, self._mailbox))
         self._follow(feed)
-        inserted, flushed = await self._backend.wal_end()
-        feed.begin_at(inserted)
+        inserted, flushed = await self._backend.begin(feed)
         self._delivery.start_from(feed.begun_at)
         await self._backend.flush(flushed, inserted)
 
@@ -112,7 +111,8 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening, Generic[M_co]):
         existence = await self._backend.existence(position, self._selection)
         if existence is not None:
             self._delivery.resume_life(existence)
-        self._follow(HubFeed(hub, hub.resume(self._selection, resume_point(position), self._mailbox), position))
+        subscription = hub.resume(self._selection, resume_point(position), self._mailbox, cluster.ids)
+        self._follow(HubFeed(hub, subscription, position))
 
     async def _begin_consumer(self) -> None:
         subscription = Subscription(self._selection, BEFORE_ALL, self._mailbox)

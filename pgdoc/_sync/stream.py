@@ -93,8 +93,7 @@ class ChangeStream(StreamWaiting, Opening, Generic[M_co]):
         wait(hub.start())
         feed = HubFeed(hub, hub.subscribe(self._selection, self._mailbox))
         self._follow(feed)
-        inserted, flushed = self._backend.wal_end()
-        feed.begin_at(inserted)
+        inserted, flushed = self._backend.begin(feed)
         self._delivery.start_from(feed.begun_at)
         self._backend.flush(flushed, inserted)
 
@@ -113,7 +112,8 @@ class ChangeStream(StreamWaiting, Opening, Generic[M_co]):
         existence = self._backend.existence(position, self._selection)
         if existence is not None:
             self._delivery.resume_life(existence)
-        self._follow(HubFeed(hub, hub.resume(self._selection, resume_point(position), self._mailbox), position))
+        subscription = hub.resume(self._selection, resume_point(position), self._mailbox, cluster.ids)
+        self._follow(HubFeed(hub, subscription, position))
 
     def _begin_consumer(self) -> None:
         subscription = Subscription(self._selection, BEFORE_ALL, self._mailbox)

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from pgdoc.model.tokens import SnapshotProgress
     from pgdoc.replication.source import Cluster, Source
     from pgdoc.streams.delivery import Delivery
-    from pgdoc.streams.feed import Feed
+    from pgdoc.streams.feed import Feed, HubFeed
     from pgdoc.streams.options import StreamOptions
 
 __all__ = ["StreamBackend"]
@@ -69,6 +69,7 @@ logger = logging.getLogger("pgdoc.stream")
 
 _FLUSH_POLL_S = 0.01
 _FOLLOW_S = 10.0
+_FOLLOW_POLL_S = 0.05
 _LAST_LSN = (1 << 64) - 1
 
 
@@ -200,8 +201,23 @@ class StreamBackend:
 
     def wal_end(self) -> tuple[int, int]:
         """Return the LSNs up to which WAL is inserted, and flushed."""
-        ((inserted, flushed),) = self.fetch("wal_end")
+        ((inserted, flushed, _),) = self.fetch("wal_end")
         return inserted, flushed
+
+    def begin(self, feed: HubFeed) -> tuple[int, int]:
+        """Let a new stream begin at the present end of the WAL; return that as `wal_end` does.
+
+        A server that was promoted continues the WAL elsewhere, so this waits until the hub has followed to it.
+
+        Raises:
+            ServerUnreachable: the hub has not followed.
+        """
+        deadline = time.monotonic() + _FOLLOW_S
+        while True:
+            ((inserted, flushed, timeline),) = self.fetch("wal_end")
+            if feed.begin_at(inserted, timeline):
+                return inserted, flushed
+            self._let_hub_follow(timeline, deadline)
 
     def cluster(self) -> Cluster:
         """Return the cluster that the hub reads, once it is on the timeline that the server is on.
@@ -215,12 +231,17 @@ class StreamBackend:
             cluster = self.hub.subscriptions.cluster
             if timeline == cluster.timeline:
                 return cluster
-            if time.monotonic() > deadline:
-                raise ServerUnreachable(
-                    f"streams read timeline {cluster.timeline}, but documents are on timeline {timeline}: a failover is"
-                    " going on, or two servers take writes; open the stream again"
-                )
-            sleep(_FLUSH_POLL_S)
+            self._let_hub_follow(timeline, deadline)
+
+    def _let_hub_follow(self, timeline: int, deadline: float) -> None:
+        """Wait a moment for the hub to follow to the timeline of the documents; raise an error after `deadline`."""
+        if time.monotonic() > deadline:
+            raise ServerUnreachable(
+                f"streams read timeline {self.hub.subscriptions.cluster.timeline}, but documents are on timeline "
+                f"{timeline}: a failover is going on, or two servers take writes; open the stream again"
+            )
+        self.hub.ask()  # a reader on a standby notices with what it receives
+        sleep(_FOLLOW_POLL_S)
 
     def flush(self, flushed: int, to: int) -> None:
         """Return when the WAL, flushed up to `flushed`, is flushed up to `to`."""

@@ -2,8 +2,10 @@
 -- set synchronous_commit for their own transaction: it holds no data, and must not wait for a synchronous standby.
 
 -- name: wal_end
+-- The name of a WAL file begins with the timeline. The control file has it only after the first checkpoint.
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
-  (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS flushed
+  (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS flushed,
+  ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int AS timeline
 
 -- name: now
 -- On a standby, this fails as a write does, so that the store looks for the primary.

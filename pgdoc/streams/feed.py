@@ -68,10 +68,12 @@ class HubFeed:
         self._hub = hub
         self._subscription = subscription
 
-    def begin_at(self, lsn: int) -> None:
+    def begin_at(self, lsn: int, timeline: int) -> bool:
         """See `Subscriptions.begin_at`."""
-        self._hub.subscriptions.begin_at(self._subscription, lsn)
-        self.begun_at = before_commits_at(lsn)
+        begins = self._hub.subscriptions.begin_at(self._subscription, lsn, timeline)
+        if begins:
+            self.begun_at = before_commits_at(lsn)
+        return begins
 
     @property
     def ids(self) -> Ids:

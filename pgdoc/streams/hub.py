@@ -29,7 +29,7 @@ from pgdoc.streams.subscriptions import Subscriptions, store_closed
 if TYPE_CHECKING:
     from pgdoc.changes.fanout import Subscription
     from pgdoc.changes.router import Selection
-    from pgdoc.model.positions import RawPosition
+    from pgdoc.model.positions import Ids, RawPosition
     from pgdoc.replication.reading import Reading
     from pgdoc.replication.source import Cluster, Source
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
@@ -85,10 +85,12 @@ class Hub:
         self.check_usable()
         return self.subscriptions.subscribe(selection, mailbox)
 
-    def resume(self, selection: Selection, after: RawPosition, mailbox: Mailbox | AsyncMailbox) -> Subscription:
-        """Feed `mailbox` with everything beyond `after`."""
+    def resume(
+        self, selection: Selection, after: RawPosition, mailbox: Mailbox | AsyncMailbox, ids: Ids
+    ) -> Subscription:
+        """Feed `mailbox` with everything beyond `after`, a position of the cluster with these `ids`."""
         self.check_usable()
-        subscription, is_live = self.subscriptions.resume(selection, after, mailbox)
+        subscription, is_live = self.subscriptions.resume(selection, after, mailbox, ids)
         if not is_live:
             self._catchup.take_over(subscription)
         return subscription

@@ -120,22 +120,33 @@ class Subscriptions:
             self._fanout.add(subscription)
             return subscription
 
-    def begin_at(self, subscription: Subscription, lsn: int) -> None:
-        """Let a new subscription begin with the first transaction that commits at or after `lsn`."""
+    def begin_at(self, subscription: Subscription, lsn: int, timeline: int) -> bool:
+        """Let a new subscription begin with the first transaction that commits at or after `lsn`.
+
+        Returns:
+            False, and does nothing, if the live reader reads another timeline than the one that has this LSN.
+        """
         position = before_commits_at(lsn)
         with self._lock:
+            if self.cluster.timeline != timeline:
+                return False
             subscription.after = max(subscription.after, position)
             subscription.mailbox.begin_at(position)
+            return True
 
     def resume(
-        self, selection: Selection, after: RawPosition, mailbox: Mailbox | AsyncMailbox
+        self, selection: Selection, after: RawPosition, mailbox: Mailbox | AsyncMailbox, ids: Ids
     ) -> tuple[Subscription, bool]:
         """Feed `mailbox` with everything beyond `after`; return also whether the subscription is LIVE.
 
-        If it is not, a catch-up reader has to feed it.
+        If it is not, a catch-up reader has to feed it. `ids` are those of the cluster on which `after` was checked.
+
+        Raises:
+            InvalidResumeToken: the live reader has moved to another timeline since, which does not have `after`.
         """
         with self._lock:
             self._check_accepting()
+            self.cluster.check(after, ids)
             subscription = Subscription(selection, after, mailbox)
             self._open.add(subscription)
             mailbox.begin_at(after)

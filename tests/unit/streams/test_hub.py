@@ -28,7 +28,7 @@ def test_no_stream_is_opened_without_the_hub_thread(hub):
     with pytest.raises(StreamError, match="open it again"):
         hub.subscribe(Selection(), Mailbox(1, 1))
     with pytest.raises(StreamError, match="open it again"):
-        hub.resume(Selection(), (1, 0, 0, 0), Mailbox(1, 1))
+        hub.resume(Selection(), (1, 0, 0, 0), Mailbox(1, 1), hub.subscriptions.ids)
 
 
 def test_a_closed_hub_opens_and_starts_nothing(hub):

@@ -107,7 +107,7 @@ def test_the_first_frames_of_a_transaction_are_nothing_to_dispatch_and_a_stream_
 
     def open_late() -> None:
         assert run.subscriptions.watermark == 100
-        assert run.subscriptions.resume(Selection(), (100, 0, 0, 0), late)[1]
+        assert run.subscriptions.resume(Selection(), (100, 0, 0, 0), late, run.subscriptions.ids)[1]
 
     def note(burst: Burst) -> list[Subscription]:
         dispatched.append((len(burst.changes), burst.watermark))

@@ -39,17 +39,17 @@ def test_a_stream_can_be_opened_only_while_the_live_reader_reads(subscriptions):
     with pytest.raises(StreamError, match="open it again"):
         subscriptions.subscribe(Selection(), mailbox())
     subscriptions.begin(Cluster(7421, 3), 4000)
-    subscriptions.resume(Selection(), (4000, 0, 0, 0), mailbox())
+    subscriptions.resume(Selection(), (4000, 0, 0, 0), mailbox(), subscriptions.ids)
     subscriptions.close()
     with pytest.raises(StoreClosed):
-        subscriptions.resume(Selection(), (4000, 0, 0, 0), mailbox())
+        subscriptions.resume(Selection(), (4000, 0, 0, 0), mailbox(), subscriptions.ids)
 
 
 def test_a_stream_that_resumes_where_the_live_reader_is_needs_no_catch_up(subscriptions):
-    subscription, is_live = subscriptions.resume(Selection(), (3000, 0, 0, 0), mailbox())
+    subscription, is_live = subscriptions.resume(Selection(), (3000, 0, 0, 0), mailbox(), subscriptions.ids)
     assert is_live
     assert subscription.state is State.LIVE
-    subscription, is_live = subscriptions.resume(Selection(), (2999, 0, 0, 0), mailbox())
+    subscription, is_live = subscriptions.resume(Selection(), (2999, 0, 0, 0), mailbox(), subscriptions.ids)
     assert not is_live
     assert subscription.state is State.DETACHED
 
@@ -64,8 +64,8 @@ def test_the_live_reader_goes_on_only_where_the_transaction_that_it_was_giving_w
 
 def test_a_stream_that_was_given_more_than_the_new_timeline_holds_ends(subscriptions):
     near, far = mailbox(), mailbox()
-    near_one, _ = subscriptions.resume(Selection(), (3100, 0, 0, 0), near)
-    far_one, _ = subscriptions.resume(Selection(), (3600, 0, 0, 0), far)
+    near_one, _ = subscriptions.resume(Selection(), (3100, 0, 0, 0), near, subscriptions.ids)
+    far_one, _ = subscriptions.resume(Selection(), (3600, 0, 0, 0), far, subscriptions.ids)
     subscriptions.move_to(Cluster(7421, 4, ((3, 3500),)))
     assert subscriptions.is_open(near_one)
     assert not subscriptions.is_open(far_one)
@@ -116,7 +116,7 @@ def test_an_abandoned_stream_is_forgotten_by_the_hub_thread_without_waiting_for_
 
 def test_a_catch_up_reader_keeps_a_subscription_until_it_is_near(subscriptions):
     box = mailbox()
-    subscription, _ = subscriptions.resume(Selection(), (2000, 0, 0, 0), box)
+    subscription, _ = subscriptions.resume(Selection(), (2000, 0, 0, 0), box, subscriptions.ids)
     subscriptions.dispatch(Burst([], 9 << 20, None))
     watermarks = (3000, (9 << 20) - 100, 9 << 20)
     seen = [(subscriptions.join(subscription, watermark), subscription.state) for watermark in watermarks]
@@ -124,7 +124,7 @@ def test_a_catch_up_reader_keeps_a_subscription_until_it_is_near(subscriptions):
 
 
 def test_a_catch_up_reader_is_done_with_a_subscription_that_was_closed(subscriptions):
-    subscription, _ = subscriptions.resume(Selection(), (2000, 0, 0, 0), mailbox())
+    subscription, _ = subscriptions.resume(Selection(), (2000, 0, 0, 0), mailbox(), subscriptions.ids)
     subscriptions.unsubscribe(subscription)
     assert subscriptions.join(subscription, 2500)
 
@@ -253,7 +253,7 @@ def test_what_ends_a_stream_sends_a_consumer_back(subscriptions):
 def test_a_consumer_is_sent_back_when_the_hub_moves_to_another_timeline(subscriptions):
     sent, stream = Sent(), mailbox()
     assert subscriptions.take_in(sent.subscription, 3000, IDS)
-    subscription, _ = subscriptions.resume(Selection(), (3000, 0, 0, 0), stream)
+    subscription, _ = subscriptions.resume(Selection(), (3000, 0, 0, 0), stream, subscriptions.ids)
     subscriptions.move_to(Cluster(7421, 3))
     assert sent.times == 0
     subscriptions.move_to(Cluster(7421, 4, ((3, 3500),)))
@@ -262,9 +262,9 @@ def test_a_consumer_is_sent_back_when_the_hub_moves_to_another_timeline(subscrip
 
 
 def test_no_stream_comes_in_between_the_check_of_all_and_the_move_to_another_timeline(subscriptions):
-    """Its position would be taken for one of the new timeline."""
-    far = mailbox()
-    subscriptions.resume(Selection(), (3100, 0, 0, 0), mailbox())
+    """Its position would be taken for one of the new timeline, which does not have it."""
+    refused: list[InvalidResumeToken] = []
+    subscriptions.resume(Selection(), (3100, 0, 0, 0), mailbox(), subscriptions.ids)
 
     class Checked(Cluster):
         def check(self, position: Any, ids: Any) -> None:
@@ -273,10 +273,27 @@ def test_no_stream_comes_in_between_the_check_of_all_and_the_move_to_another_tim
             coming.join(0.05)  # it waits for the lock
             assert coming.is_alive()
 
-    coming = threading.Thread(target=subscriptions.resume, args=(Selection(), (3600, 0, 0, 0), far))
+    def come() -> None:
+        try:
+            subscriptions.resume(Selection(), (3600, 0, 0, 0), mailbox(), IDS)
+        except InvalidResumeToken as exc:
+            refused.append(exc)
+
+    coming = threading.Thread(target=come)
     subscriptions.move_to(Checked(7421, 4, ((3, 3500),)))
     coming.join()
     assert subscriptions.ids == (7421, 4, None)
+    assert len(refused) == 1
+
+
+def test_a_stream_begins_only_on_the_timeline_whose_end_it_was_told(subscriptions):
+    subscription = subscriptions.subscribe(Selection(), mailbox())
+    subscriptions.dispatch(Burst([], 3200, None))
+    assert not subscriptions.begin_at(subscription, 3700, 4)
+    subscriptions.move_to(Cluster(7421, 4, ((3, 3500),)))
+    assert not subscriptions.begin_at(subscription, 3600, 3)
+    assert subscriptions.begin_at(subscription, 3700, 4)
+    assert subscription.after == (3700, 0, 0, 0)
 
 
 def test_a_closed_store_closes_the_mailbox_of_a_consumer(subscriptions):
