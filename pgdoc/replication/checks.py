@@ -29,11 +29,16 @@ def check_position(after: ResumeToken | Lsn, cluster: Cluster, wal_end: int) -> 
         position = after.position
         cluster.check(position, (after.system_id, after.timeline, after.database_oid))
     if position.commit_lsn > wal_end:
-        raise InvalidResumeToken(
-            f"position {Lsn(position.commit_lsn)} lies beyond the end of this server's WAL, {Lsn(wal_end)}: "
-            "another server issued it, or this one was restored from a backup; start without it"
-        )
+        raise beyond_the_end(position.commit_lsn, wal_end)
     return position
+
+
+def beyond_the_end(at: int, wal_end: int) -> InvalidResumeToken:
+    """Make the error for a position that this server has not come to."""
+    return InvalidResumeToken(
+        f"position {Lsn(at)} lies beyond the end of this server's WAL, {Lsn(wal_end)}: "
+        "another server issued it, or this one was restored from a backup; start without it"
+    )
 
 
 def check_flush(deadline: float) -> None:

@@ -9,7 +9,7 @@ import psycopg
 
 from pgdoc.errors import PluginMissing, PluginNotAllowed
 from pgdoc.model.positions import Lsn
-from pgdoc.replication.checks import history_lost
+from pgdoc.replication.checks import beyond_the_end, history_lost
 from pgdoc.replication.connection import map_replication_error, quote_literal
 from pgdoc.replication.recovery import create_slot_on_standby, is_in_recovery
 from pgdoc.replication.slots import (
@@ -49,6 +49,7 @@ def take_position(  # noqa: PLR0913 (each has its own reason to differ between r
     Raises:
         PluginMissing, PluginNotAllowed: no plugin can be used; the error is that of the last one tried.
         HistoryLost: no bookmark reaches back to `at`.
+        InvalidResumeToken: the WAL of the primary ends before `at`, so it was restored to an older state.
         SlotBlocked: open write transactions hold up the first slot of the database.
     """
     (*others, last), refusal = _plugins(connection, source, at) if plugin is None else ((plugin,), "")
@@ -89,6 +90,8 @@ def _take_position(  # noqa: PLR0913 (what the two above were given)
     connection: psycopg.Connection[Any], source: Source, plugin: str, slot: str, at: int | None, *, begin_history: bool
 ) -> int:
     end = flushed(connection)
+    if at is not None and at > end:
+        _check_not_restored(connection, at)
     wanted = end if at is None else min(at, end)
     start = _copy_bookmark(connection, plugin, slot, wanted)
     if start is not None:
@@ -104,6 +107,16 @@ def _take_position(  # noqa: PLR0913 (what the two above were given)
     if begin_history and not is_prepared(connection):
         copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
     return start
+
+
+def _check_not_restored(connection: psycopg.Connection[Any], at: int) -> None:
+    """Refuse an LSN beyond the end of a primary's WAL: what it writes up to there would pass for what was read already.
+
+    A standby that starts again may not have replayed all that it had.
+    """
+    row = connection.execute(statement("replication", "inserted")).fetchone()
+    if row is not None and row.lsn is not None and at > row.lsn:
+        raise beyond_the_end(at, row.lsn)
 
 
 def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, at: int) -> int | None:

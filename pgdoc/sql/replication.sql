@@ -109,6 +109,9 @@ SELECT pgdoc.is_bound() AS is_bound,
 -- The LSN up to which a reader can read: a standby decodes what it has replayed.
 SELECT ((CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END) - '0/0'::pg_lsn)::bigint AS lsn
 
+-- name: inserted
+SELECT ((CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END) - '0/0'::pg_lsn)::bigint AS lsn
+
 -- name: in_recovery
 SELECT pg_is_in_recovery() AS in_recovery
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+import threading
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 import pgdoc
 from pgdoc import Store
-from pgdoc.errors import HistoryLost, InvalidResumeToken
+from pgdoc.errors import HistoryLost, InvalidResumeToken, ServerUnreachable
+from pgdoc.replication.session import open_reader
+from pgdoc.streams.subscriptions import Subscriptions
 from tests.integration.own_server.faults import drop_slots
 from tests.integration.own_server.words import (
     PATIENCE_S,
+    check_streams,
     said,
     wait_until,
 )
@@ -140,3 +145,63 @@ def test_token_lies_past_the_point_where_its_timeline_was_left(private_server: L
 def wait_for_end_of_recovery(conninfo: str) -> None:
     with psycopg.connect(conninfo, autocommit=True) as connection:
         wait_until(lambda: connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,))
+
+
+def test_an_open_stream_ends_if_the_disk_of_the_server_is_set_back(
+    private_server: LocalServer, private_dsn: str
+) -> None:
+    """Its new WAL has the LSNs of what the stream was given already, and would be dropped as repeated."""
+    assert private_server.folder is not None
+    data, kept = private_server.folder / "data", private_server.folder / "kept"
+    with Store(private_dsn) as store:
+        with store["orders"].watch():  # history begins
+            store["orders"].insert("o-1", {})
+        with private_server.stopped():
+            subprocess.run(["cp", "-a", data, kept], check=True)
+        with store["orders"].watch() as stream:
+            store["orders"].insert("o-2", {"text": "x" * 100_000})
+            assert stream.next(timeout=PATIENCE_S) is not None
+            with private_server.stopped("immediate"):
+                subprocess.run(["rm", "-r", data], check=True)
+                subprocess.run(["mv", kept, data], check=True)
+            store["orders"].insert("o-3", {})
+            message = said(InvalidResumeToken, lambda: stream.next(timeout=PATIENCE_S))
+            assert "lies beyond the end of this server's WAL" in message
+        check_streams(private_dsn)
+
+
+def test_a_stream_that_is_opened_during_a_failover_follows_to_the_new_timeline(
+    private_server: LocalServer, private_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The documents are read from the promoted server already, while the hub is not connected again yet."""
+    may_reconnect = threading.Event()
+
+    def reopen(*args: Any, **options: Any) -> Any:
+        if not may_reconnect.is_set():
+            raise ServerUnreachable("not yet")
+        return open_reader(*args, **options)
+
+    def begin_at(subscriptions: Subscriptions, *args: Any) -> Any:
+        try:
+            return real_begin_at(subscriptions, *args)
+        finally:
+            may_reconnect.set()
+
+    real_begin_at = Subscriptions.begin_at
+    assert private_server.folder is not None
+    with Store(private_dsn) as store, store["orders"].watch() as before:
+        monkeypatch.setattr("pgdoc.streams.live_reader.open_reader", reopen)
+        monkeypatch.setattr(Subscriptions, "begin_at", begin_at)
+        with private_server.stopped():
+            signal_file = private_server.folder / "data" / "standby.signal"
+            signal_file.touch()
+            private_server._hand_over(signal_file)
+        with psycopg.connect(private_dsn, autocommit=True) as admin:
+            admin.execute("SELECT pg_promote()")
+        with store["orders"].watch() as stream:
+            store["orders"].insert("o-1", {})
+            for each in (before, stream):
+                event = each.next(timeout=PATIENCE_S)
+                assert event is not None
+                assert event.document_id == "o-1"
+                assert event.resume_token.timeline == 2
