@@ -31,10 +31,10 @@ class Questions:
     def _execute(self, query: str, *params: Any) -> psycopg.Cursor[Any]:
         raise NotImplementedError
 
-    def published_since(self, *, has_topics: bool) -> int:
-        """Return since which LSN the publication that pgoutput reads is complete, or has messages if these count."""
-        names = [".".join(MESSAGES)] if has_topics else []
-        return int(self._one("published_since", self._source.schema, names)[0])
+    def published_since(self, selection: Selection) -> int:
+        """Return since which LSN pgoutput sends every change that a consumer can want."""
+        wanted = [selection.names, [".".join(MESSAGES)]] if selection.topics else [selection.names]
+        return max(int(self._one("published_since", self._source.schema, names)[0]) for names in wanted)
 
     def loses_values(self) -> bool:
         """Return whether wal2json can't send some values of a watched table."""

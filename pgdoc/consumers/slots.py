@@ -23,7 +23,6 @@ from pgdoc.replication.session import (
     ReplicationSession,
     begin_reading,
     check_detour,
-    check_publication,
     identify,
 )
 from pgdoc.replication.slot_start import fetch_confirmed, take_position
@@ -110,20 +109,21 @@ def find_slot(connection: psycopg.Connection[Any], slot: str) -> ConsumerSlot | 
     return None if row is None else ConsumerSlot(*row)
 
 
-def make_slot(
+def make_slot(  # noqa: PLR0913 (what a slot consists of)
     source: Source,
     slot: str,
     at: int | None,
     *,
     lock_claim: Callable[[psycopg.Connection[Any]], object],
     purpose: str = "",
+    check: Callable[[SlotStart], object] = bool,
 ) -> int:
     """Create a consumer's slot from a bookmark, and return the LSN at which it starts.
 
     An existing slot of this name is replaced, if `lock_claim` raises no error: finding the position can take minutes,
     in which another process can become the owner. It locks the claim on the connection that it gets, so that no other
     process becomes the owner before the slot exists. If `at` is `None`, the slot starts now, and is new if the database
-    has no bookmark.
+    has no bookmark; else `check` may refuse the plugin there.
 
     Raises:
         HistoryLost, SlotBlocked: see `take_position`.
@@ -133,7 +133,7 @@ def make_slot(
             temporary = slot_name(connection, "pgdocr")
             start = take_position(connection, source, temporary, at, begin_history=source.keeps_history)
             if at is not None:
-                check_publication(connection, source, start, tables=True)
+                check(start)
             with _claimed(source, lock_claim, purpose) as plain:
                 drop_slot(plain, slot)
                 copy_slot(connection, temporary, slot, temporary=False, plugin=start.plugin)

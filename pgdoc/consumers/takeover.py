@@ -29,6 +29,7 @@ from pgdoc.errors import ConsumerLost, HistoryLost, InvalidResumeToken, PgdocErr
 from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at
 from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.checks import check_exact, check_position, check_published
+from pgdoc.replication.source import SlotStart
 
 if TYPE_CHECKING:
     from pgdoc.changes.router import Selection
@@ -186,7 +187,9 @@ class Takeover:
     def _change_plugin(self, slot: ConsumerSlot, read_from: int) -> bool:
         """Have pgoutput read a slot of which wal2json would lose values, if it can; return whether it does now."""
         ownership = self._ownership
-        if self._source.plugin != "auto" or not ownership.needs_pgoutput(self._selection, read_from):
+        if slot.plugin == "pgoutput" or self._source.plugin != "auto":
+            return False
+        if not ownership.needs_pgoutput(self._selection, read_from):
             return False
         with ownership.unhurried():
             change_plugin(
@@ -198,7 +201,22 @@ class Takeover:
     def _make_slot(self, at: int | None) -> None:
         with self._ownership.unhurried():
             ownership = self._ownership
-            make_slot(self._source, ownership.slot, at, lock_claim=ownership.lock_claim, purpose=ownership.purpose)
+            make_slot(
+                self._source,
+                ownership.slot,
+                at,
+                lock_claim=ownership.lock_claim,
+                purpose=ownership.purpose,
+                check=self._check_sends,
+            )
+
+    def _check_sends(self, start: SlotStart) -> None:
+        """Refuse to read from where the plugin would leave out changes that the consumer can want."""
+        ownership, selection, schema = self._ownership, self._selection, self._source.schema
+        if start.plugin == "pgoutput":
+            check_published(start.at, ownership.published_since(selection), schema)
+        else:
+            check_exact(start.at, ownership.exact_since(selection.names), schema)
 
     def _flag(self, slot: ConsumerSlot) -> None:
         """Make a slot a failover slot, or no longer one, as the store asks for it."""
@@ -230,11 +248,8 @@ class Takeover:
                 return StartPoint(position, position.commit_lsn)
             self._flag(slot)
             read_from = max(position.commit_lsn, slot.confirmed)
-            has_topics = bool(self._selection.topics)
-            if slot.plugin == "pgoutput" or self._change_plugin(slot, read_from):
-                check_published(read_from, ownership.published_since(has_topics=has_topics), self._source.schema)
-            else:
-                check_exact(read_from, ownership.exact_since(self._selection.names), self._source.schema)
+            plugin = "pgoutput" if self._change_plugin(slot, read_from) else slot.plugin
+            self._check_sends(SlotStart(read_from, plugin))
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
                 raise self._lost(fault, exc, slot) from exc

@@ -137,7 +137,7 @@ def open_reader(  # noqa: PLR0913 (each has its own reason to differ between hub
         if route.plugin is not None:
             check_detour(connection, source, slot_start, names)
         elif at is not None:
-            check_publication(connection, source, slot_start, tables=False)
+            check_publication(connection, source, slot_start)
         return slot_start
 
     while True:
@@ -273,16 +273,13 @@ def identify(connection: psycopg.Connection[Any]) -> Cluster:
     return Cluster(int(row.systemid), timeline, switches, found.oid, found.name, tuple(found.former))
 
 
-def check_publication(
-    connection: psycopg.Connection[Any], source: Source, slot_start: SlotStart, *, tables: bool
-) -> None:
+def check_publication(connection: psycopg.Connection[Any], source: Source, slot_start: SlotStart) -> None:
     """Refuse to read through pgoutput from before its publication was created.
 
-    With `tables`, the time at which each table joined the publication counts, too.
+    When a table joined it counts for the streams on that table: see `AsyncStreamBackend.check_published`.
     """
     if slot_start.plugin == "pgoutput":
-        names = "NULL" if tables else "'{}'"
-        since = fetch_lsn(connection, f"pgdoc.published_since({quote_literal(source.schema)}, {names})")
+        since = fetch_lsn(connection, f"pgdoc.published_since({quote_literal(source.schema)}, '{{}}')")
         check_published(slot_start.at, since, source.schema)
 
 

@@ -88,6 +88,8 @@ def test_a_publication_that_gets_the_table_again_costs_only_streams_on_topics_th
         store.watch(topics=["*"]).close()
         with pytest.raises(HistoryLost):
             store.watch("orders", topics=["*"], consumer="messages")
+        with pytest.raises(HistoryLost):
+            store.watch(topics=["*"], consumer="new", resume_after=token)
         for options in ({"resume_after": token}, {"consumer": "documents"}):
             with store.watch("orders", **options) as found:
                 assert [event.document_id for event in take(found, 1)] == ["o-1"]

@@ -139,6 +139,9 @@ async def test_a_collection_that_left_the_publication_is_read_from_when_it_is_ba
     async with AsyncStore(dsn, plugin="wal2json") as store, store.watch() as stream:
         await store.create_collection("other")
         start = str(stream.resume_token)
+        async with AsyncStore(dsn, plugin="pgoutput") as other:
+            for name in ("orders", "other"):
+                await other.create_consumer(f"of_{name}", name)
         hand.execute("ALTER PUBLICATION pgdoc DROP TABLE docs.orders")
         hand.execute(insert, ["away"])
         assert [str(event.event_type) for event in await take(stream, 2)] == ["create", "insert"]
@@ -152,10 +155,19 @@ async def test_a_collection_that_left_the_publication_is_read_from_when_it_is_ba
             assert raised.value.oldest_available is not None
         with pytest.raises(HistoryLost):
             await store.watch(resume_after=start, consumer="late")
-        async with store.watch("other", resume_after=start) as stream:
+        with pytest.raises(HistoryLost, match='older than the publication "pgdoc"'):
+            await store.watch("orders", consumer="of_orders")
+        async with (
+            store.watch("other", consumer="of_other") as known,
+            store.watch("other", resume_after=start, consumer="of_both") as new,
+            store.watch("other", resume_after=start) as stream,
+        ):
             await store["other"].insert("o-1", {})
+            assert [event.document_id for event in await take(known, 1) + await take(new, 2)] == ["o-1", None, "o-1"]
             events = await take(stream, 2)
             assert [event.document_id for event in events] == [None, "o-1"]
+        for name in ("of_orders", "of_other", "of_both"):
+            await store.drop_consumer(name)
     assert await ids(dsn, "wal2json", start, 4) == [None, "away", "back", "o-1"]
 
 

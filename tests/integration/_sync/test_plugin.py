@@ -138,6 +138,9 @@ def test_a_collection_that_left_the_publication_is_read_from_when_it_is_back(
     with Store(dsn, plugin="wal2json") as store, store.watch() as stream:
         store.create_collection("other")
         start = str(stream.resume_token)
+        with Store(dsn, plugin="pgoutput") as other:
+            for name in ("orders", "other"):
+                other.create_consumer(f"of_{name}", name)
         hand.execute("ALTER PUBLICATION pgdoc DROP TABLE docs.orders")
         hand.execute(insert, ["away"])
         assert [str(event.event_type) for event in take(stream, 2)] == ["create", "insert"]
@@ -151,10 +154,19 @@ def test_a_collection_that_left_the_publication_is_read_from_when_it_is_back(
             assert raised.value.oldest_available is not None
         with pytest.raises(HistoryLost):
             store.watch(resume_after=start, consumer="late")
-        with store.watch("other", resume_after=start) as stream:
+        with pytest.raises(HistoryLost, match='older than the publication "pgdoc"'):
+            store.watch("orders", consumer="of_orders")
+        with (
+            store.watch("other", consumer="of_other") as known,
+            store.watch("other", resume_after=start, consumer="of_both") as new,
+            store.watch("other", resume_after=start) as stream,
+        ):
             store["other"].insert("o-1", {})
+            assert [event.document_id for event in take(known, 1) + take(new, 2)] == ["o-1", None, "o-1"]
             events = take(stream, 2)
             assert [event.document_id for event in events] == [None, "o-1"]
+        for name in ("of_orders", "of_other", "of_both"):
+            store.drop_consumer(name)
     assert ids(dsn, "wal2json", start, 4) == [None, "away", "back", "o-1"]
 
 
