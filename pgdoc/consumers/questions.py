@@ -36,6 +36,15 @@ class Questions:
         wanted = [selection.names, [".".join(MESSAGES)]] if selection.topics else [selection.names]
         return max(int(self._one("published_since", self._source.schema, names)[0]) for names in wanted)
 
+    def publication_fault(self, selection: Selection) -> str | None:
+        """Return why pgoutput would leave out changes that a consumer can want; `None` if it would not."""
+        query = statement("streams", "publication_fault")
+        ((fault,),) = self._execute(query, self._source.schema, selection.names).fetchall()
+        if fault is None and selection.topics:
+            ((has_messages,),) = self._execute(statement("streams", "messages_published")).fetchall()
+            fault = None if has_messages else "lacks pgdoc.messages: run SELECT pgdoc.publish_messages() as its owner"
+        return None if fault is None else str(fault)
+
     def loses_values(self) -> bool:
         """Return whether wal2json can't send some values of a watched table."""
         return bool(self._one("loses_values")[0])

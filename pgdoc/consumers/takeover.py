@@ -25,7 +25,14 @@ from pgdoc.consumers.claims import check_schema
 from pgdoc.consumers.slots import change_failover, change_plugin, make_slot
 from pgdoc.database.slot_losses import cure_of_loss, describe_loss
 from pgdoc.decoding.plugins import PLUGINS
-from pgdoc.errors import ConsumerLost, HistoryLost, InvalidResumeToken, PgdocError, StreamError
+from pgdoc.errors import (
+    ConsumerLost,
+    HistoryLost,
+    InvalidResumeToken,
+    PgdocError,
+    PublicationIncomplete,
+    StreamError,
+)
 from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at
 from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.checks import check_exact, check_position, check_published
@@ -214,6 +221,9 @@ class Takeover:
         """Refuse to read from where the plugin would leave out changes that the consumer can want."""
         ownership, selection, schema = self._ownership, self._selection, self._source.schema
         if start.plugin == "pgoutput":
+            fault = ownership.publication_fault(selection)  # since the stream was opened, which may have been long ago
+            if fault is not None:
+                raise PublicationIncomplete(f'consumer "{ownership.name}": the publication "pgdoc" {fault}')
             check_published(start.at, ownership.published_since(selection), schema)
         else:
             check_exact(start.at, ownership.exact_since(selection.names), schema)

@@ -170,6 +170,30 @@ def test_a_collection_that_left_the_publication_is_read_from_when_it_is_back(
     assert ids(dsn, "wal2json", start, 4) == [None, "away", "back", "o-1"]
 
 
+@pytest.mark.parametrize("topics", [None, ["*"]])
+def test_a_consumer_that_comes_back_notices_what_the_publication_lacks_by_now(
+    dsn: str, hand: psycopg.Connection, topics: list[str] | None
+) -> None:
+    with Store(dsn, plugin="pgoutput") as store:
+        with (
+            store.watch("orders", topics=topics, consumer="back") as stream,
+            store.watch("other", consumer="other") as other,
+        ):
+            hand.execute(f"ALTER PUBLICATION pgdoc DROP TABLE {'pgdoc.messages' if topics else 'docs.orders'}".encode())
+            hand.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name LIKE '%consumer%'"
+            )
+            with pytest.raises(PublicationIncomplete, match=r'consumer "back": the publication "pgdoc" lacks'):
+                stream.next(timeout=PATIENCE_S)
+            store["other"].insert("o-1", {})
+            assert [event.document_id for event in take(other)] == ["o-1"]
+        with pytest.raises(HistoryLost):  # it may have missed something
+            store.watch("orders", topics=topics, consumer="back")
+        for name in ("back", "other"):
+            assert store.drop_consumer(name)
+
+
 def test_a_table_that_is_not_registered_is_not_published(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as hand:
         hand.execute("CREATE SCHEMA docs")
