@@ -25,29 +25,47 @@ FAILOVER = ["failover"]
 
 
 def findings(
-    dsn: str, finding_id: str, *, only: Collection[str] = (), schema: str = "docs", about: str | None = None
+    dsn: str,
+    finding_id: str,
+    *,
+    only: Collection[str] = (),
+    schema: str = "docs",
+    about: str | None = None,
+    log_url: str = "",
 ) -> list[Finding]:
     """Return the findings of a kind that are not `ok`; at least one."""
-    found = left(dsn, finding_id, only=only, schema=schema, about=about)
-    assert found, f"no finding {finding_id}: {list(examine_server(dsn, schema, only=only))}"
+    found = left(dsn, finding_id, only=only, schema=schema, about=about, log_url=log_url)
+    assert found, f"no finding {finding_id}: {list(examine_server(dsn, schema, only=only, log_url=log_url))}"
     return found
 
 
 def finding(
-    dsn: str, finding_id: str, *, only: Collection[str] = (), schema: str = "docs", about: str | None = None
+    dsn: str,
+    finding_id: str,
+    *,
+    only: Collection[str] = (),
+    schema: str = "docs",
+    about: str | None = None,
+    log_url: str = "",
 ) -> Finding:
     """Return the one finding of a kind that is not `ok`."""
-    (found,) = findings(dsn, finding_id, only=only, schema=schema, about=about)
+    (found,) = findings(dsn, finding_id, only=only, schema=schema, about=about, log_url=log_url)
     return found
 
 
 def left(
-    dsn: str, finding_id: str, *, only: Collection[str] = (), schema: str = "docs", about: str | None = None
+    dsn: str,
+    finding_id: str,
+    *,
+    only: Collection[str] = (),
+    schema: str = "docs",
+    about: str | None = None,
+    log_url: str = "",
 ) -> list[Finding]:
     """Return what is left of a finding."""
     return [
         each
-        for each in examine_server(dsn, schema, only=only)
+        for each in examine_server(dsn, schema, only=only, log_url=log_url)
         if each.id == finding_id and each.verdict != "ok" and about in {None, each.object}
     ]
 
@@ -63,7 +81,9 @@ def mend(connection: psycopg.Connection, dsn: str, found: Finding) -> None:
             output = io.StringIO()
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
                 confirmed = ["--yes"] if command.startswith(_CONFIRMED) else []
-                code = run_cli([*shlex.split(command)[1:], *confirmed, "--dsn", dsn])
+                words = shlex.split(command)[1:]
+                end = words.index("--") if "--" in words else len(words)
+                code = run_cli([*words[:end], *confirmed, "--dsn", dsn, *words[end:]])
             assert code == 0, output.getvalue()
         else:
             connection.execute(command.encode())

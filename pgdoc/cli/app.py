@@ -25,8 +25,7 @@ from pgdoc.cli.arguments import (
 from pgdoc.cli.consumers import consumers_app
 from pgdoc.cli.dead_letters import dead_letters_app
 from pgdoc.cli.demo import run_demo
-from pgdoc.cli.doctor import examine_server
-from pgdoc.cli.doctor.printing import print_finding
+from pgdoc.cli.doctor.command import doctor_command
 from pgdoc.cli.grants import grant_command
 from pgdoc.cli.groups import groups_app
 from pgdoc.cli.invocation import own_command
@@ -312,18 +311,7 @@ def history_command(*, json: Json = False, dsn: Dsn = "", schema: UnusedSchema =
         (print_json if json else print_fields)(store.history())
 
 
-@app.command("doctor")
-def doctor_command(*, json: Json = False, dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
-    """Report what is wrong or may go wrong, and the commands that mend it.
-
-    Nothing is changed. The exit code is 1 if anything is wrong.
-    """
-    show = print_json if json else print_finding
-    verdicts = []
-    for finding in examine_server(dsn, schema):
-        verdicts.append(finding.verdict)
-        show(finding)
-    raise typer.Exit(int("wrong" in verdicts))
+app.command("doctor")(doctor_command)
 
 
 @app.command("load", cls=PlainCommand)

@@ -226,3 +226,11 @@ LEFT JOIN LATERAL (
   SELECT max(h.epoch) AS epoch FROM pgdoc.handlers h WHERE h.consumer = d.consumer AND h.log IS NOT NULL
 ) of_group ON true
 ORDER BY d.consumer, d.handler
+
+-- name: group_logs
+-- The logs whose groups have rows. Those of handlers name no engine.
+SELECT max(COALESCE(log, name)) AS log FROM (
+  SELECT substr(log, strpos(log, ':') + 1) AS name, log FROM pgdoc.group_positions
+  UNION ALL
+  SELECT split_part(log, ' ', 1), NULL FROM pgdoc.handlers WHERE log IS NOT NULL
+) AS found GROUP BY name ORDER BY 1

@@ -76,6 +76,7 @@ class Examination:
     Attributes:
         dsn: as the user gave it.
         schema: whose tables, indexes and streams are checked.
+        log_url: of the log whose groups are checked; empty for none.
         settings: those that this role may see, and this server has.
         role: of the session; `reads_stats` and `reads_settings` say whether it sees what others do.
         may_replicate: whether it has REPLICATION.
@@ -84,6 +85,7 @@ class Examination:
     connection: psycopg.Connection[Any]
     dsn: str
     schema: str
+    log_url: str
     settings: dict[str, ServerSetting]
     role: str
     is_superuser: bool
@@ -135,14 +137,14 @@ class Examination:
         return any(slot.is_ours and slot.is_here for slot in self.rows("slots"))
 
 
-def begin_examination(connection: psycopg.Connection[Any], dsn: str, schema: str) -> Examination:
+def begin_examination(connection: psycopg.Connection[Any], dsn: str, schema: str, log_url: str = "") -> Examination:
     """Find out what the role may see."""
     # Before `look_only` sets time limits of its own, which would hide those of the role.
     rows = connection.execute(statement("doctor", "settings").encode(), [_SETTINGS]).fetchall()
     with look_only(connection):
         (role,) = connection.execute(statement("doctor", "role").encode()).fetchall()
     settings = {row.name: ServerSetting(row.setting, row.unit, row.shown, row.source) for row in rows}
-    return Examination(connection, dsn, schema, settings, **role._asdict())
+    return Examination(connection, dsn, schema, log_url, settings, **role._asdict())
 
 
 def render_seconds(seconds: float) -> str:

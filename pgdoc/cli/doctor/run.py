@@ -14,6 +14,7 @@ from pgdoc.cli.doctor.documents import check_expiry, check_sizes
 from pgdoc.cli.doctor.examination import Examination, begin_examination
 from pgdoc.cli.doctor.failover import check_primary, check_standby
 from pgdoc.cli.doctor.finding import unseen, wrong
+from pgdoc.cli.doctor.groups import check_groups, check_unnamed_logs
 from pgdoc.cli.doctor.letters import check_dead_letters
 from pgdoc.cli.doctor.replication import check_plugins, check_replication, check_standby_names, check_stream
 from pgdoc.cli.doctor.server import (
@@ -89,6 +90,7 @@ _OF_THE_CATALOG: Final = (
     DoctorCheck("history", check_history),
     DoctorCheck("consumers", check_consumers),
     DoctorCheck("workers", check_dead_letters),
+    DoctorCheck("groups", check_unnamed_logs, on_standby=True),
 )
 
 _GIVEN_UP: Final = {
@@ -98,15 +100,19 @@ _GIVEN_UP: Final = {
 """What to do about a check that took too long."""
 
 _STREAM: Final = DoctorCheck("streams", check_stream)
+_GROUPS: Final = DoctorCheck("groups", check_groups, on_standby=True)
 
 
-def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA, *, only: Collection[str] = ()) -> Iterator[Finding]:
+def examine_server(
+    dsn: str, schema: str = DEFAULT_SCHEMA, *, only: Collection[str] = (), log_url: str = ""
+) -> Iterator[Finding]:
     """Run the checks. One that fails becomes a finding, and the next one runs. None changes anything.
 
     Args:
         dsn: of the database.
         schema: has the tables, indexes and streams to check.
         only: the subjects to check; all by default.
+        log_url: of the log whose groups are checked.
     """
     check_name(schema, "schema")
     try:
@@ -116,7 +122,7 @@ def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA, *, only: Collection[s
         return
     with connection:
         try:
-            on = begin_examination(connection, dsn, schema)
+            on = begin_examination(connection, dsn, schema, log_url)
         except psycopg.Error as exc:
             yield _named("connection", wrong("connection", f"the connection was lost: {one_line(exc)}"))
             return
@@ -129,7 +135,7 @@ def _examine(on: Examination, only: frozenset[str]) -> Iterator[Finding]:
 
     for check in wanted(_OF_THE_SERVER):
         yield from _run(check, on)
-    if not wanted((_CATALOG, *_OF_THE_CATALOG, _STREAM)):
+    if not wanted((_CATALOG, *_OF_THE_CATALOG, _STREAM, _GROUPS)):
         return
     catalog = list(_run(_CATALOG, on))
     yield from catalog
@@ -137,8 +143,9 @@ def _examine(on: Examination, only: frozenset[str]) -> Iterator[Finding]:
         return
     for check in wanted(_OF_THE_CATALOG):
         yield from _run(check, on)
-    if wanted((_STREAM,)) and not on.in_recovery:
-        yield from _run_stream(on)
+    for check in wanted((_STREAM, _GROUPS)):
+        if check.on_standby or not on.in_recovery:
+            yield from _run_alone(check, on)
 
 
 def _connect(dsn: str) -> psycopg.Connection[Any]:
@@ -165,13 +172,14 @@ def _run(check: DoctorCheck, on: Examination) -> Iterator[Finding]:
     yield from (_named(check.subject, finding) for finding in found)
 
 
-def _run_stream(on: Examination) -> Iterator[Finding]:
-    """Run the check that has connections of its own."""
+def _run_alone(check: DoctorCheck, on: Examination) -> Iterator[Finding]:
+    """Run a check that has connections of its own."""
     try:
-        found = list(_STREAM.examine(on))
+        found = list(check.examine(on))
     except (PgdocError, psycopg.Error) as exc:
-        found = [wrong("stream", one_line(exc), on.schema)]
-    yield from (_named(_STREAM.subject, finding) for finding in found)
+        text = one_line(exc)
+        found = [wrong("stream", text, on.schema) if check is _STREAM else wrong("groups-log", text)]
+    yield from (_named(check.subject, finding) for finding in found)
 
 
 def _failure(exc: Exception, on: Examination) -> Finding:

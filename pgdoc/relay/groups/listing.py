@@ -113,7 +113,8 @@ def recorded_members(records: dict[str, GroupRecord]) -> tuple[GroupMember, ...]
         if key.startswith(MEMBER_HEAD):
             found = MemberRecord.parse(records[key])
             lease = timedelta(seconds=found.lease_s or LEASE_S)
-            members.append(GroupMember(key.removeprefix(MEMBER_HEAD), found.host, found.pid, lease))
+            revision = records[key].revision
+            members.append(GroupMember(key.removeprefix(MEMBER_HEAD), found.host, found.pid, lease, revision))
     return tuple(members)
 
 

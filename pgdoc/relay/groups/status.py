@@ -22,12 +22,15 @@ class GroupMember:
         host: the name of its machine; `None` if it does not say so.
         pid: of its process there; `None` if it does not say so.
         lease: after which it loses its partitions if it is silent.
+        revision: of its record, which changes with each sign of life. A member whose revision is the same after its
+            `lease` is over.
     """
 
     id: str
     host: str | None
     pid: int | None
     lease: timedelta
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
