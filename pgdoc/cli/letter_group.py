@@ -64,7 +64,7 @@ class LetterGroup:
         """Return the letters with these ids; end the command if there is not each of them."""
         consumers, found, missing = self._consumers(store) if ids else None, [], []
         for each in ids:
-            page = store.dead_letters(after=each - 1, limit=1)
+            page = store.dead_letters(after=each - 1, limit=1) if 0 < each < 1 << 63 else []
             if page and page[0].id == each and (consumers is None or page[0].consumer in consumers):
                 found += page
             else:

@@ -1,5 +1,6 @@
 """`pgdoc publish`: publish an event of the application's own."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -38,6 +39,10 @@ def publish_command(
     schema: UnusedSchema = DEFAULT_SCHEMA,
 ) -> None:
     """Publish an event: streams on its topic get it, and nothing is stored."""
+    try:
+        json.loads(payload)
+    except (ValueError, RecursionError) as exc:
+        raise typer.BadParameter(f"""{payload!r} is not valid JSON: {exc}""", param_hint="'JSON'") from exc
     with open_store("publish", dsn, schema) as store:
         try:
             store.publish(topic, pgdoc.RawJson(payload), key=key)

@@ -223,6 +223,17 @@ def test_a_schema_that_does_not_exist_is_reported(dsn):
         pass
 
 
+def test_watch_goes_on_in_a_locale_that_can_not_show_a_document(dsn, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    with watching(dsn, "orders", "--create") as process, pgdoc.Store(dsn) as store:
+        store["orders"].insert("o-1", {"to": "Пётр"})
+        store["orders"].insert("o-2", {"n": 1})
+        assert process.stdout is not None
+        lines = [without_clock(process.stdout.readline()).partition("  +")[0] for _ in range(2)]
+        assert lines == ['insert   orders/o-1  {"to":"\\u041f\\u0451\\u0442\\u0440"}', 'insert   orders/o-2  {"n":1}']
+        interrupt(process)
+
+
 def test_an_error_is_printed_on_one_line(dsn):
     ended = subprocess.run(
         [*COMMAND, "watch", "--dsn", dsn, "--from", "FFFFFF/0"], capture_output=True, text=True, check=False
@@ -528,7 +539,8 @@ def test_publish_makes_an_event_that_watch_prints(dsn):
 def test_publish_refuses_what_is_no_topic_no_key_and_no_json(dsn):
     for arguments, code, text in (
         (["no topic", "1"], 1, "is not a valid topic"),
-        (["a", "{"], 2, "JSON"),
+        (["a", "{"], 2, "Invalid value for 'JSON': '{' is not valid JSON: Expecting property name"),
+        (["a", "hello"], 2, "Invalid value for 'JSON': 'hello' is not valid JSON: Expecting value"),
         (["a", "1", "--key", ""], 2, "--key"),
     ):
         ended = pgdoc_command("publish", *arguments, "--dsn", dsn)

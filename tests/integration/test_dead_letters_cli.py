@@ -136,6 +136,9 @@ def test_letters_are_dropped_when_the_user_agrees(
 def test_letters_that_are_not_there_or_not_named_are_errors(dsn: str, run: Callable[..., Command]) -> None:
     for command in (("show", "7"), ("retry", "1", "7"), ("drop", "1", "7", "--yes")):
         assert run(*command)[::2] == (1, "pgdoc: there is no dead letter 7: `pgdoc dead-letters` lists them\n")
+    for beyond in ("0", str(1 << 63)):  # no letter can have these ids
+        complaint = f"pgdoc: there is no dead letter {beyond}: `pgdoc dead-letters` lists them\n"
+        assert run("show", beyond)[::2] == (1, complaint)
     code, _, complaint = run("retry", "3", "--schema", "shop")
     assert (code, "no dead letter 3 of a consumer in schema shop" in complaint) == (1, True)
     for choice in ("retry", "retry 1 --all", "drop --all --handler notify --yes"):

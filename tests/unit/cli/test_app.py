@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import types
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from typer.main import get_command
 
 import pgdoc
 from pgdoc import ConsumerStatus, ResumeToken
+from pgdoc.cli import main
 from pgdoc.cli.app import app, run_cli
 from pgdoc.crud.guard import missing
 from pgdoc.errors import (
@@ -386,6 +388,17 @@ def test_without_its_extra_the_command_says_how_to_install_it():
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert ended.stderr == "pgdoc: the command line needs typer: run pip install typer rich\n"
+
+
+def test_an_interrupt_while_the_commands_are_imported_prints_no_traceback(monkeypatch, capsys):
+    class Interrupted(types.ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "pgdoc.cli.app", Interrupted("pgdoc.cli.app"))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code, capsys.readouterr().err) == (130, "")
 
 
 def test_python_m_pgdoc_is_the_command():
