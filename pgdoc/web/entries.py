@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.web.messages import MessageForm
 
-__all__ = ["ChangeEntry", "ChangesEntry", "DocumentsEntry", "SourceEntry", "ValueEntry", "document_json", "json_array"]
+__all__ = [
+    "ChangeEntry",
+    "ChangesEntry",
+    "DocumentsEntry",
+    "SourceEntry",
+    "ValueEntry",
+    "document_json",
+    "event_json",
+    "json_array",
+    "value_json",
+]
 
 
 class SourceEntry:
@@ -85,24 +95,23 @@ class ChangeEntry(SourceEntry):
         return twin_of(self._event)
 
     def _render(self) -> bytes:
-        event = self.twin()
-        try:
-            return event.to_json()
-        except UnreadableDocument as exc:
-            return unreadable_json(event, exc)
+        return event_json(self.twin())
 
 
-def unreadable_json(event: ChangeEvent, error: UnreadableDocument) -> bytes:
-    """Return the JSON of an event whose document can't be read: the browser passes it, and can tell."""
-    return orjson.dumps(
-        {
-            "event_type": str(event.event_type),
-            "collection": event.collection,
-            "document_id": event.document_id,
-            "resume_token": str(event.resume_token),
-            "error": type(error).__name__,
-        }
-    )
+def event_json(event: ChangeEvent) -> bytes:
+    """Return the JSON of an event. If its document can't be read, the browser passes it, and can tell."""
+    try:
+        return event.to_json()
+    except UnreadableDocument as exc:
+        return orjson.dumps(
+            {
+                "event_type": str(event.event_type),
+                "collection": event.collection,
+                "document_id": event.document_id,
+                "resume_token": str(event.resume_token),
+                "error": type(exc).__name__,
+            }
+        )
 
 
 class DocumentsEntry(SourceEntry):
@@ -163,6 +172,16 @@ def document_json(document: Document) -> bytes:
         return orjson.dumps(document_shape(document))
     except (UnreadableDocument, InvalidDocument) as exc:
         return encode_json({"id": document.id, "error": type(exc).__name__})
+
+
+def value_json(value: Any) -> bytes | None:
+    """Return the JSON of what a view has made; `None` if it has a document that can't be read."""
+    try:
+        return encode_json(value)
+    except InvalidDocument as exc:
+        if isinstance(exc.__cause__, UnreadableDocument):
+            return None
+        raise
 
 
 def change_json(kind: str, document: bytes, old_index: int | None, new_index: int | None) -> bytes:

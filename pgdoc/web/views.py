@@ -17,7 +17,9 @@ from pgdoc.web.entries import (
     ValueEntry,
     change_json,
     document_json,
+    event_json,
     json_array,
+    value_json,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +75,8 @@ class Viewer:
             return entry.text(form)
         if seen is None or seen is False:
             return None
-        return form(entry.message(seen.to_json() if isinstance(seen, ChangeEvent) else encode_json(seen)))
+        data = event_json(seen) if isinstance(seen, ChangeEvent) else value_json(seen)
+        return None if data is None else form(entry.message(data))
 
     async def _text_of_value(self, entry: ValueEntry, form: MessageForm) -> bytes | None:
         seen = await self._look(copy.deepcopy(entry.shown))
@@ -95,7 +98,7 @@ class Viewer:
             return document_json(document)
         if seen is None or seen is False:
             return None
-        return document_json(seen) if isinstance(seen, Document) else encode_json(seen)
+        return document_json(seen) if isinstance(seen, Document) else value_json(seen)
 
     async def _documents(self, entry: DocumentsEntry) -> bytes:
         found = [await self._document(each) for each in entry.documents]

@@ -234,6 +234,29 @@ async def test_a_document_that_a_view_can_not_read_is_hidden_and_ends_nothing(ds
         assert await browser.ids(2) == ["o-1", "o-2"]
 
 
+async def test_a_view_may_return_an_event_whose_document_can_not_be_read(dsn: str) -> None:
+    def view(event: pgdoc.ChangeEvent) -> Any:
+        return event if event.document_id == "o-1" else {"update": event.full_document}
+
+    async with page(dsn, view=view) as shown, shown.browser() as browser:
+        await browser.next("heartbeat")
+        await shown.orders.insert_many([("o-1", {}), ("o-2", {})])
+        async with pgdoc.AsyncStore(dsn) as store, store.transaction() as tx:
+            number = "1" + "0" * 5000  # more digits than Python reads
+            await tx.connection.execute(f"update docs.orders set data = data || '{{\"n\": {number}}}'")
+        await shown.orders.insert("o-3", {})
+        assert [next(iter((await browser.next()).data)) for _ in range(2)] == ["event_type", "update"]
+        unreadable = (await browser.next()).data
+        assert unreadable | {"resume_token": ""} == {
+            "event_type": "update",
+            "collection": "orders",
+            "document_id": "o-1",
+            "resume_token": "",
+            "error": "UnreadableDocument",
+        }
+        assert (await browser.next()).data["update"]["id"] == "o-3"
+
+
 async def test_what_comes_before_an_error_of_a_view_arrives(dsn: str) -> None:
     def view(event: pgdoc.ChangeEvent) -> bool:
         if event.document_id == "o-2":
