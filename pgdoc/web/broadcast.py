@@ -139,6 +139,7 @@ class SharedSource:
         number, whole = self._whole
         if whole is None or number != self._ring.next_number:
             whole = self._live.whole()
+            whole.share()
             self._whole = self._ring.next_number, whole
         return whole
 

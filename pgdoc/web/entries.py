@@ -1,6 +1,7 @@
 """What a source has for its readers: a change of a stream, or a place of a live query. Without I/O.
 
-All readers of a `Broadcast` share an entry, which is rendered once for each transport.
+All readers of a `Broadcast` share an entry, which is rendered once for each transport. The entries of one reader keep
+no text, so that a browser which reads slowly takes the memory of one write, not that of all that it has yet to read.
 """
 
 from __future__ import annotations
@@ -51,27 +52,36 @@ class SourceEntry:
     def __init__(self, place: ResumeToken) -> None:
         self.place = place
         self.token = str(place)
+        self._is_shared = False
         self._data: bytes | None = None
-        self._texts: dict[MessageForm, bytes] = {}  # written once, read by every reader
+        self._texts: dict[MessageForm, bytes] = {}
 
-    @property
-    def data(self) -> bytes:
-        """The JSON of the message, as everybody may see it."""
-        if self._data is None:
-            self._data = self._render()
-        return self._data
+    def share(self) -> None:
+        """Keep the texts from now on: several readers will read them."""
+        self._is_shared = True
 
     @property
     def size(self) -> int:
         """The bytes that a ring counts."""
-        return len(self.data)
+        return len(self._rendered())
 
     def text(self, form: MessageForm) -> bytes:
-        """Return the message in a form."""
+        """Return the message in a form, as everybody may see it."""
         found = self._texts.get(form)
         if found is None:
-            found = self._texts[form] = form(self.message(self.data))
+            found = form(self.message(self._rendered()))
+            if self._is_shared:
+                self._texts[form] = found
         return found
+
+    def _rendered(self) -> bytes:
+        """Return the JSON of the message."""
+        data = self._data
+        if data is None:
+            data = self._render()
+            if self._is_shared:
+                self._data = data
+        return data
 
     def message(self, data: bytes) -> BrowserMessage:
         """Return the message with other data."""

@@ -48,6 +48,7 @@ class Ring:
     def extend(self, entries: Iterable[SourceEntry], end: ResumeToken) -> None:
         """Add the entries after `end`, and move that on."""
         for entry in entries:
+            entry.share()
             self._entries.append(entry)
             self._size += entry.size
         self._end = end

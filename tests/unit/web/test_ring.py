@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pgdoc.model.tokens import ResumeToken, token_at
 from pgdoc.web.entries import ChangesEntry, SourceEntry
+from pgdoc.web.messages import server_sent
 from pgdoc.web.ring import LiveRing, Ring, StreamRing
 
 IDS = (7, 1, 16384)
@@ -98,3 +99,10 @@ def test_a_live_query_resumes_only_where_its_list_held() -> None:
     made.extend([ChangesEntry([], place(15), place(20))], place(20))
     found = {number: made.number_after(place(number)) for number in (0, 5, 7, 10, 12, 15, 16, 20)}
     assert found == {0: 0, 5: 0, 7: None, 10: 1, 12: 1, 15: 1, 16: None, 20: 2}
+
+
+def test_only_what_several_readers_share_keeps_its_text() -> None:
+    alone, shared = Numbered(1, 10_000), Numbered(2, 10_000)
+    StreamRing(place(0), 100, 1 << 20).extend([shared], place(2))
+    assert shared.text(server_sent) is shared.text(server_sent)
+    assert alone.text(server_sent) is not alone.text(server_sent)
