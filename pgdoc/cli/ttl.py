@@ -17,7 +17,7 @@ from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missin
 from pgdoc.cli.termination import exit_at_sigterm
 from pgdoc.database.errors import map_error
 from pgdoc.database.expiry import INTERVAL_S, Backlog, connect_sweeper, read_backlog, sweep
-from pgdoc.errors import DatabaseError, ServerUnreachable
+from pgdoc.errors import DatabaseError, PgdocError, ServerUnreachable
 from pgdoc.model.names import check_name
 
 if TYPE_CHECKING:
@@ -65,9 +65,15 @@ def ttl_run_command(  # noqa: PLR0913 (its options)
     if once:
         raise typer.Exit(int(_run(dsn, schema, names, takes_turns=False, json=json)))
     exit_at_sigterm()
+    _run(dsn, schema, names, takes_turns=True, json=json)  # an error of the first pass ends the command
     while True:
-        _run(dsn, schema, names, takes_turns=True, json=json)
         sleep(INTERVAL_S)
+        try:
+            _run(dsn, schema, names, takes_turns=True, json=json)
+        except PgdocError as exc:
+            if not exc.resumable:
+                raise
+            sys.stderr.write(f"pgdoc: trying again in a minute: {printable(' '.join(str(exc).split()))}\n")
 
 
 def _run(dsn: str, schema: str, names: frozenset[str], *, takes_turns: bool, json: bool) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -12,6 +14,11 @@ import pgdoc
 from pgdoc.cli.app import run_cli
 from pgdoc.cli.doctor import examine_server
 from pgdoc.database import expiry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgdoc.server import LocalServer
 
 
 def ago(**spans: int) -> str:
@@ -74,6 +81,39 @@ def test_without_once_it_goes_on(dsn: str, jobs: pgdoc.Collection, monkeypatch: 
     assert run_cli(["ttl", "--dsn", dsn, "run"]) == 130
     with pgdoc.Store(dsn) as store:
         assert store[jobs.name].get("a") is None
+
+
+def test_a_server_that_is_away_for_a_pass_does_not_end_it(
+    private_server: LocalServer,
+    private_dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pgdoc.Store(private_dsn) as store:
+        store["jobs"].create_index("at", expire_after=timedelta(hours=1))
+        store["jobs"].insert("a", {"at": ago(hours=2)})
+    outage = ExitStack()
+    steps: list[Callable[[], object]] = [lambda: outage.enter_context(private_server.stopped()), outage.close]
+
+    def sleep(_seconds: float) -> None:
+        if not steps:
+            raise KeyboardInterrupt
+        steps.pop(0)()
+
+    monkeypatch.setattr("pgdoc.cli.ttl.sleep", sleep)
+    assert run_cli(["ttl", "run", "--dsn", private_dsn]) == 130
+    printed = capsys.readouterr()
+    assert [line.partition(" deleted")[0] for line in printed.out.splitlines()] == [
+        "jobs, index at: 1",
+        "jobs, index at: 0",
+    ]
+    assert printed.err.startswith("pgdoc: trying again in a minute: no connection to the server")
+    assert printed.err.count("\n") == 1
+
+
+def test_a_server_that_is_away_from_the_beginning_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["ttl", "run", "--dsn", "postgresql://127.0.0.1:1/x"]) == 1
+    assert capsys.readouterr().err.startswith("pgdoc: no connection to the server")
 
 
 @pytest.mark.usefixtures("jobs")
