@@ -13,25 +13,36 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-__all__ = ["execute_briefly"]
+    from pgdoc.runtime.primitives import AsyncAct
+
+__all__ = ["TRIES", "execute_briefly", "try_briefly"]
 
 _LOCK_TIMEOUT = b"SET LOCAL lock_timeout = '1s'"
-_TRIES = 30
+TRIES = 30
 _PAUSE_S = 1.0  # those who queue behind the wait for a lock wait, too
 
 
-async def execute_briefly(connection: AsyncConnection[Any], queries: Sequence[bytes]) -> None:
+async def execute_briefly(connection: AsyncConnection[Any], queries: Sequence[bytes], *, tries: int = TRIES) -> None:
     """Execute statements in one transaction.
 
     Raises:
         psycopg.errors.LockNotAvailable: other transactions kept the collection locked for half a minute.
     """
-    for left in reversed(range(_TRIES)):
+
+    async def execute() -> None:
+        async with connection.transaction():
+            await connection.execute(_LOCK_TIMEOUT)
+            for query in queries:
+                await connection.execute(query)
+
+    await try_briefly(execute, tries=tries)
+
+
+async def try_briefly(execute: AsyncAct[object], *, tries: int = TRIES) -> None:
+    """Call a function that waits for a lock for a second, until it gets it; raises as `execute_briefly`."""
+    for left in reversed(range(tries)):
         try:
-            async with connection.transaction():
-                await connection.execute(_LOCK_TIMEOUT)
-                for query in queries:
-                    await connection.execute(query)
+            await execute()
         except psycopg.errors.LockNotAvailable:
             if not left:
                 raise

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgdoc._async.brief_locks import TRIES, execute_briefly, try_briefly
 from pgdoc.crud.guard import missing
 from pgdoc.crud.sizes import check_max_size, oversized
 from pgdoc.crud.statements import larger_statement
 from pgdoc.crud.validation import schema_params
 from pgdoc.database.errors import map_error
-from pgdoc.errors import DocumentTooLarge
+from pgdoc.errors import DatabaseError, DocumentTooLarge
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -48,7 +50,9 @@ class AsyncLimits:
         a change within ten seconds.
 
         Outside a transaction, readers and writers go on while the existing documents are measured. They are not
-        compared with a new schema: `validate` does that.
+        compared with a new schema: `validate` does that. The collection is locked for a moment; while another
+        transaction uses it, the call tries again for a minute, and holds up others for at most a second each time.
+        Limits that the collection has already are not set again, and need no lock.
 
         Args:
             max_size: the most bytes, as PostgreSQL prints the data; `None` for no limit. Left out, it stays as it is.
@@ -56,6 +60,8 @@ class AsyncLimits:
 
         Raises:
             DocumentTooLarge: a document has more than `max_size`. The former limits stay.
+            DatabaseError: among other reasons, other transactions kept the collection locked. The former limits stay,
+                unless the message says otherwise.
             CollectionNotFound: the collection does not exist.
             InvalidInput: `max_size` is not a number of bytes, or `json_schema` is not a schema.
             MissingExtra: `json_schema` needs the extra `validation`.
@@ -72,7 +78,13 @@ class AsyncLimits:
 
     async def _set_schema(self, oid: int, schema: list[str | None]) -> None:
         try:
-            await self._session.fetch(statement("limits", "set_json_schema").encode(), [oid, *schema])
+            if await self._has("has_json_schema", [oid, *schema]):
+                return
+            if self._session.in_transaction:
+                await self._session.fetch(statement("limits", "set_json_schema").encode(), [oid, *schema])
+                return
+            query = statement("limits", "set_json_schema_briefly").encode()
+            await try_briefly(partial(self._session.fetch, query, [oid, oid, *schema]))
         except psycopg.Error as exc:
             raise self._mapped(exc) from exc
         finally:
@@ -80,6 +92,8 @@ class AsyncLimits:
 
     async def _set_max_size(self, oid: int, size: int | None) -> None:
         try:
+            if await self._has("has_max_size", [oid, size]):
+                return
             await self._refuse_larger(size)
             async with self._session.lend(f"a change of the limit of {self._table.subject}") as connection:
                 await self._set(connection, oid, size)
@@ -91,17 +105,39 @@ class AsyncLimits:
         finally:
             self._session.limits.forget(oid)
 
+    async def _has(self, name: str, params: list[Any]) -> bool:
+        """Whether the table has this limit. A program may set it whenever it starts, and setting it locks the table."""
+        ((found,),) = await self._session.fetch(statement("limits", name).format().encode(), params)
+        return bool(found)
+
     async def _set(self, connection: AsyncConnection[Any], oid: int, size: int | None) -> None:
-        set_max_size = statement("limits", "set_max_size").encode()
-        if size is not None and not self._session.in_transaction:
-            await connection.execute(set_max_size, [oid, size, False])
-            try:
+        if self._session.in_transaction:
+            await connection.execute(statement("limits", "set_max_size").encode(), [oid, size, True])
+            return
+        query = statement("limits", "set_max_size_briefly").encode()
+        if size is not None:
+            await try_briefly(partial(connection.execute, query, [oid, oid, size, False]))
+        try:
+            if size is not None:
                 await connection.execute(self._sql("validate"))
-            except BaseException:
-                if not connection.closed:
-                    await connection.execute(self._sql("undo"))
-                raise
-        await connection.execute(set_max_size, [oid, size, True])
+            await try_briefly(partial(connection.execute, query, [oid, oid, size, True]))
+        except BaseException as exc:
+            if size is not None and not connection.closed:
+                await self._undo(connection, exc)
+            raise
+
+    async def _undo(self, connection: AsyncConnection[Any], cause: BaseException) -> None:
+        """Remove the check of a limit that was not set. One try is left to a call that is cancelled, or has waited."""
+        has_time = isinstance(cause, Exception) and not isinstance(cause, psycopg.errors.LockNotAvailable)
+        try:
+            await execute_briefly(connection, [self._sql("undo")], tries=TRIES if has_time else 1)
+        except psycopg.errors.LockNotAvailable as exc:
+            if isinstance(cause, Exception):
+                raise DatabaseError(
+                    f"{self._table.subject}: the new limit holds for writes, and can't be completed or undone, because "
+                    "other transactions keep the collection locked: end them, and call set_limits again",
+                    sqlstate=exc.sqlstate,
+                ) from cause
 
     async def _refuse_larger(self, size: int | None) -> None:
         if size is not None:

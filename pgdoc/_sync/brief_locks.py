@@ -14,25 +14,36 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-__all__ = ["execute_briefly"]
+    from pgdoc.runtime.primitives import Act
+
+__all__ = ["TRIES", "execute_briefly", "try_briefly"]
 
 _LOCK_TIMEOUT = b"SET LOCAL lock_timeout = '1s'"
-_TRIES = 30
+TRIES = 30
 _PAUSE_S = 1.0  # those who queue behind the wait for a lock wait, too
 
 
-def execute_briefly(connection: Connection[Any], queries: Sequence[bytes]) -> None:
+def execute_briefly(connection: Connection[Any], queries: Sequence[bytes], *, tries: int = TRIES) -> None:
     """Execute statements in one transaction.
 
     Raises:
         psycopg.errors.LockNotAvailable: other transactions kept the collection locked for half a minute.
     """
-    for left in reversed(range(_TRIES)):
+
+    def execute() -> None:
+        with connection.transaction():
+            connection.execute(_LOCK_TIMEOUT)
+            for query in queries:
+                connection.execute(query)
+
+    try_briefly(execute, tries=tries)
+
+
+def try_briefly(execute: Act[object], *, tries: int = TRIES) -> None:
+    """Call a function that waits for a lock for a second, until it gets it; raises as `execute_briefly`."""
+    for left in reversed(range(tries)):
         try:
-            with connection.transaction():
-                connection.execute(_LOCK_TIMEOUT)
-                for query in queries:
-                    connection.execute(query)
+            execute()
         except psycopg.errors.LockNotAvailable:
             if not left:
                 raise

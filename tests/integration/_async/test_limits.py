@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -11,7 +12,18 @@ from psycopg.conninfo import make_conninfo
 
 import pgdoc
 from pgdoc import AsyncCollection, AsyncStore
-from pgdoc.errors import BulkError, CollectionNotFound, DocumentTooLarge, InvalidInput
+from pgdoc._async.brief_locks import try_briefly
+from pgdoc._async.limits import AsyncLimits
+from pgdoc.errors import (
+    BulkError,
+    CollectionNotFound,
+    DatabaseError,
+    DocumentTooLarge,
+    InvalidInput,
+    SchemaViolation,
+)
+from pgdoc.runtime.primitives import async_sleep
+from tests.background import AsyncBackground
 
 if TYPE_CHECKING:
     from pgdoc._async.bulk_collection import AsyncBulkCollection
@@ -229,6 +241,107 @@ async def test_readers_and_writers_go_on_while_documents_are_looked_at(
             other.execute("ALTER TABLE orders VALIDATE CONSTRAINT pgdoc_size_new")  # keeps its lock
             await store["orders"].insert("new", {"n": 2})
             assert await store["orders"].count() == 3
+
+
+async def test_limits_that_are_set_again_need_no_lock(shared_dsn: str, schema: str) -> None:
+    rules = {"required": ["n"], "properties": {"it's\\": {"type": "string", "maxLength": 9}}}
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        collection = await limited(store)
+        with psycopg.connect(shared_dsn, options=f"-c search_path={schema}") as reader:
+            for limits_ in ({"json_schema": rules}, {"json_schema": {"properties": {"n": {"pattern": "x"}}}}):
+                await collection.set_limits(max_size=2 * MOST, **limits_)
+                reader.execute("SELECT FROM orders")
+                await collection.set_limits(max_size=2 * MOST, **limits_)
+                reader.rollback()
+            await collection.set_limits(max_size=None, json_schema=None)
+            reader.execute("SELECT FROM orders")
+            await collection.set_limits(max_size=None, json_schema=None)
+
+
+async def test_others_are_held_up_for_moments_while_a_limit_waits_for_a_long_transaction(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, AsyncStore(patient(shared_dsn), schema=schema) as other:
+        collection = await limited(store)
+        for limits_ in ({"json_schema": {"required": ["n"]}}, {"max_size": 2 * MOST}):
+            with psycopg.connect(shared_dsn, options=f"-c search_path={schema}") as reader:
+                reader.execute("SELECT FROM orders")
+                async with AsyncBackground(partial(collection.set_limits, **limits_)):
+                    await wait_for_exclusive(sql)
+                    assert await other["orders"].count() == 2
+                    reader.rollback()
+        assert limits(sql) == [("pgdoc_size", 2 * MOST)]
+        with pytest.raises(SchemaViolation):
+            await collection.insert("new", {})
+
+
+async def test_a_limit_that_fails_is_taken_back_without_holding_up_others(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(shared_dsn, options=f"-c search_path={schema}") as holder:
+        before(monkeypatch, "validate", lambda: holder.execute("LOCK orders IN SHARE UPDATE EXCLUSIVE MODE"))
+        async with (
+            AsyncStore(shared_dsn, schema=schema) as one,
+            AsyncStore(patient(shared_dsn), schema=schema) as other,
+        ):
+            collection = await limited(one)
+
+            async def fail() -> None:
+                with pytest.raises(DatabaseError, match="user request"):
+                    await collection.set_limits(max_size=2 * MOST)
+
+            async with AsyncBackground(fail):
+                while not sql.execute(
+                    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+                    "WHERE query ~ '^ALTER TABLE .* VALIDATE' AND wait_event_type = 'Lock' "
+                    "AND datname = current_database()"
+                ).fetchall():
+                    await async_sleep(0.05)
+                await wait_for_exclusive(sql)
+                assert await other["orders"].count() == 2
+                holder.rollback()
+    assert limits(sql) == [("pgdoc_size", MOST)]
+
+
+async def test_a_limit_that_a_long_transaction_keeps_from_its_end_says_what_holds_now(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(try_briefly.__kwdefaults__, "tries", 1)
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        collection = await limited(store)
+        with psycopg.connect(shared_dsn, options=f"-c search_path={schema}") as reader:
+            before(monkeypatch, "validate", lambda: reader.execute("SELECT FROM orders"))
+            with pytest.raises(DatabaseError, match=r"holds for writes.*call set_limits again"):
+                await collection.set_limits(max_size=2 * MOST)
+            assert limits(sql) == [("pgdoc_size", MOST), ("pgdoc_size_new", MOST)]
+            reader.rollback()
+            monkeypatch.undo()
+            await collection.set_limits(max_size=2 * MOST)
+        assert limits(sql) == [("pgdoc_size", 2 * MOST)]
+
+
+def patient(dsn: str) -> str:
+    return make_conninfo(dsn, options="-c statement_timeout=6s")
+
+
+async def wait_for_exclusive(sql: psycopg.Connection) -> None:
+    """Wait until another session waits for the exclusive lock of the collection."""
+    while not sql.execute(
+        "SELECT FROM pg_locks WHERE relation = 'orders'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted"
+    ).fetchall():
+        await async_sleep(0.02)
+
+
+def before(monkeypatch: pytest.MonkeyPatch, name: str, do: Callable[[], object]) -> None:
+    """Do something just before one of the statements of a limit is sent."""
+    sql = AsyncLimits._sql
+
+    def call(self: AsyncLimits, wanted: str) -> bytes:
+        if wanted == name:
+            do()
+        return sql(self, wanted)
+
+    monkeypatch.setattr(AsyncLimits, "_sql", call)
 
 
 @pytest.mark.parametrize("max_size", [0, -1, 10**9 + 1, 1.5, "64MiB", True])
