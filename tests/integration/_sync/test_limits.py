@@ -303,6 +303,7 @@ def test_a_limit_that_fails_is_taken_back_without_holding_up_others(
 def test_a_limit_that_a_long_transaction_keeps_from_its_end_says_what_holds_now(
     shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert try_briefly.__kwdefaults__ is not None
     monkeypatch.setitem(try_briefly.__kwdefaults__, "tries", 1)
     with Store(shared_dsn, schema=schema) as store:
         collection = limited(store)
