@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -18,7 +17,7 @@ from pgdoc.database.catalog import check_server
 from pgdoc.database.conninfo import connect_bounded
 from pgdoc.database.errors import connection_error, is_connection_loss, map_error, one_line
 from pgdoc.database.grants import PURPOSES, fact_queries, plan_grant, read_facts
-from pgdoc.errors import DatabaseError, InvalidName
+from pgdoc.errors import DatabaseError
 from pgdoc.model.names import check_name
 
 if TYPE_CHECKING:
@@ -33,9 +32,6 @@ _NOT_GRANTED: Final = "01007"
 """The SQLSTATE of the warning with which PostgreSQL leaves out a privilege that the role may not pass on."""
 
 _MOST_ROUNDS: Final = 3
-
-# Default privileges there would reach the tables of a later catalog.
-_SYSTEM_SCHEMA: Final = re.compile(r"pgdoc|information_schema|pg_.*")
 
 
 def _read_purpose(text: str) -> str:
@@ -78,8 +74,6 @@ def grant_command(  # noqa: PLR0913 (its options)
     Only what the role lacks is printed. `docs/reference/roles.md` says what each role can do.
     """
     check_name(schema, "schema")
-    if _SYSTEM_SCHEMA.fullmatch(schema):
-        raise InvalidName(f'schema "{schema}" has no collections: name the one that has, or leave out --schema')
     done: list[GrantStep] = []
     with closing(_connect(dsn)) as connection:
         plan = _plan(connection, role, purpose, schema, creator or (), complete=complete)

@@ -13,6 +13,7 @@ __all__ = ["call_channel", "check_consumer", "check_index", "check_name", "quote
 _NAME = re.compile(r"[^\W\d][\w-]*")
 _NEEDLESS_QUOTES = re.compile(r'"([a-z_][a-z0-9_]*)"')
 _CONSUMER = re.compile(r"[a-z0-9_]{1,40}")
+_SYSTEM_SCHEMA = re.compile(r"pgdoc|information_schema|pg_.*")
 _LONGEST_BYTES = 63  # PostgreSQL silently truncates longer identifiers (NAMEDATALEN)
 
 
@@ -27,6 +28,9 @@ def check_name(name: Any, kind: str) -> str:
         raise InvalidName(
             f"{short_repr(name)} is not a valid {kind} name: use a letter or _ followed by letters, digits, _ or -"
         )
+    if kind == "schema" and _SYSTEM_SCHEMA.fullmatch(name):
+        # A later catalog may need the name of a collection in `pgdoc`, and default privileges would reach its tables.
+        raise InvalidName(f'schema "{name}" has no collections: name another, or leave it out for "docs"')
     if len(name.encode()) > _LONGEST_BYTES:
         raise InvalidName(
             f"the {kind} name {short_repr(name)} must have at most {_LONGEST_BYTES} bytes, got {len(name.encode())}"

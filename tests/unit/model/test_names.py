@@ -22,6 +22,13 @@ def test_an_invalid_name_is_refused_with_its_kind(name: Any) -> None:
         check_name(name, "schema")
 
 
+@pytest.mark.parametrize("schema", ["pgdoc", "pg_catalog", "information_schema"])
+def test_a_schema_of_pgdoc_or_the_server_is_none_for_collections(schema: str) -> None:
+    with pytest.raises(InvalidName, match=f'schema "{schema}" has no collections'):
+        pgdoc.Store(schema=schema)
+    assert check_name(schema, "collection") == schema
+
+
 def test_a_table_is_quoted() -> None:
     assert quoted("Docs", "select") == '"Docs"."select"'
 
