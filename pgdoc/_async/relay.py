@@ -140,8 +140,8 @@ class AsyncRelay:
     async def run(self) -> None:
         """Relay until SIGTERM, SIGINT or `stop`.
 
-        A server or an engine that is away is waited for. Only the main thread gets signals;
-        elsewhere call `stop`.
+        A server or an engine that is away is waited for. Only the main thread gets signals. On an event loop, those
+        that the program handles itself, as uvicorn does, are left to it. Call `stop` in these cases.
 
         Raises:
             InvalidInput: the relay runs already.

@@ -252,7 +252,8 @@ class Worker:
     def run(self) -> None:
         """Call the handlers until SIGTERM, SIGINT or `stop`.
 
-        Only the main thread gets signals; elsewhere call `stop`.
+        Only the main thread gets signals. On an event loop, those that the program handles itself, as uvicorn does, are
+        left to it. Call `stop` in these cases.
 
         Raises:
             ValueError: there are no handlers, or the worker runs already.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import os
 import signal
 import socket
@@ -168,7 +169,7 @@ def catch_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 class _Caught(NamedTuple):
-    """What the signals of a loop stop, and what handled them before."""
+    """What the signals of a loop stop, and what handled those that were taken."""
 
     stops: list[Callable[[], None]]
     former: dict[signal.Signals, Any]
@@ -179,28 +180,41 @@ _caught_by_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Caught] = WeakKe
 
 @contextlib.contextmanager
 def async_catch_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """See `catch_signals`; the loop calls `stop`."""
+    """See `catch_signals`; the loop calls `stop`.
+
+    A signal that the program handles itself is left to it: a server such as uvicorn, which runs on the same loop, would
+    never end without it.
+    """
     loop = asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     caught = _caught_by_loops.get(loop)  # a loop has one handler for a signal, and perhaps several workers
     if caught is None:
-        caught = _caught_by_loops[loop] = _Caught([], {each: signal.getsignal(each) for each in _SIGNALS})
+        former = {each: signal.getsignal(each) for each in _SIGNALS}
+        caught = _Caught([], {each: handler for each, handler in former.items() if not _is_of_program(handler)})
+        _caught_by_loops[loop] = caught
     stops = caught.stops
     stops.append(stop)
     if len(stops) == 1:
-        for each in _SIGNALS:
+        for each in caught.former:
             loop.add_signal_handler(each, _call_all, stops)
     try:
         yield
     finally:
         stops.remove(stop)
         if not stops:
-            for each in _SIGNALS:
+            for each in caught.former:
                 loop.remove_signal_handler(each)
             del _caught_by_loops[loop]
             _restore(caught.former)
+
+
+def _is_of_program(handler: Any) -> bool:
+    """Return whether a handler is neither Python's own for Ctrl-C nor that of `asyncio.run`."""
+    bound = handler.func if isinstance(handler, functools.partial) else handler
+    is_of_runner = isinstance(getattr(bound, "__self__", None), asyncio.Runner)
+    return callable(handler) and handler is not signal.default_int_handler and not is_of_runner
 
 
 def _call_all(stops: list[Callable[[], None]]) -> None:
