@@ -262,6 +262,8 @@ class Consumer(ConsumerFeed):
         owned = self._owned = OwnedSlot(self._source, ownership, cluster, start, self._progress, selection=selection)
         self._cluster = cluster
         self._reported.begin(cluster.ids)
+        if self.mode == "reconnecting":
+            logger.info('consumer "%s": connected again, and goes on', self.name)
         self.mode = "catching_up"
         self._set_ready()
         return owned

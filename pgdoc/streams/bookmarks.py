@@ -121,6 +121,8 @@ class BookmarkKeeper:
         except Exception:  # a bug must not end the thread: the next pass may succeed
             logger.exception("keeping history failed")
         else:
+            if self._told:
+                logger.info("history is kept again")
             self._told.clear()
             return session
         if session is not None:

@@ -207,6 +207,7 @@ class LiveReader:
                 logger.info("not reconnected yet: %s", exc)
                 continue
             self.is_reconnecting = False
+            logger.info("connected again, and goes on")
             return session
         return None
 

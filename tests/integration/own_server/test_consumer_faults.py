@@ -73,7 +73,7 @@ def test_a_consumer_reconnects_after_lost_connections(store: Store, owner: psyco
         assert stream.stats().recreated == 0
 
 
-def test_a_consumer_warns_once_for_each_loss(
+def test_a_consumer_warns_once_for_each_loss_and_says_when_it_is_over(
     cluster: LocalServer, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "pgdoc.consumer")
@@ -89,7 +89,7 @@ def test_a_consumer_warns_once_for_each_loss(
             insert(store, number)
             assert ids(take(stream, 1)) == [number]
             wait_until(lambda: stream.try_next() is None and stream.stats().mode == "live")
-            assert times(": reconnecting at ") == 1
+            assert (times(": reconnecting at "), times(": connected again")) == (1, 1)
 
 
 def test_nothing_stored_is_repeated_after_a_restart(

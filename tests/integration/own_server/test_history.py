@@ -289,9 +289,10 @@ def test_the_history_keeper_survives_a_lost_connection(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 0.05)
-    caplog.set_level("WARNING", "pgdoc.history")
+    caplog.set_level("INFO", "pgdoc.history")
     with Store(dsn) as store, store.watch():
         wait_until(lambda: end_connections(owner) and "history is not kept at the moment" in caplog.text)
+        wait_until(lambda: "history is kept again" in caplog.text)
         old = make_older(owner, slots.bookmarks(owner)[0], age_s=HOUR_S)
         wait_until(lambda: len(slots.bookmarks(owner)) == 2)
         assert slots.bookmarks(owner)[0].name == old

@@ -120,9 +120,11 @@ def test_the_first_frames_of_a_transaction_are_nothing_to_dispatch_and_a_stream_
     assert [[change.position for change in box.take(0)] for box in (early, late)] == [[(200, 10, 1, 0)]] * 2
 
 
-def test_it_logs_the_position_as_an_lsn(run, caplog):
+def test_it_logs_the_position_as_an_lsn_and_the_end_of_an_outage(run, caplog):
+    caplog.set_level("INFO", "pgdoc.hub")
     run(Server([keepalive(0x1_015B5568), ServerUnreachable("cut")], [run.closing.set]))
-    assert [record.getMessage() for record in caplog.records] == ["reconnecting at 1/15B5568: cut"]
+    found = [record.getMessage() for record in caplog.records]
+    assert found == ["reconnecting at 1/15B5568: cut", "connected again, and goes on"]
 
 
 def test_it_reconnects_at_the_watermark_as_often_as_it_takes(run):
