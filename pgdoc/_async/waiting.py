@@ -80,7 +80,7 @@ class AsyncConsumerWait:
         if not is_own:
             raise HistoryLost(
                 f'consumer "{self._name}" has its position in another database, of which this one is a copy or a '
-                'restored dump: drop the consumer, or open it with on_lost="recreate"'
+                f"restored dump: run `pgdoc consumers recreate {self._name}`, or drop it"
             )
         return _Progress(inserted, flushed, tuple(place), snapshot)
 

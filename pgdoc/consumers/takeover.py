@@ -272,9 +272,9 @@ class Takeover:
         cure = cure_of_loss(slot.reason) if slot is not None and is_lost else ""
         found = f'its slot "{self._ownership.slot}" {fault}, and ' if fault else ""
         return HistoryLost(
-            f'consumer "{name}" can\'t go on: {found}{exc}. Drop it with `pgdoc consumers drop {name}` and rebuild '
-            'what it feeds, or open it with on_lost="recreate" to go on from now'
-            + (f". So that it does not happen again, {cure}" if cure else ""),
+            f'consumer "{name}" can\'t go on: {found}{exc}. Rebuild what it feeds, and let it begin anew, from now: '
+            f'run `pgdoc consumers recreate {name}`, or open it with on_lost="recreate". If it is not needed any more, '
+            f"run `pgdoc consumers drop {name}`" + (f". So that it does not happen again, {cure}" if cure else ""),
             oldest_available=getattr(exc, "oldest_available", None),
         )
 

@@ -156,8 +156,8 @@ def test_a_consumer_whose_slot_has_no_history_is_lost_or_begins_again(
     drop_bookmarks(owner)
     message = said(HistoryLost, lambda: store["orders"].watch(consumer=NAME))
     assert f'consumer "billing" can\'t go on: its slot "{slot(owner)}" is gone, and position ' in message
-    assert "Drop it with `pgdoc consumers drop billing` and rebuild what it feeds" in message
-    assert message.endswith('or open it with on_lost="recreate" to go on from now')
+    assert "Rebuild what it feeds, and let it begin anew, from now: run `pgdoc consumers recreate billing`" in message
+    assert 'or open it with on_lost="recreate"' in message
     with store["orders"].watch(consumer=NAME, on_lost="recreate") as stream:
         assert stream.stats().recreated == 1
         insert(store, 3)
