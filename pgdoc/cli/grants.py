@@ -182,7 +182,7 @@ def _report(plan: GrantPlan, done: Sequence[GrantStep]) -> Iterator[str]:
     for step in done:
         yield f"ran  {step.sql}"
     found = f'role "{plan.role}" {plan.meaning}'
-    yield f"{found} now." if done else f"{found} already: nothing was run."
+    yield f"Now {found}." if done else f"{found} already: nothing was run."
     for note in plan.notes:
         yield f"note  {note}"
 

@@ -98,6 +98,8 @@ def test_what_was_run_is_said_and_is_not_run_again(db: SharedDatabase, grant: Gr
     assert all(step["needs"] for step in first["statements"])
     code, text = grant("stranger", "reader", "--run")
     assert (code, "already: nothing was run" in text) == (0, True)
+    code, text = grant("stranger", "owner", "--run")
+    assert (code, f'Now role "{db.roles["stranger"]}" creates collections' in text) == (0, True)
 
 
 def test_a_collection_that_another_session_drops_meanwhile_is_reported_and_nothing_is_granted(
