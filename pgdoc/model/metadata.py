@@ -75,10 +75,11 @@ def with_trace(given: Metadata) -> Metadata:
 
 @contextmanager
 def metadata(**values: Any) -> Iterator[None]:
-    """Attach metadata to every write inside the block. Its events carry it as `event.metadata`.
+    """Attach metadata to every write of pgdoc inside the block. Its events carry it as `event.metadata`.
 
     Blocks nest; an inner value replaces an outer one of the same name. A block applies to the thread or asyncio task
-    that entered it, and to tasks started inside it.
+    that entered it, and to tasks started inside it. It does not reach transactions of other libraries, such as those of
+    an engine of SQLAlchemy: run `SELECT pgdoc.set_metadata(...)` there.
 
     Args:
         **values: any values that JSON can represent.
