@@ -41,4 +41,5 @@ def test_each_reason_is_a_warning_once_until_history_is_kept_again(
         keeper._try_to_keep(None)
 
     warning, info = logging.WARNING, logging.INFO
-    assert [record.levelno for record in caplog.records] == [warning, info, warning, info, info, warning]
+    assert [record.levelno for record in caplog.records] == [warning, info, warning, info, info, info, warning]
+    assert caplog.records[5].getMessage() == "history is kept again"
