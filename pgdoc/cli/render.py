@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["printable", "render_bytes", "render_delay", "render_event", "shorten"]
+__all__ = ["printable", "render_backlog", "render_bytes", "render_delay", "render_event", "shorten"]
 
 _KIND_STYLES: Final = {
     "insert": "green",
@@ -32,6 +32,7 @@ _KIND_STYLES: Final = {
     "drop": "red",
     "invalidate": "red",
 }
+_MOST_COUNTED: Final = 10_000
 _MOST_PATHS: Final = 6
 _DOCUMENT_WIDTH: Final = 72
 _VALUE_WIDTH: Final = 44
@@ -76,6 +77,11 @@ def render_delay(delay: timedelta) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds * 1000:.1f} ms"
+
+
+def render_backlog(number: int) -> str:
+    """Return a number of a `Backlog`, which is not exact above 10,000."""
+    return f"more than {_MOST_COUNTED:,}" if number > _MOST_COUNTED else f"{number:,}"
 
 
 def render_bytes(size: int | None) -> str:

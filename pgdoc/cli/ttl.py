@@ -6,13 +6,13 @@ import contextlib
 import json as json_module
 import sys
 from time import sleep
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import psycopg
 import typer
 
 from pgdoc.cli.arguments import Dsn, PlainCommand, Schema
-from pgdoc.cli.render import printable
+from pgdoc.cli.render import printable, render_backlog
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn
 from pgdoc.cli.termination import exit_at_sigterm
 from pgdoc.database.errors import map_error
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["ttl_app"]
 
 ttl_app = typer.Typer(help="Delete documents that have expired.", rich_markup_mode=None, no_args_is_help=True)
-
-_MOST_COUNTED: Final = 10_000
 
 
 @ttl_app.callback()
@@ -132,11 +130,7 @@ def _print(result: Expired, backlog: Backlog | None, *, json: bool) -> None:
     if not result.is_turn:
         parts.append("another session deletes at the moment")
     if backlog is not None and backlog.ignored:
-        parts.append(f"{_count(backlog.ignored)} with values that are no time")
+        parts.append(f"{render_backlog(backlog.ignored)} with values that are no time")
     if result.problem is not None:
         parts.append(f"more may stay: {result.problem}")
     typer.echo(printable(f"{result.collection}, index {result.index}: {'; '.join(parts)}"))
-
-
-def _count(number: int) -> str:
-    return f"more than {_MOST_COUNTED:,}" if number > _MOST_COUNTED else f"{number:,}"

@@ -11,6 +11,7 @@ from pgdoc.cli.doctor.commands import drop_slot_sql, for_shell, set_for_server
 from pgdoc.cli.doctor.finding import good, unseen, warn, wrong
 from pgdoc.cli.render import render_bytes, render_delay
 from pgdoc.database.rights import CONSUMER_TABLES
+from pgdoc.model.positions import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,7 +144,7 @@ def check_history(on: Examination) -> Iterator[Finding]:
     if oldest is None:
         yield _no_history(on, limit)
     else:
-        text = f"reaches back to {_lsn(oldest)} and retains {render_bytes(retained)} of WAL"
+        text = f"reaches back to {Lsn(oldest)} and retains {render_bytes(retained)} of WAL"
         yield good("history", text, on.database, retained)
     if limit is not None and size >= limit:
         yield warn(
@@ -188,7 +189,3 @@ def _bookmarks_left(on: Examination, bookmarks: int, time_s: float) -> Iterator[
 
 def _made_at(bookmark: str) -> datetime:
     return datetime.fromtimestamp(int(bookmark.split("_")[2], 16), UTC)
-
-
-def _lsn(number: int) -> str:
-    return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"

@@ -9,7 +9,7 @@ import psycopg
 from pgdoc.cli.doctor.commands import as_identifier, as_literal, for_shell
 from pgdoc.cli.doctor.examination import render_seconds
 from pgdoc.cli.doctor.finding import good, unseen, warn, wrong
-from pgdoc.cli.render import render_bytes
+from pgdoc.cli.render import render_backlog, render_bytes
 from pgdoc.cli.stores import DEFAULT_SCHEMA
 from pgdoc.database.expiry import read_backlog
 from pgdoc.model.names import quoted
@@ -29,7 +29,6 @@ _MOST_SLOW: Final = 3
 """How many collections may take all the time that a statement has: a schema can have thousands."""
 
 _LATE_S: Final = 600.0
-_MOST_COUNTED: Final = 10_000
 
 
 def check_sizes(on: Examination) -> Iterator[Finding]:
@@ -109,8 +108,9 @@ def check_expiry(on: Examination) -> Iterator[Finding]:
         if backlog.late_s is not None and backlog.late_s > _LATE_S:
             yield warn(
                 "documents-expired",
-                f"{subject}: {_count(backlog.due)} documents have expired and are still there, the first of them for "
-                f"{render_seconds(backlog.late_s)}: keep a store open whose role may delete them, or delete them now",
+                f"{subject}: {render_backlog(backlog.due)} documents have expired and are still there, the first of "
+                f"them for {render_seconds(backlog.late_s)}: keep a store open whose role may delete them, or delete "
+                "them now",
                 name,
                 backlog.due,
                 fix=run,
@@ -118,14 +118,11 @@ def check_expiry(on: Examination) -> Iterator[Finding]:
         if backlog.ignored:
             yield warn(
                 "documents-without-time",
-                f"{subject}: {_count(backlog.ignored)} documents never expire: their values are no time with an offset",
+                f"{subject}: {render_backlog(backlog.ignored)} documents never expire: their values are no time with "
+                "an offset",
                 name,
                 backlog.ignored,
             )
     if indexes:
         text = f"documents expire by {len(indexes)} {'index' if len(indexes) == 1 else 'indexes'}"
         yield good("expiry", text, value=len(indexes))
-
-
-def _count(number: int) -> str:
-    return f"more than {_MOST_COUNTED:,}" if number > _MOST_COUNTED else f"{number:,}"
