@@ -105,8 +105,7 @@ def check_coverage(on: Examination) -> Iterator[Finding]:
         yield warn(
             "publication-owner",
             f'the role "{owner.name}" owns the publication "pgdoc", but "{owner.expected}" owns the catalog, and '
-            "can't add "
-            "collections to it",
+            "can't add collections to it",
             "pgdoc",
             owner.name,
             fix=[f"ALTER PUBLICATION pgdoc OWNER TO {as_identifier(owner.expected)}"],
@@ -127,8 +126,7 @@ def _foreign(table: Any) -> Finding:
     return warn(
         "publication-foreign-table",
         f'the publication "pgdoc" has the table {name}, which is no collection and not watched: the server sends its '
-        "changes "
-        "for nothing",
+        "changes for nothing",
         f"{table.schema}.{table.name}",
         fix=[f"ALTER PUBLICATION pgdoc DROP TABLE ONLY {name}"],
     )

@@ -49,8 +49,7 @@ def check_consumers(on: Examination) -> Iterator[Finding]:
             yield warn(
                 "slot-without-consumer",
                 f'slot "{slot.name}" is that of a consumer which the catalog does not have, as a restored catalog '
-                "leaves it: "
-                "it keeps WAL until a consumer of that name is opened",
+                "leaves it: it keeps WAL until a consumer of that name is opened",
                 slot.name,
                 slot.retained,
                 fix=[drop_slot_sql(slot.name)],
@@ -63,8 +62,7 @@ def _consumer(found: Any) -> Iterator[Finding]:
         yield warn(
             "clock-went-back",
             f"consumer {name} was used at {found.last_open_at:%Y-%m-%d %H:%M:%S%z}, which has yet to come: the "
-            "server's "
-            "clock has gone back, and what depends on it (the expiry of documents, prune) is late",
+            "server's clock has gone back, and what depends on it (the expiry of documents, prune) is late",
             name,
         )
     if found.unreadable is not None or not found.is_settled or found.wal_status in {None, "lost"}:
@@ -179,8 +177,7 @@ def _bookmarks_left(on: Examination, bookmarks: int, time_s: float) -> Iterator[
         yield warn(
             "bookmarks-left",
             f"a process that was killed has left {len(left)} bookmarks, which retain {render_bytes(retained)} of WAL, "
-            "and "
-            f"nothing limits them; the newest is {render_delay(age)} old: drop them, or open a stream and close it",
+            f"and nothing limits them; the newest is {render_delay(age)} old: drop them, or open a stream and close it",
             left[0].name,
             retained,
             fix=[drop_slot_sql(slot.name) for slot in left],

@@ -73,8 +73,7 @@ def _listed_slots(listed: list[str], physical: dict[str, Any]) -> Iterator[Findi
         yield wrong(
             "standby-slot",
             f'synchronized_standby_slots lists the slot "{name}", which {state}: consumers with failover slots wait '
-            "for it "
-            "and get nothing; connect the standby through it, or take it out of the list",
+            "for it and get nothing; connect the standby through it, or take it out of the list",
             name,
             state,
             fix=set_list_for_server("synchronized_standby_slots", rest),
@@ -91,8 +90,7 @@ def _consumer_slots(consumers: list[Any]) -> Iterator[Finding]:
         yield warn(
             "failover-flag",
             f'the slot of consumer "{slot.consumer}" is not a failover slot, so a standby that is promoted does not '
-            "have "
-            "it: open the consumer again, or run the command on a connection with replication=database",
+            "have it: open the consumer again, or run the command on a connection with replication=database",
             slot.consumer,
             slot.name,
             fix=[f"ALTER_REPLICATION_SLOT {as_identifier(slot.name)} (FAILOVER true)"],
@@ -108,8 +106,7 @@ def _standby(standby: Any, physical: dict[str, Any]) -> Iterator[Finding]:
         yield warn(
             "standby-feedback",
             f'standby "{standby.name}" reports no rows that it needs (hot_standby_feedback is off there), so it can\'t '
-            "copy "
-            "slots: run the commands on the standby",
+            "copy slots: run the commands on the standby",
             standby.name,
             standby.slot,
             fix=set_for_server("hot_standby_feedback", "on"),
@@ -141,8 +138,7 @@ def _leaders(listed: list[str], physical: dict[str, Any], consumers: list[Any]) 
         yield warn(
             "decoding-outruns-standby",
             "synchronized_standby_slots is empty, so consumers can be ahead of the standby, and lose what is between "
-            "when "
-            "it is promoted",
+            "when it is promoted",
             "synchronized_standby_slots",
             "",
             fix=set_list_for_server("synchronized_standby_slots", active),
@@ -220,8 +216,7 @@ def _primary_conninfo(on: Examination) -> Iterator[Finding]:
         yield wrong(
             "primary-conninfo",
             "primary_conninfo has no dbname, so the standby can't copy slots: add it; the command is for psql, and "
-            "shows no "
-            "password",
+            "shows no password",
             "primary_conninfo",
             fix=[] if "://" in text else [_ADD_DBNAME, "SELECT pg_reload_conf()"],
         )
@@ -235,8 +230,7 @@ def _copies(on: Examination) -> Iterator[Finding]:
             yield warn(
                 "slot-not-ready",
                 f'the copy of the slot of consumer "{slot.consumer}" is not ready: it becomes so when the consumer has '
-                "read "
-                "on at the primary; until then a promotion loses its position",
+                "read on at the primary; until then a promotion loses its position",
                 slot.consumer,
                 slot.name,
             )

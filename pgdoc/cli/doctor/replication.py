@@ -78,8 +78,7 @@ def check_standby_names(on: Examination) -> Iterator[Finding]:
         yield warn(
             "synchronous-names",
             f"{setting} can match pgdoc's walsenders: they report nothing that could count, but confirm late and "
-            "reconnect "
-            "to release WAL; list the standbys by their names",
+            "reconnect to release WAL; list the standbys by their names",
             "synchronous_standby_names",
             names,
             fix=fix,

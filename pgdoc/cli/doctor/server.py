@@ -126,8 +126,7 @@ def check_disk(on: Examination) -> Iterator[Finding]:
         yield warn(
             "slot-wal-limit",
             "max_slot_wal_keep_size is unlimited, so a slot that nobody reads can fill the disk: set it, for example "
-            "to "
-            "10GB",
+            "to 10GB",
             "max_slot_wal_keep_size",
             -1,
             fix=set_for_server("max_slot_wal_keep_size", "10GB"),
@@ -149,8 +148,7 @@ def check_disk(on: Examination) -> Iterator[Finding]:
         yield warn(
             "archiver",
             f"archive_command or archive_library has failed since {found.failed_since:%Y-%m-%d %H:%M:%S%z}, so no WAL "
-            "is "
-            "removed and the disk will fill: the server's log says why",
+            "is removed and the disk will fill: the server's log says why",
             "archive_command",
             found.failures,
         )

@@ -119,8 +119,7 @@ def check_transactions(on: Examination) -> Iterator[Finding]:
         yield unseen(
             "transactions-unseen",
             f"write transactions of other roles are open (pid {', '.join(of_unknown_age)}), and the role may not see "
-            "for "
-            "how long",
+            "for how long",
             value=len(of_unknown_age),
             fix=[f"GRANT pg_read_all_stats TO {on.quoted_role}"],
         )
@@ -153,8 +152,7 @@ def check_ids(on: Examination) -> Iterator[Finding]:
 def _holding_ids(slot: Any) -> Finding:
     text = (
         f'slot "{slot.name}" holds back the removal of old rows of the system catalogs by {slot.xid_age:,} '
-        "transactions "
-        "(catalog_xmin)"
+        "transactions (catalog_xmin)"
     )
     if slot.is_consumers and slot.is_here:
         fix = [for_shell("pgdoc", "consumers", "drop", slot.consumer)]

@@ -95,8 +95,7 @@ def check_walsender_limit(on: Examination) -> Iterator[Finding]:
         yield warn(
             "wal-sender-timeout",
             "wal_sender_timeout is 0, so the server never ends the walsender of a standby whose machine is gone, and "
-            "its slot "
-            "stays busy; streams of pgdoc set a limit of their own",
+            "its slot stays busy; streams of pgdoc set a limit of their own",
             "wal_sender_timeout",
             0,
             fix=fix,
@@ -105,8 +104,7 @@ def check_walsender_limit(on: Examination) -> Iterator[Finding]:
         yield warn(
             "wal-sender-timeout",
             f"wal_sender_timeout is {found.shown}: a short pause of the network or of a program ends its streams, "
-            "which "
-            "then reconnect",
+            "which then reconnect",
             "wal_sender_timeout",
             found.shown,
             fix=fix,
@@ -127,8 +125,7 @@ def check_idle_slots(on: Examination) -> Iterator[Finding]:
         yield warn(
             "idle-slot-timeout",
             f"idle_replication_slot_timeout is {shown}: a consumer that stays closed for longer loses its position, "
-            "and "
-            f"so do bookmarks, which nobody reads; one slot of pgdoc has been idle for {render_seconds(idle)}",
+            f"and so do bookmarks, which nobody reads; one slot of pgdoc has been idle for {render_seconds(idle)}",
             "idle_replication_slot_timeout",
             shown,
             fix=fix,
