@@ -11,6 +11,7 @@ import psycopg
 from pgdoc._async.table import AsyncTable
 from pgdoc.changes.router import ANY_TABLE
 from pgdoc.consumers.consumer import Consumer
+from pgdoc.crud.guard import missing
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
 from pgdoc.database.rights import may_not_create
@@ -146,9 +147,7 @@ class AsyncStreamBackend:
                 raise TableRefused(name, "it is a collection", f"watch it as {table!r}")
             raise not_added(name)
         if not self._auto_create:
-            raise CollectionNotFound(
-                f'collection "{schema}.{name}" does not exist: create it with store.create_collection()'
-            )
+            raise missing(titled(name, schema))
         try:
             await self.fetch("create", schema, name)
         except DatabaseError as exc:
