@@ -114,7 +114,9 @@ class WebhookRelay:
         check_at_least(1, "concurrency", concurrency)
         check_at_least(1, "max_body", max_body)
         if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 < timeout < _HANGS_AFTER_S:
-            raise ValueError(f"timeout must be a positive number of seconds, got {short_repr(timeout)}")
+            raise ValueError(
+                f"timeout must be a number of seconds above 0 and below {_HANGS_AFTER_S:.0f}, got {short_repr(timeout)}"
+            )
         self.store, self.consumer, self.shutdown_timeout = store, consumer, shutdown_timeout
         self._concurrency, self._timeout_s, self._max_body, self._ca_file = concurrency, timeout, max_body, ca_file
         of_source = SourceNames(consumer, database_of(store._conninfo), store._schema)  # noqa: SLF001 (one package)

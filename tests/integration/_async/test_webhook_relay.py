@@ -545,8 +545,9 @@ async def test_the_check_tells_whether_the_receiver_can_be_reached(shared_dsn: s
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"timeout": 0}, "timeout must be a positive number of seconds, got 0"),
-        ({"timeout": "5"}, "timeout must be a positive number"),
+        ({"timeout": 0}, "timeout must be a number of seconds above 0 and below 3600, got 0"),
+        ({"timeout": 3600}, "timeout must be a number of seconds above 0 and below 3600, got 3600"),
+        ({"timeout": "5"}, "timeout must be a number of seconds"),
         ({"concurrency": 0}, "concurrency must be a whole number of at least 1"),
         ({"max_body": 0}, "max_body must be a whole number of at least 1"),
         ({"retries": -1}, "retries must be a whole number of at least 0"),
