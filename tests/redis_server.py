@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import redis
 
-from tests.engines import START_TIMEOUT_S, free_port, wait_for_port
+from tests.engines import START_TIMEOUT_S, EngineServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
-class RedisServer:
+class RedisServer(EngineServer):
     """A redis-server with an append-only file that is on disk before a write is answered.
 
     Args:
@@ -27,8 +25,7 @@ class RedisServer:
     """
 
     def __init__(self, folder: Path, config: str = "") -> None:
-        self.folder, self.port, self.config = folder, free_port(), config
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(folder, config)
 
     @property
     def url(self) -> str:
@@ -54,15 +51,13 @@ class RedisServer:
         program = find_redis()
         assert program is not None, "the test needs Redis: install the package redis-server"
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings, log = self.folder / "redis.conf", self.folder / "output"
+        settings = self.folder / "redis.conf"
         settings.write_text(
             f'bind 127.0.0.1\nport {self.port}\ndir "{self.folder}"\nunixsocket "{self.socket}"\nsave ""\n'
             "appendonly yes\nappendfsync always\nrepl-diskless-sync-delay 0\nenable-protected-configs yes\n"
             f"{self.config}\n"
         )
-        with log.open("ab") as output:
-            self._process = subprocess.Popen([program, str(settings)], stdout=output, stderr=output)
-        wait_for_port(self.port, self._process, log)
+        self._run(program, str(settings))
         self.wait_until(self._is_loaded)
 
     def _is_loaded(self) -> bool:
@@ -80,25 +75,6 @@ class RedisServer:
         while not condition():
             assert time.monotonic() < deadline, "it did not happen in time"
             time.sleep(0.02)
-
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def stop(self) -> None:
-        """End it in good order."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it without any order."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, number: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(number)
-            process.wait(START_TIMEOUT_S)
 
     def entries(self, name: str) -> list[tuple[int, dict[str, str], bytes]]:
         """Return the entries of a log: sequence, fields and body."""
