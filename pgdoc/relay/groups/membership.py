@@ -199,13 +199,13 @@ class GroupMembership:
         doubtful = []
         for number, partition in list(self.owned.items()):
             _, revision, lease = self._balance.lease_of(number)
-            if revision < partition.revision and lease is not None:
-                # An older answer; or the engine has lost its last writes, and perhaps who took the partition.
-                doubtful.append(partition)
-            elif lease is None or (lease.owner, lease.epoch) != (self.member, partition.epoch):
-                self._lose(partition)
-            else:  # perhaps of a write whose answer was lost
+            if lease is not None and (lease.owner, lease.epoch) == (self.member, partition.epoch):
+                # Perhaps of a write whose answer was lost, or one before what the engine has lost.
                 partition.revision, partition.stored = revision, lease.position
+            elif lease is not None and revision < partition.revision:
+                doubtful.append(partition)  # an older answer, or the engine has lost who took the partition
+            else:
+                self._lose(partition)
         await ask_each(self._confirm, doubtful)
 
     def _lose(self, partition: OwnedPartition) -> None:
