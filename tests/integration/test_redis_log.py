@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -382,6 +383,23 @@ async def test_a_log_forgets_entries_by_their_age(redis_server: RedisServer) -> 
             await writer.send(messages(at + 1, at + 1))
             at += 1
     assert redis_server.entries(name)[0][0] >= 11
+    assert redis_server.entries(name)[-1][0] == at
+
+
+async def test_a_log_forgets_entries_by_their_age_after_the_clock_of_the_server_was_ahead(
+    redis_server: RedisServer,
+) -> None:
+    name = fresh_log()
+    async with writing(f"{redis_server.url}/{name}?max_age=1s") as writer:
+        await writer.open(CONFIG)
+        await writer.send(messages(1, 10))
+        redis_server.ask("RPUSH", f"{{{name}}}:marks", f"{int(time.time()) + 86_400}:10")
+        at = 10
+        while redis_server.entries(name)[0][0] <= 15:
+            assert at < 60
+            await asyncio.sleep(0.1)
+            await writer.send(messages(at + 1, at + 1))
+            at += 1
     assert redis_server.entries(name)[-1][0] == at
 
 

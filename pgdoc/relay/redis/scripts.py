@@ -91,6 +91,10 @@ if most > 0 and sequence - most - first >= most / 100 then bound = sequence - mo
 if age > 0 then
   local now = tonumber(redis.call('TIME')[1])
   local newest = redis.call('LINDEX', KEYS[2], -1)
+  while newest and tonumber(string.match(newest, '^%d+')) > now do
+    redis.call('RPOP', KEYS[2])
+    newest = redis.call('LINDEX', KEYS[2], -1)
+  end
   if not newest or now - tonumber(string.match(newest, '^%d+')) >= age / 100 then
     redis.call('RPUSH', KEYS[2], string.format('%.0f:%.0f', now, sequence))
   end
@@ -107,7 +111,10 @@ if bound > first then
 end
 return {{'ok', sequence}}
 """.encode()
-"""Append the messages if the log is this one and ends with the sequence; then trim."""
+"""Append the messages if the log is this one and ends with the sequence; then trim.
+
+Times beyond now are those of a clock that was ahead: they would keep the log from forgetting anything until then.
+"""
 
 TOKEN: Final = b"""
 for index = 3, #KEYS do
