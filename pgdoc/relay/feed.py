@@ -37,6 +37,10 @@ _LONGEST_DELAY_S: Final = 5.0
 class LogFeed:
     """One reader of a log and what it has read.
 
+    Args:
+        sharers: returns how many feeds put into the inbox. Each may add one fetch to a full one, so that all together
+            at most double what the inbox is made for.
+
     Attributes:
         begun_at: where it began.
         partitions, source: how many the log has, and which database its events are of, once it was opened.
@@ -52,7 +56,9 @@ class LogFeed:
         collections: Collection[str] = (),
         partitions: Collection[int] = (),
         source: EntrySource | None = None,
+        sharers: Callable[[], int] = lambda: 1,
     ) -> None:
+        self._sharers = sharers
         self._reader, self._inbox, self._log = reader, inbox, log
         self._collections, self._partitions = collections, partitions
         self._source = source or EntrySource()
@@ -153,7 +159,8 @@ class LogFeed:
     async def _read_on(self) -> None:
         """Read one batch."""
         await self._wait_for_room()
-        most = max(1, min(_AT_ONCE, self._inbox.room))
+        share = self._inbox.size // max(1, self._sharers())
+        most = max(1, min(_AT_ONCE, share, self._inbox.room))
         found = await self._reader.fetch(most, _WAIT_S)
         self.mode = "catching_up" if len(found) >= most else "live"
         if not found:

@@ -84,6 +84,11 @@ class _EntryBox:
             return self._count - batch.next, self._bytes - (batch.size_bytes if batch.next == len(batch) else 0)
 
     @property
+    def size(self) -> int:
+        """For how many entries it is made."""
+        return self._size
+
+    @property
     def room(self) -> int:
         """How many entries there is room for; any thread may ask."""
         return 0 if self._bytes >= self._size_bytes else self._size - self._count

@@ -103,6 +103,7 @@ class GroupReading:
             collections=self._options.names,
             partitions=(partition.number,),
             source=partition,
+            sharers=lambda: len(self._tasks) if self._inbox_of is None else 1,
         )
         self._tasks[partition] = feed, asyncio.get_running_loop().create_task(self._read(feed, partition))
 

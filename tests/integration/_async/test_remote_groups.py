@@ -279,6 +279,17 @@ async def test_what_checkpoints_have_committed_stands_in_the_records_of_the_grou
             waited += 0.1
 
 
+async def test_a_member_keeps_at_most_twice_its_buffer_in_memory(nats_server: NatsServer) -> None:
+    url = f"{nats_server.url}/{fresh_stream()}"
+    await async_call(fill, url, range(2000))
+    async with member(url, buffer_size=80) as stream:
+        await until(lambda: len(stream._inbox._room_wanted) == PARTITIONS)  # nobody reads on before some is used
+        assert 80 <= stream.stats().buffered <= 160
+        found = await drain([stream], 2000)
+    assert sorted(found) == list(range(2000))
+    assert_in_order(found)
+
+
 async def test_what_a_group_lacks_is_refused(nats_server: NatsServer) -> None:
     url = f"{nats_server.url}/{fresh_stream()}"
     for name in ("", "a\x00b", "a\ud800"):  # PostgreSQL could not store the others
