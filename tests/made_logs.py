@@ -68,6 +68,7 @@ async def write(
     format: str = "pgdoc",  # noqa: A002 (the name in the contract)
     begun_at: str = "0/100.5.1.6",
     system_id: int = 5,
+    partitions: int = PARTITIONS,
 ) -> None:
     """Append messages to a log, as a relay does."""
     writer = open_writer(LogTarget.parse(url))
@@ -78,7 +79,7 @@ async def write(
                 database_oid=6,
                 selection="all",
                 format=format,
-                partitions=PARTITIONS,
+                partitions=partitions,
                 begun_at=begun_at,
             )
         )

@@ -106,6 +106,12 @@ class LogFeed:
                 reason="format",
             )
         self._decode = None if info.config.format == "pgdoc" else FORMATS[info.config.format].decode
+        if self._partitions and self.partitions not in (0, info.config.partitions):
+            raise LogRefused(
+                f"{self._log} was made anew with {info.config.partitions} partitions, and had {self.partitions}, with "
+                "other documents in each: drop the group, and let it begin anew after a token of what it has processed",
+                reason="config",
+            )
         self.partitions, self.source = info.config.partitions, info.config.source
         return info
 

@@ -19,11 +19,12 @@ __all__ = [
     "MEMBER_HEAD",
     "MemberRecord",
     "PartitionLease",
+    "begun_value",
     "is_lease",
     "lease_key",
     "member_key",
+    "partitions_of",
     "position_of",
-    "position_value",
 ]
 
 LONGEST_LEASE_S: Final = 86_400.0
@@ -110,14 +111,20 @@ class MemberRecord(NamedTuple):
         )
 
 
-def position_value(position: LogPosition) -> bytes:
-    """Return the record of a place in the log."""
-    return json.dumps(position._asdict(), separators=(",", ":")).encode()
+def begun_value(position: LogPosition, partitions: int) -> bytes:
+    """Return the record of where the group began, in a log of so many partitions."""
+    return json.dumps(position._asdict() | {"partitions": partitions}, separators=(",", ":")).encode()
 
 
 def position_of(record: GroupRecord, key: str) -> LogPosition:
-    """Read what `position_value` returned."""
+    """Read the place from what `begun_value` returned."""
     return _position(_fields(record, key), key)
+
+
+def partitions_of(record: GroupRecord, key: str) -> int | None:
+    """Read how many partitions the log had; `None` if the record does not say so."""
+    count = _fields(record, key).get("partitions")
+    return count if _is_count(count) else None
 
 
 def _fields(record: GroupRecord, key: str) -> dict[str, Any]:

@@ -14,18 +14,20 @@ import secrets
 import socket
 import time
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
-from pgdoc.errors import LogUnreachable, PgdocError
+from pgdoc.errors import LogRefused, LogUnreachable, PgdocError
 from pgdoc.relay.asking import ask_each
 from pgdoc.relay.groups.balance import Balance, Found
 from pgdoc.relay.groups.lease import (
     BEGUN,
     MemberRecord,
     PartitionLease,
+    begun_value,
     lease_key,
     member_key,
+    partitions_of,
     position_of,
-    position_value,
 )
 from pgdoc.relay.groups.partition import OwnedPartition
 
@@ -84,7 +86,7 @@ class GroupMembership:
         self.valid_until = 0.0
         self._beat_count = self._own_revision = 0
         self._next_beat = 0.0
-        self._balance = Balance(self.member, 0, lease_s)
+        self._balance, self._partitions = Balance(self.member, 0, lease_s), 0
         self._begun_at: LogPosition | None = None
         self._is_leaving = False
 
@@ -96,16 +98,27 @@ class GroupMembership:
             LogRefused: the records can't be read or written.
         """
         await self._records.open()
-        self._balance = Balance(self.member, partitions, self._lease_s)
+        self._balance, self._partitions = Balance(self.member, partitions, self._lease_s), partitions
         key = f"{self._prefix}{BEGUN}"
         for _ in range(_TRIES):
             found = (await self._records.read(self._prefix)).get(key)
             if found is not None:
+                self._check_partitions(partitions_of(found, key))
                 self._begun_at = position_of(found, key)
                 return self._begun_at
-            if await self._records.write(key, position_value(begin), 0) is None:
+            if await self._records.write(key, begun_value(begin, partitions), 0) is None:
                 await asyncio.sleep(_FIRST_DELAY_S)  # another member was faster, and an answer may be an older one
         raise LogUnreachable(f"the record {key} can neither be read nor written: check the engine")
+
+    def _check_partitions(self, before: int | None) -> None:
+        """Refuse positions of other partitions: they are those of other documents."""
+        if before is not None and before != self._partitions:
+            raise LogRefused(
+                f'group "{unquote(self._prefix[:-1])}" has read this log when that had {before} partitions, and now it '
+                f"has {self._partitions}, with other documents in each: drop the group, and let it begin anew after a "
+                "token of what it has processed",
+                reason="config",
+            )
 
     async def run(self, fail: Callable[[BaseException], object]) -> None:
         """Beat and store positions until it is cancelled; an engine that is away is waited for."""
@@ -154,7 +167,7 @@ class GroupMembership:
             return
         self._own_revision = written
         if BEGUN not in records and self._begun_at is not None:  # deleted: else the next member begins somewhere else
-            await self._write(BEGUN, position_value(self._begun_at), 0)
+            await self._write(BEGUN, begun_value(self._begun_at, self._partitions), 0)
         self._balance.observe(records, self._clock())
         await self._check_owned()
         if has_lapsed:

@@ -105,6 +105,7 @@ class GroupReading:
             source=partition,
             sharers=lambda: len(self._tasks) if self._inbox_of is None else 1,
         )
+        feed.partitions = self._first.partitions  # as the members have divided them
         self._tasks[partition] = feed, asyncio.get_running_loop().create_task(self._read(feed, partition))
 
     async def _read(self, feed: LogFeed, partition: OwnedPartition) -> None:
