@@ -21,7 +21,7 @@ from pgdoc.runtime.primitives import AsyncOpening, async_call, async_sleep, asyn
 from pgdoc.streams.batch import BATCH
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
-from pgdoc.streams.mailbox import AsyncMailbox
+from pgdoc.streams.mailbox import AsyncMailbox, stream_closed
 from pgdoc.streams.options import check_most, check_timeout
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening, Generic[M_co]):
         except BaseException as exc:
             await self._end_with(exc)
             raise
+        if self._mailbox.closed:  # by another task, when there was nothing to leave yet
+            await self.close()
         return self
 
     async def _begin_now(self) -> None:
@@ -319,7 +321,7 @@ class AsyncChangeStream(AsyncStreamWaiting, AsyncOpening, Generic[M_co]):
             await self.close()
         await self._open()
         if self._delivery.feed is None or self.closed:
-            raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
+            raise stream_closed()
 
     async def try_next(self) -> ChangeEvent[M_co] | None:
         """Return the next event if it is buffered already, else `None`."""

@@ -22,7 +22,7 @@ from pgdoc.runtime.primitives import Opening, call, sleep, wait
 from pgdoc.streams.batch import BATCH
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
-from pgdoc.streams.mailbox import Mailbox
+from pgdoc.streams.mailbox import Mailbox, stream_closed
 from pgdoc.streams.options import check_most, check_timeout
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class ChangeStream(StreamWaiting, Opening, Generic[M_co]):
         except BaseException as exc:
             self._end_with(exc)
             raise
+        if self._mailbox.closed:  # by another task, when there was nothing to leave yet
+            self.close()
         return self
 
     def _begin_now(self) -> None:
@@ -320,7 +322,7 @@ class ChangeStream(StreamWaiting, Opening, Generic[M_co]):
             self.close()
         self._open()
         if self._delivery.feed is None or self.closed:
-            raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
+            raise stream_closed()
 
     def try_next(self) -> ChangeEvent[M_co] | None:
         """Return the next event if it is buffered already, else `None`."""

@@ -37,7 +37,7 @@ from pgdoc.consumers.saving import save_progress
 from pgdoc.consumers.sharing import HubShare
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
-from pgdoc.errors import ConsumerLost, PgdocError, StoreClosed
+from pgdoc.errors import ConsumerLost, PgdocError
 from pgdoc.model.positions import BEFORE_ALL, Lsn, resume_point
 from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.source import Cluster, Source
@@ -45,6 +45,8 @@ from pgdoc.replication.traffic import note_reconnect
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.faults import internal_error
 from pgdoc.runtime.retry import Backoff
+from pgdoc.streams.mailbox import stream_closed
+from pgdoc.streams.subscriptions import store_closed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -362,7 +364,7 @@ class Consumer(ConsumerFeed):
             self._share.close()
             self.mode = "closed"
             if not self._ready.done():
-                self._ready.set_exception(StoreClosed("the store is closed: open a new one"))
+                self._ready.set_exception(store_closed() if self._closing.is_set() else stream_closed())
 
     def _flush_progress(self) -> None:
         """Confirm and store what was acknowledged, and release the claim.

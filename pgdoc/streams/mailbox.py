@@ -36,6 +36,11 @@ _Run: TypeAlias = "tuple[list[Change], int]"
 """Changes that were put together, and the size of their messages. Streams of one selection share the list."""
 
 
+def stream_closed() -> StreamClosed:
+    """Make the error for a stream that its program has closed."""
+    return StreamClosed("the stream is closed: open another with watch(resume_after=...)")
+
+
 class _Box:
     """The queue and its bounds, shared by both kinds."""
 
@@ -249,7 +254,7 @@ class _Box:
     def _take_now(self, most: int) -> Batch:
         """Return the unfinished batch, or the next one of at most `most`, which may be empty; the lock is held."""
         if self.closed:
-            raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
+            raise stream_closed()
         batch, queue = self.batch, self._queue
         if batch.next < len(batch):
             return batch

@@ -1,4 +1,4 @@
-"""Concurrent writers: threads of one store, and separate stores."""
+"""Threads and tasks of one store, and separate stores, that work at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 import pgdoc
 from pgdoc import AsyncStore, Document
-from pgdoc.errors import DuplicateDocument, ServerUnreachable, VersionConflict
+from pgdoc._async.stream_backend import AsyncStreamBackend
+from pgdoc.errors import DuplicateDocument, ServerUnreachable, StreamClosed, VersionConflict
 from tests.integration.wal import recorded
 
 if TYPE_CHECKING:
@@ -213,3 +214,30 @@ async def test_tasks_may_share_a_transaction_in_which_a_unique_index_refuses_doc
             )
             assert list(found) == ["refused", "p-2", "250", "refused", "p-4"]
         assert await orders.count() == 252
+
+
+@pytest.mark.parametrize("way", ["now", "after", "consumer"])
+async def test_a_stream_that_another_task_closes_while_it_opens_leaves_nothing(
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    real = AsyncStreamBackend.prepare_start
+
+    async def close_first(backend: AsyncStreamBackend, *args: Any) -> None:
+        await real(backend, *args)
+        await stream.close()
+
+    async with AsyncStore(**own_schema) as store:
+        async with store["orders"].watch() as other:
+            options: dict[str, Any] = {"now": {}, "after": {"resume_after": other.resume_token}}.get(
+                way, {"consumer": way}
+            )
+            monkeypatch.setattr(AsyncStreamBackend, "prepare_start", close_first)
+            stream = store["orders"].watch(**options)
+            if way == "consumer":
+                with pytest.raises(StreamClosed):
+                    await stream
+            else:
+                assert (await stream).closed
+            assert len(other._backend.hub.subscriptions._open) == 1
+        if way == "consumer":
+            await store.drop_consumer(way)
