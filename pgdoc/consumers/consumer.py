@@ -287,7 +287,7 @@ class Consumer(ConsumerFeed):
     def _go_on(self, takeover: Takeover) -> StartPoint:
         """Go on after a lost connection, or after the mailbox was full."""
         after = token_at(self._subscription.after, self.ids)
-        lost = takeover.find_lost(after, self.asked)
+        lost = takeover.find_lost(after, self.asked, self._progress.saved.mark)
         if lost is not None:
             self.claim = None  # Store nothing: it would be about events that this server does not have.
             raise lost

@@ -77,6 +77,15 @@ def went_back(consumer: str, after: ResumeToken) -> HistoryLost:
     )
 
 
+def was_set_back(consumer: str, saved: Lsn, stored: Lsn) -> HistoryLost:
+    """Make the error for a stream whose stored position is older than it was, on the same timeline."""
+    return HistoryLost(
+        f'consumer "{consumer}" had stored {saved} as its position, but the server has {stored}: the server was set '
+        "back to an older state. Repair what the consumer did with events that are lost, and open it again: it goes on "
+        f"after {stored}"
+    )
+
+
 def was_ahead(consumer: str, exc: InvalidResumeToken, stored: Lsn) -> HistoryLost:
     """Make the error for a stream that was given events which the promoted server does not have."""
     return HistoryLost(
@@ -148,15 +157,19 @@ class Takeover:
         self._ownership.check()
         return self._find_slot(after, needed_from)
 
-    def find_lost(self, after: ResumeToken, asked: AskedCheckpoints) -> HistoryLost | ConsumerLost | None:
-        """Return the error for what the stream was given, or a checkpoint of it, that a promoted server lacks.
+    def find_lost(self, after: ResumeToken, asked: AskedCheckpoints, saved: Mark) -> HistoryLost | ConsumerLost | None:
+        """Return the error for what the stream was given, or has stored, that the server lacks by now.
 
+        A promoted server may lack some of it, as may one whose disk was set back. `saved` is what was stored last.
         `None` if it lacks nothing, so that the stream can go on.
         """
-        if after.timeline == self._cluster.timeline or after.system_id != self._cluster.system_id:
+        if after.system_id != self._cluster.system_id:
             return None
         row = self._ownership.find()
         stored = BEFORE_ALL if row is None or row.position is None else row.position
+        if after.timeline == self._cluster.timeline:
+            is_back = row is not None and stored < saved.position[:4]
+            return was_set_back(self._ownership.name, Lsn(saved.position[0]), Lsn(stored[0])) if is_back else None
         undone = asked.find_undone(stored)
         if undone is not None:
             return lost_checkpoint(self._ownership.name, Lsn(undone.position[0]), Lsn(stored[0]))

@@ -156,17 +156,27 @@ def test_an_open_stream_ends_if_the_disk_of_the_server_is_set_back(
     with Store(private_dsn) as store:
         with store["orders"].watch():  # history begins
             store["orders"].insert("o-1", {})
-        with private_server.stopped():
-            subprocess.run(["cp", "-a", data, kept], check=True)
-        with store["orders"].watch() as stream:
+        with store["orders"].watch() as stream, store["orders"].watch(consumer="back", on_lost="recreate") as back:
+            for each in (stream, back):
+                each.next(timeout=0)  # they are open
+            with private_server.stopped():
+                subprocess.run(["cp", "-a", data, kept], check=True)
             store["orders"].insert("o-2", {"text": "x" * 100_000})
             assert stream.next(timeout=PATIENCE_S) is not None
+            assert back.next(timeout=PATIENCE_S) is not None
+            back.ack()
+            store.wait_for("back")
             with private_server.stopped("immediate"):
                 subprocess.run(["rm", "-r", data], check=True)
                 subprocess.run(["mv", kept, data], check=True)
             store["orders"].insert("o-3", {})
             message = said(InvalidResumeToken, lambda: stream.next(timeout=PATIENCE_S))
             assert "lies beyond the end of this server's WAL" in message
+            assert "was set back to an older state" in said(HistoryLost, lambda: back.next(timeout=PATIENCE_S))
+        with store["orders"].watch(consumer="back") as back:
+            event = back.next(timeout=PATIENCE_S)
+            assert event is not None
+            assert event.document_id == "o-3"
         check_streams(private_dsn)
 
 
