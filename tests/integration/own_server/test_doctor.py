@@ -261,6 +261,7 @@ def test_a_weak_role_is_told_what_it_could_not_see(dsn: str, store: Store, owner
                 ("wal-size", "disk"),
                 ("consumers-unseen", "consumers"),
                 ("dead-letters-unseen", "workers"),
+                ("groups-unseen", "groups"),
                 ("documents-unseen", "sizes"),
             ):
                 found = finding(weak, finding_id, only=[fixed])
