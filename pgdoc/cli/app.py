@@ -1,5 +1,7 @@
 """The commands of `pgdoc`."""
 
+import errno
+import os
 import shlex
 import sys
 import time
@@ -70,6 +72,7 @@ app.command("relay", cls=PlainCommand)(relay_command)
 add_publish_command(app)
 
 _POLL_S = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run_cli(arguments: list[str] | None = None) -> int:
@@ -87,6 +90,11 @@ def run_cli(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise  # a bug; a closed pipe does not get here
+        sys.stderr.write(f"pgdoc: writing failed ({os.strerror(error.errno)}): free space, or write somewhere else\n")
+        return 1
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import stat
@@ -48,8 +49,9 @@ class _Lines:
         for line in self._file:
             self.number += 1
             self.bytes_read += len(line)
-            if not line.isspace():
-                yield self._pair(_object(line))
+            text = line.removeprefix(codecs.BOM_UTF8) if self.number == 1 else line  # as tools on Windows write it
+            if text and not text.isspace():
+                yield self._pair(_object(text))
 
     def _pair(self, data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         if self._id_field == ID_FIELD:

@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
@@ -452,6 +453,26 @@ def test_load_names_an_invalid_line_and_stores_nothing(dsn, tmp_path, line):
     assert (by_sku.returncode, by_sku.stderr.count("\n")) == (1, 1)
     with pgdoc.Store(dsn) as store:
         assert store.collections() == []
+
+
+def test_load_takes_a_file_with_a_byte_order_mark(dsn, tmp_path):
+    file = tmp_path / "parts.ndjson"
+    file.write_text('{"_id": "p-1"}\r\n{"_id": "p-2"}\r\n', encoding="utf-8-sig")
+    assert pgdoc_command("load", str(file), "parts", "--dsn", dsn).returncode == 0
+    with pgdoc.Store(dsn) as store:
+        assert sorted(document.id for document in store["parts"].find()) == ["p-1", "p-2"]
+
+
+def test_a_disk_that_is_full_is_reported_on_one_line(dsn):
+    with pgdoc.Store(dsn) as store:
+        store["orders"].insert_many((f"o-{number}", {"text": "x" * 1000}) for number in range(100))
+    for arguments in (["dump", "orders"], ["status"]):
+        with Path("/dev/full").open("wb") as full:
+            command = [*COMMAND, *arguments, "--dsn", dsn]
+            ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("pgdoc: writing failed (No space left on device): free space")
+        assert ended.stderr.count("\n") == 1
 
 
 def test_dump_ends_quietly_when_its_reader_does(dsn):
