@@ -103,7 +103,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer with the metrics, in the format that the client prefers."""
         self.server.note_asked(self.connection)
-        if urlsplit(self.path).path not in {"/", "/metrics"}:
+        try:
+            path = urlsplit(self.path).path
+        except ValueError:  # the client's fault, so nothing to log
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
+        if path not in {"/", "/metrics"}:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         encode, content_type = choose_encoder(self.headers.get("Accept", ""))

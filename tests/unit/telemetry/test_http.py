@@ -44,7 +44,15 @@ def test_clients_that_never_finish_their_request_keep_nobody_out(server: Metrics
 
 
 @pytest.mark.parametrize(
-    "head", [b"\x00\xff\r\n\r\n", b"GET\r\n\r\n", b"GET /metrics HTTP/9.9\r\n\r\n", b"X" * 70_000, b"\r\n"]
+    "head",
+    [
+        b"\x00\xff\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /metrics HTTP/9.9\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\n\r\n",
+        b"X" * 70_000,
+        b"\r\n",
+    ],
 )
 def test_what_is_no_request_ends_its_own_connection(
     server: MetricsServer, head: bytes, caplog: pytest.LogCaptureFixture
