@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.changes.events import ChangeEvent
 from pgdoc.changes.value_json import encode_json
@@ -36,6 +37,10 @@ SubscriberView: TypeAlias = "Callable[[Any], Any]"
 It returns `True` for what the subscriber may see as it is, `None` or `False` for what is hidden, or what to send
 instead: an event or document, or any value that JSON can represent.
 """
+
+
+_TURN: Final = 100
+"""After so many documents of a list, others have their turn."""
 
 
 class Viewer:
@@ -101,7 +106,11 @@ class Viewer:
         return document_json(seen) if isinstance(seen, Document) else value_json(seen)
 
     async def _documents(self, entry: DocumentsEntry) -> bytes:
-        found = [await self._document(each) for each in entry.documents]
+        found = []
+        for number, each in enumerate(entry.documents):
+            if number % _TURN == _TURN - 1:
+                await asyncio.sleep(0)  # a view that awaits nothing would keep everybody else waiting
+            found.append(await self._document(each))
         self._shown = [each is not None for each in found]
         return json_array([each for each in found if each is not None])
 

@@ -104,3 +104,22 @@ def test_a_view_that_changes_a_document_changes_nobody_elses() -> None:
 
     assert orjson.loads(asyncio.run(run()))["data"][0]["data"] == {"value": "-"}
     assert one.data == {"value": 1}
+
+
+def test_others_have_their_turn_while_a_long_list_is_viewed() -> None:
+    whole = DocumentsEntry([document(number, 1) for number in range(1000)], PLACE)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        other = asyncio.create_task(others())
+        assert await Viewer(is_seen).text(whole, socket_text) is not None
+        other.cancel()
+
+    asyncio.run(run())
+    assert turns >= 10
