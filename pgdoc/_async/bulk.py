@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
-import psycopg
-
 from pgdoc._async.bulk_collection import AsyncBulkCollection
 from pgdoc._async.bulk_queue import AsyncBulkQueue
 from pgdoc._async.bulk_unordered import AsyncUnorderedQueue
@@ -120,6 +118,4 @@ class AsyncBulk:
         self._queue.close()
         if self._savepoint is not None:
             return await self._session.close_savepoint(self._savepoint, exc_type, exc, traceback)
-        if not self._session.begun:
-            return isinstance(exc, psycopg.Rollback)
         return await self._session.end(exc_type, exc, traceback)

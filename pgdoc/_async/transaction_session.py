@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.transaction import OutOfOrderTransactionNesting
 
 from pgdoc.crud.copy_format import HEADER, TRAILER
 from pgdoc.database.errors import commit_error, map_error
@@ -15,7 +16,7 @@ from pgdoc.database.session_settings import check_encoding
 from pgdoc.errors import DatabaseError, TransactionClosed, TransactionLost
 from pgdoc.model.metadata import checked, current_metadata, with_trace
 from pgdoc.model.positions import Lsn
-from pgdoc.runtime.primitives import AsyncTurns
+from pgdoc.runtime.primitives import AsyncTurns, async_later
 from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
 
@@ -70,8 +71,10 @@ class AsyncTransactionSession:
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
         # Held during each statement, or the statements of one savepoint or change of the table: those of other tasks
-        # must not get into a savepoint, and be undone.
+        # must not get into a savepoint, and be undone. Also held while the transaction begins and ends: a call that
+        # waited for its turn until after the end must not use the connection, which has gone back to the pool.
         self._turn = AsyncTurns()
+        self._has_ended = False
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
         self._cursors: set[AsyncServerCursor[Any]] = set()
         self._cursors_gone: set[AsyncServerCursor[Any]] = set()
@@ -86,7 +89,7 @@ class AsyncTransactionSession:
     @property
     def connection(self) -> AsyncConnection[Any]:
         """The psycopg connection of the open transaction."""
-        if self._connection is None:
+        if self._connection is None or self._has_ended:
             raise TransactionClosed("the transaction is not open: use it inside `with store.transaction() as tx`")
         return self._connection
 
@@ -99,22 +102,25 @@ class AsyncTransactionSession:
         """Note the caller's metadata blocks, and its trace context, as those around the whole transaction."""
         self._outside = current_metadata()
         self._given = with_trace(self._given.over(self._outside))
+        self._has_ended = False
 
     async def begin(self) -> None:
         """Begin, in a round trip of its own."""
-        connection = await self._take()
+        connection, has_begun = await self._take(), False
         try:
-            if self._given or self._outside or self._isolation or self._connections.begin_with:
-                async with connection.pipeline():  # one round trip for all of it
+            async with self._turn:
+                self._check_not_ended()
+                if self._given or self._outside or self._isolation or self._connections.begin_with:
+                    async with connection.pipeline():  # one round trip for all of it
+                        await self._begin(connection)
+                else:
                     await self._begin(connection)
-            else:
-                await self._begin(connection)
-            self._connection = connection
+            has_begun = True
         except psycopg.Error as exc:
             raise map_error(exc, "the begin of the transaction", in_transaction=True) from exc
         finally:
-            if self._connection is None:
-                await self._connections.end(self._pool, connection)
+            if not has_begun:
+                await self._give_back()
 
     @property
     def begun(self) -> bool:
@@ -134,19 +140,37 @@ class AsyncTransactionSession:
     async def pipeline(self) -> AsyncIterator[tuple[AsyncConnection[Any], psycopg.AsyncPipeline]]:
         """Lend the connection for statements that share one round trip, with the begin if necessary."""
         begun = self.begun
-        connection = self._connection = self._connection or await self._take()
-        async with self._turn, connection.pipeline() as pipeline:
-            if not begun:
-                await self._begin(connection)
-            yield connection, pipeline
+        connection = self.connection if begun else await self._take()
+        async with self._turn:
+            self._check_not_ended()
+            async with connection.pipeline() as pipeline:
+                if not begun:
+                    await self._begin(connection)
+                yield connection, pipeline
 
     async def _take(self) -> AsyncConnection[Any]:
+        """Take a connection, unless the block has been left, also while waiting for the connection."""
+        self._check_not_ended()
         try:
-            self._pool, connection = await self._connections.begin()
+            pool, connection = await self._connections.begin()
         except psycopg.Error as exc:
             raise map_error(exc, "the transaction") from exc
+        self._pool, self._connection = pool, connection
+        if self._has_ended:
+            await self._give_back()
+        self._check_not_ended()
         self._block = psycopg.AsyncTransaction(connection)
         return connection
+
+    def _check_not_ended(self) -> None:
+        if self._has_ended:
+            raise TransactionClosed("the transaction has ended: wait for its calls before the end of its block")
+
+    async def _give_back(self) -> None:
+        """Return the connection to the pool, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._connections.end(self._pool, connection)
 
     async def _begin(self, connection: AsyncConnection[Any]) -> None:
         await self._block.__aenter__()
@@ -160,11 +184,45 @@ class AsyncTransactionSession:
     async def end(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """Commit, or roll back for an exception; return whether that was a rollback to be swallowed."""
-        connection, self._connection = self.connection, None
+        """Commit, or roll back for an exception; return whether that was a rollback to be swallowed.
+
+        A call of another task or thread that is being executed ends first. Those that wait for their turn are refused.
+        """
+        self._has_ended, has_turn = True, False
+        try:
+            async with self._turn:
+                has_turn = True
+                return await self._end(exc_type, exc, traceback)
+        finally:
+            if has_turn:
+                await self._give_back()
+            else:  # cancelled, and the call of another task still uses the connection
+                async_later(self._discard)
+
+    async def _discard(self) -> None:
+        async with self._turn:
+            if self._connection is not None:
+                await self._connection.close()
+            await self._give_back()
+
+    async def _end(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        connection, is_rollback = self._connection, isinstance(exc, psycopg.Rollback)
+        if connection is None:  # a bulk that has sent nothing
+            return is_rollback
         aborted = connection.info.transaction_status == TransactionStatus.INERROR
         try:
             swallowed = await self._block.__aexit__(exc_type, exc, traceback)
+        except OutOfOrderTransactionNesting as error:
+            await connection.close()
+            if exc is None:
+                raise DatabaseError(
+                    "the transaction was rolled back, because one of its bulks has not ended: leave the block of each "
+                    "before that of the transaction",
+                    sqlstate="25P02",
+                ) from error
+            return is_rollback
         except psycopg.Error as error:
             raise (
                 map_error(error, "the rollback of the transaction", in_transaction=True) if exc else commit_error(error)
@@ -172,7 +230,6 @@ class AsyncTransactionSession:
         finally:
             for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
                 await cursor.close()
-            await self._connections.end(self._pool, connection)
         if exc is None:
             self._check_committed(aborted)
         return swallowed
@@ -201,9 +258,9 @@ class AsyncTransactionSession:
 
     async def open_savepoint(self) -> AsyncSavepoint:
         """Begin a part of the transaction that can be undone."""
-        block = psycopg.AsyncTransaction(self.connection)
         try:
             async with self._turn:
+                block = psycopg.AsyncTransaction(self.connection)
                 await block.__aenter__()
         except psycopg.Error as exc:
             raise map_error(exc, "the savepoint", in_transaction=True) from exc
@@ -221,9 +278,28 @@ class AsyncTransactionSession:
             self.go_back(savepoint.mark)
         try:
             async with self._turn:
-                return await savepoint.block.__aexit__(exc_type, exc, traceback)
+                if savepoint.block.connection is not self._connection or self._has_ended:
+                    if exc is None:
+                        raise TransactionClosed("the transaction ended before this bulk, of which nothing was stored")
+                    return isinstance(exc, psycopg.Rollback)
+                try:
+                    return await savepoint.block.__aexit__(exc_type, exc, traceback)
+                except OutOfOrderTransactionNesting:
+                    await self._abort()
+                    raise
+        except OutOfOrderTransactionNesting as error:
+            raise DatabaseError(
+                "bulks of one transaction overlapped, so it can only be rolled back: end each before those that began "
+                "earlier, or queue the writes of all threads and tasks in one bulk",
+                sqlstate="25P02",
+            ) from error
         except psycopg.Error as error:
             raise map_error(error, "the savepoint", in_transaction=True) from error
+
+    async def _abort(self) -> None:
+        """Keep the transaction from being committed: a part that failed can't be undone alone any more."""
+        with suppress(psycopg.Error):
+            await self.connection.execute(b'ROLLBACK TO SAVEPOINT "pgdoc: bulks overlapped"')  # there is none
 
     def mark(self) -> AsyncMark:
         """Return what is known now, before a savepoint."""
@@ -253,8 +329,8 @@ class AsyncTransactionSession:
         self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
     ) -> list[tuple[Any, ...]]:
         """See `AsyncSession`."""
-        connection = self.connection
-        async with self._turn, connection.transaction() if apart else nullcontext():  # a savepoint
+        async with self._turn, self.connection.transaction() if apart else nullcontext():  # a savepoint
+            connection = self.connection
             cursor = await connection.execute(query, params, prepare=prepare, binary=True)
             return await cursor.fetchall()
 
@@ -274,6 +350,7 @@ class AsyncTransactionSession:
         self._cursors.add(cursor)
         try:
             async with self._turn:
+                self.check_open()
                 await cursor.execute(query, params, binary=True)
             while rows := await self._next_rows(cursor):
                 yield rows
@@ -285,6 +362,7 @@ class AsyncTransactionSession:
 
     async def _next_rows(self, cursor: AsyncServerCursor[Any]) -> list[tuple[Any, ...]]:
         async with self._turn:
+            self.check_open()
             return await cursor.fetchmany(_CHUNK_ROWS)
 
     @asynccontextmanager

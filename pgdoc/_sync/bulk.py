@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
-import psycopg
-
 from pgdoc._sync.bulk_collection import BulkCollection
 from pgdoc._sync.bulk_queue import BulkQueue
 from pgdoc._sync.bulk_unordered import UnorderedQueue
@@ -121,6 +119,4 @@ class Bulk:
         self._queue.close()
         if self._savepoint is not None:
             return self._session.close_savepoint(self._savepoint, exc_type, exc, traceback)
-        if not self._session.begun:
-            return isinstance(exc, psycopg.Rollback)
         return self._session.end(exc_type, exc, traceback)

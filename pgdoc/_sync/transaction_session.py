@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.transaction import OutOfOrderTransactionNesting
 
 from pgdoc.crud.copy_format import HEADER, TRAILER
 from pgdoc.database.errors import commit_error, map_error
@@ -16,7 +17,7 @@ from pgdoc.database.session_settings import check_encoding
 from pgdoc.errors import DatabaseError, TransactionClosed, TransactionLost
 from pgdoc.model.metadata import checked, current_metadata, with_trace
 from pgdoc.model.positions import Lsn
-from pgdoc.runtime.primitives import Turns
+from pgdoc.runtime.primitives import Turns, later
 from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
 
@@ -69,8 +70,10 @@ class TransactionSession:
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
         # Held during each statement, or the statements of one savepoint or change of the table: those of other tasks
-        # must not get into a savepoint, and be undone.
+        # must not get into a savepoint, and be undone. Also held while the transaction begins and ends: a call that
+        # waited for its turn until after the end must not use the connection, which has gone back to the pool.
         self._turn = Turns()
+        self._has_ended = False
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
         self._cursors: set[ServerCursor[Any]] = set()
         self._cursors_gone: set[ServerCursor[Any]] = set()
@@ -85,7 +88,7 @@ class TransactionSession:
     @property
     def connection(self) -> Connection[Any]:
         """The psycopg connection of the open transaction."""
-        if self._connection is None:
+        if self._connection is None or self._has_ended:
             raise TransactionClosed("the transaction is not open: use it inside `with store.transaction() as tx`")
         return self._connection
 
@@ -98,22 +101,25 @@ class TransactionSession:
         """Note the caller's metadata blocks, and its trace context, as those around the whole transaction."""
         self._outside = current_metadata()
         self._given = with_trace(self._given.over(self._outside))
+        self._has_ended = False
 
     def begin(self) -> None:
         """Begin, in a round trip of its own."""
-        connection = self._take()
+        connection, has_begun = self._take(), False
         try:
-            if self._given or self._outside or self._isolation or self._connections.begin_with:
-                with connection.pipeline():  # one round trip for all of it
+            with self._turn:
+                self._check_not_ended()
+                if self._given or self._outside or self._isolation or self._connections.begin_with:
+                    with connection.pipeline():  # one round trip for all of it
+                        self._begin(connection)
+                else:
                     self._begin(connection)
-            else:
-                self._begin(connection)
-            self._connection = connection
+            has_begun = True
         except psycopg.Error as exc:
             raise map_error(exc, "the begin of the transaction", in_transaction=True) from exc
         finally:
-            if self._connection is None:
-                self._connections.end(self._pool, connection)
+            if not has_begun:
+                self._give_back()
 
     @property
     def begun(self) -> bool:
@@ -133,19 +139,37 @@ class TransactionSession:
     def pipeline(self) -> Iterator[tuple[Connection[Any], psycopg.Pipeline]]:
         """Lend the connection for statements that share one round trip, with the begin if necessary."""
         begun = self.begun
-        connection = self._connection = self._connection or self._take()
-        with self._turn, connection.pipeline() as pipeline:
-            if not begun:
-                self._begin(connection)
-            yield connection, pipeline
+        connection = self.connection if begun else self._take()
+        with self._turn:
+            self._check_not_ended()
+            with connection.pipeline() as pipeline:
+                if not begun:
+                    self._begin(connection)
+                yield connection, pipeline
 
     def _take(self) -> Connection[Any]:
+        """Take a connection, unless the block has been left, also while waiting for the connection."""
+        self._check_not_ended()
         try:
-            self._pool, connection = self._connections.begin()
+            pool, connection = self._connections.begin()
         except psycopg.Error as exc:
             raise map_error(exc, "the transaction") from exc
+        self._pool, self._connection = pool, connection
+        if self._has_ended:
+            self._give_back()
+        self._check_not_ended()
         self._block = psycopg.Transaction(connection)
         return connection
+
+    def _check_not_ended(self) -> None:
+        if self._has_ended:
+            raise TransactionClosed("the transaction has ended: wait for its calls before the end of its block")
+
+    def _give_back(self) -> None:
+        """Return the connection to the pool, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._connections.end(self._pool, connection)
 
     def _begin(self, connection: Connection[Any]) -> None:
         self._block.__enter__()
@@ -159,11 +183,45 @@ class TransactionSession:
     def end(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """Commit, or roll back for an exception; return whether that was a rollback to be swallowed."""
-        connection, self._connection = self.connection, None
+        """Commit, or roll back for an exception; return whether that was a rollback to be swallowed.
+
+        A call of another task or thread that is being executed ends first. Those that wait for their turn are refused.
+        """
+        self._has_ended, has_turn = True, False
+        try:
+            with self._turn:
+                has_turn = True
+                return self._end(exc_type, exc, traceback)
+        finally:
+            if has_turn:
+                self._give_back()
+            else:  # cancelled, and the call of another task still uses the connection
+                later(self._discard)
+
+    def _discard(self) -> None:
+        with self._turn:
+            if self._connection is not None:
+                self._connection.close()
+            self._give_back()
+
+    def _end(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        connection, is_rollback = self._connection, isinstance(exc, psycopg.Rollback)
+        if connection is None:  # a bulk that has sent nothing
+            return is_rollback
         aborted = connection.info.transaction_status == TransactionStatus.INERROR
         try:
             swallowed = self._block.__exit__(exc_type, exc, traceback)
+        except OutOfOrderTransactionNesting as error:
+            connection.close()
+            if exc is None:
+                raise DatabaseError(
+                    "the transaction was rolled back, because one of its bulks has not ended: leave the block of each "
+                    "before that of the transaction",
+                    sqlstate="25P02",
+                ) from error
+            return is_rollback
         except psycopg.Error as error:
             raise (
                 map_error(error, "the rollback of the transaction", in_transaction=True) if exc else commit_error(error)
@@ -171,7 +229,6 @@ class TransactionSession:
         finally:
             for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
                 cursor.close()
-            self._connections.end(self._pool, connection)
         if exc is None:
             self._check_committed(aborted)
         return swallowed
@@ -200,9 +257,9 @@ class TransactionSession:
 
     def open_savepoint(self) -> Savepoint:
         """Begin a part of the transaction that can be undone."""
-        block = psycopg.Transaction(self.connection)
         try:
             with self._turn:
+                block = psycopg.Transaction(self.connection)
                 block.__enter__()
         except psycopg.Error as exc:
             raise map_error(exc, "the savepoint", in_transaction=True) from exc
@@ -220,9 +277,28 @@ class TransactionSession:
             self.go_back(savepoint.mark)
         try:
             with self._turn:
-                return savepoint.block.__exit__(exc_type, exc, traceback)
+                if savepoint.block.connection is not self._connection or self._has_ended:
+                    if exc is None:
+                        raise TransactionClosed("the transaction ended before this bulk, of which nothing was stored")
+                    return isinstance(exc, psycopg.Rollback)
+                try:
+                    return savepoint.block.__exit__(exc_type, exc, traceback)
+                except OutOfOrderTransactionNesting:
+                    self._abort()
+                    raise
+        except OutOfOrderTransactionNesting as error:
+            raise DatabaseError(
+                "bulks of one transaction overlapped, so it can only be rolled back: end each before those that began "
+                "earlier, or queue the writes of all threads and tasks in one bulk",
+                sqlstate="25P02",
+            ) from error
         except psycopg.Error as error:
             raise map_error(error, "the savepoint", in_transaction=True) from error
+
+    def _abort(self) -> None:
+        """Keep the transaction from being committed: a part that failed can't be undone alone any more."""
+        with suppress(psycopg.Error):
+            self.connection.execute(b'ROLLBACK TO SAVEPOINT "pgdoc: bulks overlapped"')  # there is none
 
     def mark(self) -> Mark:
         """Return what is known now, before a savepoint."""
@@ -252,8 +328,8 @@ class TransactionSession:
         self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
     ) -> list[tuple[Any, ...]]:
         """See `Session`."""
-        connection = self.connection
-        with self._turn, connection.transaction() if apart else nullcontext():  # a savepoint
+        with self._turn, self.connection.transaction() if apart else nullcontext():  # a savepoint
+            connection = self.connection
             cursor = connection.execute(query, params, prepare=prepare, binary=True)
             return cursor.fetchall()
 
@@ -273,6 +349,7 @@ class TransactionSession:
         self._cursors.add(cursor)
         try:
             with self._turn:
+                self.check_open()
                 cursor.execute(query, params, binary=True)
             while rows := self._next_rows(cursor):
                 yield rows
@@ -284,6 +361,7 @@ class TransactionSession:
 
     def _next_rows(self, cursor: ServerCursor[Any]) -> list[tuple[Any, ...]]:
         with self._turn:
+            self.check_open()
             return cursor.fetchmany(_CHUNK_ROWS)
 
     @contextmanager

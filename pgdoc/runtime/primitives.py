@@ -39,6 +39,7 @@ __all__ = [
     "async_call",
     "async_check_body",
     "async_execute_watched",
+    "async_later",
     "async_open_made",
     "async_opening",
     "async_sleep",
@@ -48,6 +49,7 @@ __all__ = [
     "check_alive",
     "check_body",
     "execute_watched",
+    "later",
     "open_made",
     "opening",
     "sleep",
@@ -160,6 +162,25 @@ async def async_execute_watched(
         await asyncio.wait([executing])
         raise
     await executing
+
+
+def later(act: Act[object]) -> None:
+    """Run a function that has to wait in a thread of its own."""
+    threading.Thread(target=act, name="pgdoc-later", daemon=True).start()
+
+
+_later: set[asyncio.Future[object]] = set()  # a loop has only weak references to its tasks
+
+
+def async_later(act: AsyncAct[object]) -> None:
+    """Run it in a task of its own."""
+    task = asyncio.ensure_future(_await(act))
+    _later.add(task)
+    task.add_done_callback(_later.discard)
+
+
+async def _await(act: AsyncAct[object]) -> object:
+    return await act()
 
 
 class Pool(ConnectionPool[Connection[Any]]):

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from pgdoc import AsyncStore
+from pgdoc.crud.bulk_results import CHUNK_STATEMENTS
 from pgdoc.errors import (
     CollectionNotFound,
     DatabaseError,
@@ -21,6 +22,8 @@ from pgdoc.errors import (
     TransactionClosed,
     VersionConflict,
 )
+from pgdoc.runtime.primitives import async_sleep
+from tests.background import AsyncBackground
 
 
 async def test_a_transaction_commits_as_a_whole(own_schema: dict[str, Any]) -> None:
@@ -187,6 +190,120 @@ async def test_an_iterator_that_outlives_its_transaction_is_harmless(own_schema:
                 assert [d async for d in left]
             await left.aclose()
             assert len([d async for d in other]) == 249
+
+
+async def test_a_call_that_waits_for_its_turn_when_the_transaction_ends_is_refused(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store["orders"].insert("o-1", {"n": 1})
+        with psycopg.connect(own_schema["conninfo"]) as other:
+            other.execute(f'SELECT FROM "{own_schema["schema"]}".orders FOR UPDATE')
+            transaction = store.transaction()
+            tx = await transaction.__aenter__()
+            waiting = AsyncWaitingTurns(tx._session)
+
+            async def write_late() -> None:
+                with pytest.raises(TransactionClosed):
+                    await tx["orders"].insert("late", {})
+
+            async with AsyncBackground(tx["orders"].update, "o-1", {"$inc": {"n": 1}}):
+                await waiting.reach(1)
+                async with AsyncBackground(write_late):
+                    await waiting.reach(2)
+                    error = ZeroDivisionError()
+                    async with AsyncBackground(transaction.__aexit__, ZeroDivisionError, error, None):
+                        await waiting.reach(3)
+                        other.rollback()
+        assert [document.data async for document in store["orders"].find()] == [{"n": 1}]
+
+
+class AsyncWaitingTurns:
+    """Counts the calls that have asked for the turn of a transaction."""
+
+    def __init__(self, session: Any) -> None:
+        self._turn, self._asked = session._turn, 0
+        session._turn = self
+
+    async def __aenter__(self) -> None:
+        self._asked += 1
+        await self._turn.__aenter__()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._turn.__aexit__(*exc_info)
+
+    async def reach(self, number: int) -> None:
+        while self._asked < number:
+            await async_sleep(0.01)
+        await async_sleep(0.01)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("error", [None, ZeroDivisionError()])
+async def test_a_bulk_that_outlives_its_transaction_writes_nothing_and_keeps_no_connection(
+    own_schema: dict[str, Any], error: Exception | None, ordered: bool
+) -> None:
+    async with AsyncStore(**own_schema, pool_size=1) as store:
+        orders = await store.create_collection("orders")
+        with pytest.raises(
+            DatabaseError if error is None else ZeroDivisionError, match="not ended" if error is None else None
+        ):
+            async with store.transaction() as tx:
+                bulk = tx.bulk(ordered=ordered)
+                await bulk.__aenter__()
+                await bulk["orders"].insert("o-1", {})
+                await tx["orders"].insert("o-2", {})
+                if error is not None:
+                    raise error
+        with pytest.raises(TransactionClosed):
+            await bulk.__aexit__(None, None, None)
+        async with store.transaction() as tx:
+            empty = tx.bulk(ordered=ordered)
+            await empty.__aenter__()
+            raise psycopg.Rollback
+        with pytest.raises(TransactionClosed, match="before this bulk"):
+            await empty.__aexit__(None, None, None)
+        assert await orders.count() == 0
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_bulks_of_one_transaction_that_overlap_roll_it_back(own_schema: dict[str, Any], fails: bool) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store["orders"].insert("o-1", {})
+        with pytest.raises(DatabaseError, match="rolled back"):
+            async with store.transaction() as tx:
+                one, two = tx.bulk(), tx.bulk()
+                await one.__aenter__()
+                await two.__aenter__()
+                await one["orders"].insert("o-1" if fails else "o-2", {})
+                await two["orders"].insert("o-3", {})
+                for bulk in (one, two):
+                    with pytest.raises(DatabaseError, match="overlapped"):
+                        await bulk.__aexit__(None, None, None)
+        assert await store["orders"].count() == 1
+
+
+async def test_a_bulk_that_is_left_while_its_writes_wait_for_a_connection_takes_none(
+    own_schema: dict[str, Any],
+) -> None:
+    async with AsyncStore(**own_schema, pool_size=1) as store:
+        orders = await store.create_collection("orders")
+        await orders.count()
+        async with store.transaction():
+            bulk = store.bulk()
+            await bulk.__aenter__()
+            for number in range(CHUNK_STATEMENTS - 1):
+                await bulk["orders"].insert(f"o-{number}", {})
+
+            async def send() -> None:
+                with pytest.raises(TransactionClosed):
+                    await bulk["orders"].insert("last", {})
+
+            sending = AsyncBackground(send)
+            await sending.__aenter__()
+            while not store._connections._pool.get_stats()["requests_waiting"]:  # type: ignore[union-attr]
+                await async_sleep(0.01)
+            assert not await bulk.__aexit__(ZeroDivisionError, ZeroDivisionError(), None)
+        await sending.__aexit__()
+        assert await orders.count() == 0
 
 
 async def test_insert_many_sends_block_by_block(own_schema: dict[str, Any]) -> None:

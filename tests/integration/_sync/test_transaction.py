@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from pgdoc import Store
+from pgdoc.crud.bulk_results import CHUNK_STATEMENTS
 from pgdoc.errors import (
     CollectionNotFound,
     DatabaseError,
@@ -22,6 +23,8 @@ from pgdoc.errors import (
     TransactionClosed,
     VersionConflict,
 )
+from pgdoc.runtime.primitives import sleep
+from tests.background import Background
 
 
 def test_a_transaction_commits_as_a_whole(own_schema: dict[str, Any]) -> None:
@@ -186,6 +189,120 @@ def test_an_iterator_that_outlives_its_transaction_is_harmless(own_schema: dict[
                 assert [d for d in left]
             left.close()
             assert len([d for d in other]) == 249
+
+
+def test_a_call_that_waits_for_its_turn_when_the_transaction_ends_is_refused(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert("o-1", {"n": 1})
+        with psycopg.connect(own_schema["conninfo"]) as other:
+            other.execute(f'SELECT FROM "{own_schema["schema"]}".orders FOR UPDATE')
+            transaction = store.transaction()
+            tx = transaction.__enter__()
+            waiting = WaitingTurns(tx._session)
+
+            def write_late() -> None:
+                with pytest.raises(TransactionClosed):
+                    tx["orders"].insert("late", {})
+
+            with Background(tx["orders"].update, "o-1", {"$inc": {"n": 1}}):
+                waiting.reach(1)
+                with Background(write_late):
+                    waiting.reach(2)
+                    error = ZeroDivisionError()
+                    with Background(transaction.__exit__, ZeroDivisionError, error, None):
+                        waiting.reach(3)
+                        other.rollback()
+        assert [document.data for document in store["orders"].find()] == [{"n": 1}]
+
+
+class WaitingTurns:
+    """Counts the calls that have asked for the turn of a transaction."""
+
+    def __init__(self, session: Any) -> None:
+        self._turn, self._asked = session._turn, 0
+        session._turn = self
+
+    def __enter__(self) -> None:
+        self._asked += 1
+        self._turn.__enter__()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._turn.__exit__(*exc_info)
+
+    def reach(self, number: int) -> None:
+        while self._asked < number:
+            sleep(0.01)
+        sleep(0.01)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("error", [None, ZeroDivisionError()])
+def test_a_bulk_that_outlives_its_transaction_writes_nothing_and_keeps_no_connection(
+    own_schema: dict[str, Any], error: Exception | None, ordered: bool
+) -> None:
+    with Store(**own_schema, pool_size=1) as store:
+        orders = store.create_collection("orders")
+        with pytest.raises(
+            DatabaseError if error is None else ZeroDivisionError, match="not ended" if error is None else None
+        ):
+            with store.transaction() as tx:
+                bulk = tx.bulk(ordered=ordered)
+                bulk.__enter__()
+                bulk["orders"].insert("o-1", {})
+                tx["orders"].insert("o-2", {})
+                if error is not None:
+                    raise error
+        with pytest.raises(TransactionClosed):
+            bulk.__exit__(None, None, None)
+        with store.transaction() as tx:
+            empty = tx.bulk(ordered=ordered)
+            empty.__enter__()
+            raise psycopg.Rollback
+        with pytest.raises(TransactionClosed, match="before this bulk"):
+            empty.__exit__(None, None, None)
+        assert orders.count() == 0
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_bulks_of_one_transaction_that_overlap_roll_it_back(own_schema: dict[str, Any], fails: bool) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert("o-1", {})
+        with pytest.raises(DatabaseError, match="rolled back"):
+            with store.transaction() as tx:
+                one, two = tx.bulk(), tx.bulk()
+                one.__enter__()
+                two.__enter__()
+                one["orders"].insert("o-1" if fails else "o-2", {})
+                two["orders"].insert("o-3", {})
+                for bulk in (one, two):
+                    with pytest.raises(DatabaseError, match="overlapped"):
+                        bulk.__exit__(None, None, None)
+        assert store["orders"].count() == 1
+
+
+def test_a_bulk_that_is_left_while_its_writes_wait_for_a_connection_takes_none(
+    own_schema: dict[str, Any],
+) -> None:
+    with Store(**own_schema, pool_size=1) as store:
+        orders = store.create_collection("orders")
+        orders.count()
+        with store.transaction():
+            bulk = store.bulk()
+            bulk.__enter__()
+            for number in range(CHUNK_STATEMENTS - 1):
+                bulk["orders"].insert(f"o-{number}", {})
+
+            def send() -> None:
+                with pytest.raises(TransactionClosed):
+                    bulk["orders"].insert("last", {})
+
+            sending = Background(send)
+            sending.__enter__()
+            while not store._connections._pool.get_stats()["requests_waiting"]:  # type: ignore[union-attr]
+                sleep(0.01)
+            assert not bulk.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+        sending.__exit__()
+        assert orders.count() == 0
 
 
 def test_insert_many_sends_block_by_block(own_schema: dict[str, Any]) -> None:
