@@ -231,9 +231,11 @@ class AsyncWaitingTurns:
         await self._turn.__aexit__(*exc_info)
 
     async def reach(self, number: int) -> None:
-        while self._asked < number:
+        for _ in range(1_000):
             await async_sleep(0.01)
-        await async_sleep(0.01)
+            if self._asked >= number:
+                return
+        pytest.fail(f"{self._asked} calls have asked for their turn, not {number}")
 
 
 @pytest.mark.parametrize("ordered", [True, False])

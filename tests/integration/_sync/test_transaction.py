@@ -230,9 +230,11 @@ class WaitingTurns:
         self._turn.__exit__(*exc_info)
 
     def reach(self, number: int) -> None:
-        while self._asked < number:
+        for _ in range(1_000):
             sleep(0.01)
-        sleep(0.01)
+            if self._asked >= number:
+                return
+        pytest.fail(f"{self._asked} calls have asked for their turn, not {number}")
 
 
 @pytest.mark.parametrize("ordered", [True, False])
