@@ -125,7 +125,8 @@ def rights_finding(role: str, lacking: Iterable[tuple[str, list[str]]]) -> Worke
         return passed("worker-rights", "the role has the rights on the catalog's tables")
     shown = ", ".join(f"{' and '.join(rights)} on {name}" for name, rights in lacks.items())
     fix = [f"GRANT {', '.join(rights)} ON {name} TO {role}" for name, rights in lacks.items()]
-    return refused("worker-rights", f"role {role} lacks {shown}: let the catalog's owner grant it", fix=fix)
+    text = f"role {role} lacks {shown}: `pgdoc grant ROLE --as streamer`, as a superuser, prints all that it needs"
+    return refused("worker-rights", text, fix=fix)
 
 
 def letter_findings(

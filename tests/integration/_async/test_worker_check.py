@@ -112,6 +112,7 @@ async def test_a_role_that_lacks_rights(shared_dsn: str, schema: str, sql: psyco
             worker.on("orders", consumer=fresh_name())(recorder())
             verdicts = await found(worker)
             assert verdicts["worker-stream"] == verdicts["worker-rights"] == "wrong"
+            assert "`pgdoc grant ROLE --as streamer`" in (await finding(worker, "worker-rights")).text
             for statement in (await finding(worker, "worker-rights")).fix:
                 sql.execute(statement.encode())
             sql.execute(f'ALTER ROLE "{role}" REPLICATION'.encode())

@@ -113,6 +113,7 @@ def test_a_role_that_lacks_rights(shared_dsn: str, schema: str, sql: psycopg.Con
             worker.on("orders", consumer=fresh_name())(recorder())
             verdicts = found(worker)
             assert verdicts["worker-stream"] == verdicts["worker-rights"] == "wrong"
+            assert "`pgdoc grant ROLE --as streamer`" in (finding(worker, "worker-rights")).text
             for statement in (finding(worker, "worker-rights")).fix:
                 sql.execute(statement.encode())
             sql.execute(f'ALTER ROLE "{role}" REPLICATION'.encode())
