@@ -63,6 +63,25 @@ app = Starlette(
 )
 
 
+@contextlib.asynccontextmanager
+async def worker_lifespan(_: Starlette) -> AsyncIterator[None]:
+    async with pgdoc.AsyncStore(os.environ["PGDOC_DSN"]) as store:
+        worker = pgdoc.AsyncWorker(store)
+
+        @worker.on("orders", consumer="copies")
+        async def copy(tx: pgdoc.AsyncTransaction, event: pgdoc.ChangeEvent) -> None:
+            await tx["copies"].insert(pgdoc.new_id(), {"order": event.document_id})
+
+        await worker.declare()
+        running = asyncio.create_task(worker.run())
+        yield
+        worker.stop()
+        await running
+
+
+with_worker = Starlette(lifespan=worker_lifespan)
+
+
 def main() -> None:
     """Serve from a task of a program of its own, or in a thread, which gets no signals."""
     server = uvicorn.Server(uvicorn.Config(app, port=int(sys.argv[1]), log_level="info"))

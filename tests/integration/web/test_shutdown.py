@@ -148,3 +148,14 @@ async def test_a_browser_that_does_not_read_is_cut_after_the_graceful_timeout(ds
         assert reader is not None
         writer.close()
     assert "Waiting for connections to close" in process.log.read_text()
+
+
+async def test_a_server_with_a_worker_on_its_event_loop_ends_on_sigterm(dsn: str, tmp_path: Path) -> None:
+    arguments = ["-m", "uvicorn", "tests.web_app:with_worker", "--port", "PORT"]
+    async with pgdoc.AsyncStore(dsn) as store, Process(dsn, arguments, tmp_path / "log") as server:
+        await store["orders"].insert("o-1", {})
+        await store.wait_for("copies", timeout=PATIENCE_S)
+        assert await store["copies"].count() == 1
+        assert await server.end() == -signal.SIGTERM
+        await store.drop_consumer("copies")
+    assert "Application shutdown complete" in server.log.read_text()
