@@ -148,7 +148,8 @@ def test_groups_that_have_rows_are_named_where_no_log_is(dsn: str, log: str, own
     scheme, name = log.partition(":")[0], log.rpartition("/")[2]
     assert (named.object, named.verdict) == (f"{scheme}:{name}", "unseen")
     owner.execute(
-        "INSERT INTO pgdoc.handlers (consumer, handler, epoch, holder, log) VALUES ('p#0', 'h', 1, gen_random_uuid(), %s)",
+        "INSERT INTO pgdoc.handlers (consumer, handler, epoch, holder, log)"
+        " VALUES ('p#0', 'h', 1, gen_random_uuid(), %s)",
         [f"{name} 7"],
     )
     assert finding(dsn, "groups-unseen", only=ONLY).value == 1
