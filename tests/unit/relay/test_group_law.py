@@ -253,6 +253,8 @@ class Groups(RuleBasedStateMachine):
         shares = [[number for number in range(PARTITIONS) if each.may_deliver(number)] for each in self.members]
         assert sorted(number for share in shares for number in share) == list(range(PARTITIONS))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        recorded = {key.rpartition(".")[2] for key in self.world.records if ".m." in key}
+        assert recorded == {each.membership.member for each in self.members}  # those that are gone are forgotten
 
 
 Groups.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
