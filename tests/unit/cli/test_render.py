@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pgdoc.changes.diff import diff
 from pgdoc.changes.events import ChangeEvent, EventType
-from pgdoc.cli.render import render_delay, render_event, shorten
+from pgdoc.cli.render import render_bytes, render_delay, render_event, shorten
 from pgdoc.model.documents import Document
 from pgdoc.model.positions import Position
 from pgdoc.model.tokens import ResumeToken
@@ -168,3 +168,26 @@ def test_colour_is_for_terminals_only():
 )
 def test_a_delay_has_the_unit_in_which_it_is_small(seconds, text):
     assert render_delay(timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (None, "?"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1 << 10, "1.0 KiB"),
+        (1 << 20, "1.0 MiB"),
+        (3 << 29, "1.5 GiB"),
+        (5 << 40, "5120.0 GiB"),
+    ],
+)
+def test_a_size_has_the_largest_unit_that_it_fills(size: int | None, text: str) -> None:
+    assert render_bytes(size) == text
+
+
+def test_paths_are_left_out_only_if_there_are_more_than_six() -> None:
+    for count, last in ((6, "f5 added 1"), (7, "… and 2 more")):
+        shown = render_event(event("update", {}, {f"f{number}": 1 for number in range(count)})).plain.splitlines()
+        assert len(shown) == 7
+        assert shown[-1].strip() == last
