@@ -233,7 +233,7 @@ class BulkQueue:
             self._session.oids.forget(write.statement.query.table)
             error = replaced(write.target.subject, exc)
         if isinstance(error, DuplicateDocument) and (known := self._session.indexes.get(write.statement.query.table)):
-            name_index(error, known.names)
+            name_index(error, known.unique)
         error.__cause__ = exc
         return error
 

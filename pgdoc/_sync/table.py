@@ -358,7 +358,7 @@ class Table(Generic[M]):
         aborted = aborts and self._session.in_transaction
         if isinstance(error, DuplicateDocument) and error.index is not None:
             known = self._session.indexes.get(self.name) if aborted else self.indexes()
-            name_index(error, known.names if known else ())
+            name_index(error, known.unique if known else ())
         if not is_certain and not isinstance(exc, psycopg.DataError):  # as a parameter can be for an id of another type
             raise error from exc
         self._session.oids.forget(self.name)

@@ -312,7 +312,8 @@ def indexed_paths(comments: Iterable[str | None]) -> Indexes:
         and part["paths"] != [EVERYTHING]
         and part.get("collation") in {None, *COLLATIONS}
     ]
-    return Indexes(tuple(map(_indexed_paths, complete)), names=tuple(found))
+    unique = tuple(name for name, (_, part) in found.items() if part.get("unique"))
+    return Indexes(tuple(map(_indexed_paths, complete)), unique=unique)
 
 
 def _indexed_paths(found: dict[str, Any]) -> IndexedPaths:

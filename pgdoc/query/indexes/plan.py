@@ -48,12 +48,12 @@ class IndexedPaths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Indexes:
-    """The indexes of a collection, their names, and the filters and statements compiled for them, by shape."""
+    """The indexes of a collection, the names of the unique ones, and what was compiled for them, by shape."""
 
     paths: tuple[IndexedPaths, ...]
     templates: dict[object, Template] = field(default_factory=dict)
     statements: dict[object, tuple[Any, Template, bool | None]] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
+    unique: tuple[str, ...] = ()
 
 
 NO_INDEXES: Final = Indexes(())

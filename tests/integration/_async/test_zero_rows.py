@@ -398,6 +398,21 @@ async def test_a_duplicate_names_index_paths_and_values(
             assert raised.value.index == name
 
 
+async def test_a_duplicate_names_the_unique_index_of_two_whose_names_begin_alike(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        name = await store["orders"].create_index("customer_contact_email_address", unique=True)
+        await store["orders"].create_index("customer_contact_email_address", "n")
+        await store["orders"].insert("first", {})
+        with pytest.raises(DuplicateDocument) as raised:
+            await store["orders"].insert("second", {})
+        assert raised.value.index == name
+        with pytest.raises(BulkError) as failed:
+            async with store.bulk() as bulk:
+                await bulk["orders"].insert("second", {})
+        assert isinstance(failed.value.__cause__, DuplicateDocument)
+        assert failed.value.__cause__.index == name
+
+
 async def test_an_id_that_looks_like_a_report_is_reported_as_it_is(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert("(id)=(x), (y", {})

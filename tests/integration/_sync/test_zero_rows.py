@@ -399,6 +399,21 @@ def test_a_duplicate_names_index_paths_and_values(
             assert raised.value.index == name
 
 
+def test_a_duplicate_names_the_unique_index_of_two_whose_names_begin_alike(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        name = store["orders"].create_index("customer_contact_email_address", unique=True)
+        store["orders"].create_index("customer_contact_email_address", "n")
+        store["orders"].insert("first", {})
+        with pytest.raises(DuplicateDocument) as raised:
+            store["orders"].insert("second", {})
+        assert raised.value.index == name
+        with pytest.raises(BulkError) as failed:
+            with store.bulk() as bulk:
+                bulk["orders"].insert("second", {})
+        assert isinstance(failed.value.__cause__, DuplicateDocument)
+        assert failed.value.__cause__.index == name
+
+
 def test_an_id_that_looks_like_a_report_is_reported_as_it_is(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store["orders"].insert("(id)=(x), (y", {})
