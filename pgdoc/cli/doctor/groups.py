@@ -114,7 +114,7 @@ def _of_group(group: GroupStatus, silent: list[WatchedMember]) -> Iterator[Findi
     for each in silent:
         yield _member(group, each)
     over = {each.member.id for each in silent if each.is_over}
-    alive = [member for member in group.members if member.id not in over]
+    alive = {member.id for member in group.members} - over
     ended = ["--"] if group.name.startswith("-") else []  # else it reads as an option
     drop = [for_shell("pgdoc", "groups", "drop", *ended, group.name)]
     if group.behind is None and not alive:
@@ -136,7 +136,7 @@ def _of_group(group: GroupStatus, silent: list[WatchedMember]) -> Iterator[Findi
         )
     elif not silent:
         members = f"{len(alive)} member{'' if len(alive) == 1 else 's'}"
-        owned = sum(each.owner is not None for each in group.partitions)
+        owned = sum(each.owner in alive for each in group.partitions)
         text = f"group {group.name} has {members} with {owned} of {len(group.partitions)} partitions"
         behind = "" if group.behind is None else f", {group.behind:,} entries behind"
         yield good("group", text + behind, group.name, group.behind)
