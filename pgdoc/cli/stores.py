@@ -26,10 +26,14 @@ _NAME_A_DATABASE = (
 def open_store(
     command: str, dsn: str, schema: str = DEFAULT_SCHEMA, *, auto_create: bool = True, decimals: bool = False
 ) -> Iterator[pgdoc.Store]:
-    """Open the store of a command, and close it at the end; errors have advice if no database was named."""
+    """Open the store of a command, and close it at the end; errors have advice if no database was named.
+
+    It deletes nothing that has expired, as other stores do: a command such as `dump` may be run to rescue that.
+    """
     conninfo = conninfo_of_command(command, dsn)
     try:
         with pgdoc.Store(conninfo, schema=schema, auto_create=auto_create, decimals=decimals) as store:
+            store._connections.sweeper.begin_to_stop()  # noqa: SLF001 (one package)
             yield store
     except (ServerUnreachable, DatabaseError) as exc:
         if dsn:

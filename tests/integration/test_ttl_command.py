@@ -14,6 +14,7 @@ import pgdoc
 from pgdoc.cli.app import run_cli
 from pgdoc.cli.doctor import examine_server
 from pgdoc.database import expiry
+from tests.commands import pgdoc_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,16 @@ def test_without_once_it_goes_on(dsn: str, jobs: pgdoc.Collection, monkeypatch: 
     assert run_cli(["ttl", "--dsn", dsn, "run"]) == 130
     with pgdoc.Store(dsn) as store:
         assert store[jobs.name].get("a") is None
+
+
+@pytest.mark.usefixtures("jobs")
+def test_no_other_command_deletes_what_has_expired(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "INTERVAL_S", 0.0)  # a store that may delete does so at once
+    assert pgdoc_command("doctor", "--dsn", dsn).returncode == 0
+    assert '"_id":"a"' in pgdoc_command("dump", "jobs", "--dsn", dsn).stdout
+    assert pgdoc_command("status", "--dsn", dsn).returncode == 0
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM docs.jobs WHERE id = 'a'").fetchone() == (1,)
 
 
 def test_a_server_that_is_away_for_a_pass_does_not_end_it(

@@ -65,7 +65,7 @@ class FakeStore:
     has_schema: bool
 
     def __init__(self, conninfo: str, *, schema: str, auto_create: bool, **_others: Any) -> None:
-        self.schema = schema
+        self.schema, self._connections = schema, mock.Mock()
         self.opened.append(f"{conninfo} {schema}{' creates' if auto_create else ''}")
 
     def __enter__(self) -> Self:
