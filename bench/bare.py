@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
 
-def changes(conninfo: str, schema: str = "docs", *, source: str | None = None) -> Generator[Any, None, None]:
+def changes(
+    conninfo: str, schema: str = "docs", *, source: str | None = None, at: str = "0/0"
+) -> Generator[Any, None, None]:
     """Yield `None` when the stream has started, then the parsed document of each inserted or updated row."""
-    received = messages(conninfo, schema, source=source)
+    received = messages(conninfo, schema, source=source, at=at)
     with contextlib.closing(received):
         yield next(received)
         for _, message in received:
@@ -28,15 +30,18 @@ def changes(conninfo: str, schema: str = "docs", *, source: str | None = None) -
                 yield orjson.loads(message["columns"][1]["value"])
 
 
-def messages(conninfo: str, schema: str = "docs", *, source: str | None = None) -> Generator[Any, None, None]:
+def messages(
+    conninfo: str, schema: str = "docs", *, source: str | None = None, at: str = "0/0"
+) -> Generator[Any, None, None]:
     """Yield `None` when the stream has started, then the LSN of each of wal2json's messages and the parsed message.
 
     Args:
         conninfo: The server to connect to.
         schema: The schema whose tables are read.
         source: A slot to copy, so that the stream starts at its position; without it, the stream starts now.
+        at: An LSN to start at, if it lies beyond that position.
     """
-    with started(conninfo, schema, source=source) as pgconn:
+    with started(conninfo, schema, source=source, at=at) as pgconn:
         readable = select.poll()
         readable.register(pgconn.socket, select.POLLIN)
         yield None
@@ -65,7 +70,7 @@ def frames(pgconn: PGconn) -> Generator[bytes | None, None, None]:
 
 @contextlib.contextmanager
 def started(
-    conninfo: str, schema: str = "docs", *, source: str | None = None, plugin: str = "wal2json"
+    conninfo: str, schema: str = "docs", *, source: str | None = None, plugin: str = "wal2json", at: str = "0/0"
 ) -> Iterator[PGconn]:
     """Connect, and start to receive the plugin's messages. The server does not mind that nothing is confirmed."""
     connection = psycopg.connect(conninfo, autocommit=True, replication="database", options="-c wal_sender_timeout=0")
@@ -75,7 +80,7 @@ def started(
         options = PLUGINS[plugin].options(schema)
         listed = ", ".join(f"\"{name}\" '{value}'" for name, value in options.items())
         pgconn = connection.pgconn
-        pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({listed})".encode())
+        pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL {at} ({listed})".encode())
         pgconn.nonblocking = 1
         yield pgconn
 

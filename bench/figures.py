@@ -83,11 +83,16 @@ class Figure:
 
 
 def in_turns(rounds: int, ways: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Run each way once a round, one after the other, so that a busy moment meets all of them; return their values."""
+    """Run each way once a round, one after the other, so that a busy moment meets all of them; return their values.
+
+    Each round begins with another way: what comes first may find the server's memory in another state than the rest.
+    """
     values: dict[str, list[T]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            values[name].append(way())
+    names = list(ways)
+    for round_ in range(rounds):
+        first = round_ % len(names)
+        for name in names[first:] + names[:first]:
+            values[name].append(ways[name]())
     return values
 
 

@@ -18,7 +18,7 @@ class Goal:
     """A limit for one figure: for its ratio, or for its median if the goal has a unit of its own.
 
     Attributes:
-        floor: the benchmark that shows by hand that the goal is out of reach.
+        floor: the benchmark that shows, by loops or tables made by hand, why the goal is missed.
     """
 
     text: str
@@ -43,13 +43,14 @@ class Goal:
     def verdict(self, figure: Figure) -> str:
         if self.is_met(figure):
             return "met"
-        return f"**missed**, and out of reach: `bench {self.floor}`" if self.floor else "**missed**"
+        return f"**missed**: `bench {self.floor}` shows why" if self.floor else "**missed**"
 
     @property
     def wanted(self) -> str:
         return f"at {'most' if self.at_most else 'least'} {self.limit:,g}"
 
 
+NEAR, FAR = "a token right after a bookmark, this far back", "a token this far after a bookmark"
 GOALS = (
     Goal("changes/s, fields untouched, to pg_recvlogical", "rates", "fields untouched, wal2json", 1.0, at_most=False),
     Goal(
@@ -80,8 +81,10 @@ GOALS = (
     Goal("the last of 100 sync streams, to bare threads", "streams", "sync streams, a thread each", 2.5, x=100),
     Goal("ms to one of 1,000 streams", "own", "asyncio streams on a document each", 0.8, x=1_000, of_median=True),
     Goal("cores for 1,000 streams", "cores", "asyncio streams on a document each", 0.44, x=1_000, of_median=True),
-    Goal("ms to resume 100 MB back", "resume", "a token behind the end of the WAL", 50, x=100, of_median=True),
-    Goal("ms to resume 1 GB back", "resume", "a token behind the end of the WAL", 560, x=1_000, of_median=True),
+    Goal("ms to resume 100 MB back, right after a bookmark", "resume", NEAR, 50, x=100, of_median=True),
+    Goal("ms to resume 1 GB back, right after a bookmark", "resume", NEAR, 560, x=1_000, of_median=True),
+    Goal("ms to resume 100 MB after a bookmark", "resume", FAR, 50, x=100, of_median=True),
+    Goal("ms to resume 1 GB after a bookmark", "resume", FAR, 560, x=1_000, of_median=True),
     Goal("inserts/s, to a plain table", "writes", "insert, a collection", 0.94, at_most=False, floor="writer_parts"),
     Goal("updates/s, to a plain table", "writes", "update, a collection", 0.94, at_most=False, floor="writer_parts"),
     Goal(

@@ -107,7 +107,7 @@ def _named(name: str, plugin: str) -> str:
 
 def alternative_ways(bench: Bench, waiting: Backlog) -> dict[str, Callable[[], object]]:
     """Return the loops that people write themselves. They read wal2json."""
-    loops = {"bare psycopg loop, parses": bare.changes}
+    loops: dict[str, Callable[..., Generator[Any]]] = {"bare psycopg loop, parses": bare.changes}
     if alternatives.has_psycopg2():
         loops["psycopg2 and json, parses"] = alternatives.psycopg2
     else:

@@ -33,8 +33,9 @@ INSERT INTO {} (id, data)
 SELECT %s || n, data FROM (SELECT bench.document(1, 1900) OFFSET 0) AS once (data), generate_series(1, %s::int) n
 """
 BARE = "bare psycopg loop"
-BEHIND = "a token behind the end of the WAL"
-AFTER = "a token after the newest bookmark"
+BEHIND = "a token right after a bookmark, this far back"
+AFTER = "a token this far after a bookmark"
+FAR = f"{BARE} with a slot at the bookmark"
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
@@ -93,8 +94,10 @@ def resuming(bench: Bench, site: Site, megabytes: int) -> Iterator[Figure]:
                 own_slot: partial(resume_bare, site, slot),
                 name: partial(resume, site, token),
             }
+            if name is AFTER:  # what the server needs by itself to decode the way
+                ways[FAR] = partial(resume_bare, site, "oldest", newest)
             values = in_turns(bench.rounds(5), {name: partial(ms, way) for name, way in ways.items()})
-            yield from compare("resume", values, own_slot, "ms", less_is_better=True, x=megabytes)
+            yield from compare("resume", values, own_slot, "ms", less_is_better=True, x=megabytes, others=[FAR])
 
 
 def ms(work: Callable[[], object]) -> float:
@@ -110,8 +113,8 @@ def write(connection: psycopg.Connection, table: str, size: int) -> None:
         connection.execute(WRITE.format(table).encode(), (f"{began}-{batch}-", A_STATEMENT))
 
 
-def resume_bare(site: Site, slot: str) -> None:
-    with contextlib.closing(bare.changes(site.conninfo, source=slot)) as changes:
+def resume_bare(site: Site, slot: str, at: str = "0/0") -> None:
+    with contextlib.closing(bare.changes(site.conninfo, source=slot, at=at)) as changes:
         next(changes)
         next(changes)
 

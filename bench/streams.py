@@ -55,7 +55,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
 def last_of(bench: Bench, site: Site, writer: Writer, number: int) -> Iterator[Figure]:
     moments = waking.WARM_UP + bench.size(40, 3)
     pause_s = 0.003 + number * 0.0001
-    rounds = bench.rounds(3)
+    rounds = bench.rounds(5 if number <= 100 else 3)
 
     def each(way: Callable[..., float]) -> Callable[[], float]:
         return lambda: way(site, writer, number, moments, pause_s)

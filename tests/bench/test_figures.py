@@ -35,7 +35,7 @@ def test_a_disturbed_round_does_not_change_the_ratio():
 def test_the_ways_take_turns():
     order: list[str] = []
     in_turns(2, {"reference": lambda: order.append("reference"), "ours": lambda: order.append("ours")})
-    assert order == ["reference", "ours", "reference", "ours"]
+    assert order == ["reference", "ours", "ours", "reference"]
 
 
 def test_the_table_shows_the_ratio_and_the_reference():
