@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import json
 import os
@@ -100,6 +101,13 @@ def mongodb(uri: str) -> Generator[Any, None, None]:
             yield change["fullDocument"]
 
 
+def document(n: int) -> dict[str, Any]:
+    """Return what `bench.document(n, 200)` of `harness.SETUP` returns."""
+    skus = [hashlib.md5(f"{n}-{i}".encode(), usedforsecurity=False).hexdigest() for i in (1, 2)]
+    lines = [{"sku": sku, "count": i} for i, sku in enumerate(skus, 1)]
+    return {"n": n, "total": n * 1.25, "status": "new", "lines": lines}
+
+
 @contextlib.contextmanager
 def mongodb_writer(uri: str) -> Iterator[Callable[[str, int], None]]:
     """Yield a function that inserts the document of a number, for `harness.Writer`; its first argument is not used."""
@@ -111,6 +119,6 @@ def mongodb_writer(uri: str) -> Iterator[Callable[[str, int], None]]:
         orders = client.bench.create_collection("orders")
 
         def insert(_statement: str, n: int) -> None:
-            orders.insert_one({"_id": f"w-{n}", "n": n, "status": "new", "total": n * 1.25})
+            orders.insert_one({"_id": f"w-{n}", **document(n)})
 
         yield insert
