@@ -32,7 +32,7 @@ def test_every_goal_was_measured():
     assert [goal.text for goal, _, verdict in goals.judge(FOUND.figures) if verdict == "not measured"] == []
 
 
-def test_each_goal_out_of_reach_names_the_benchmark_that_shows_it():
+def test_each_goal_that_is_hard_to_reach_names_the_benchmark_that_shows_why():
     floors = {goal.floor for goal in goals.GOALS if goal.floor}
     assert floors <= alone().keys()
     assert all(f"python -m bench {name}" in TEXT for name in floors)
