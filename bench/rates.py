@@ -3,7 +3,7 @@
     python -m bench rates
 
 Half of the changes are inserts and half are updates with both images. All read them from the same position, and each
-time includes what it takes to begin there.
+time includes what it takes to begin there; pgdoc's stores have been opened before, and have no other stream.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.harness import PLUGINS, flush, seconds, take, wal_end
 from pgdoc.decoding import plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from bench.figures import Figure
     from bench.harness import Bench, Site
@@ -61,18 +61,28 @@ class Backlog:
 @contextlib.contextmanager
 def backlog(bench: Bench, changes: int, a_transaction: int = 100, size: int = 200) -> Iterator[Backlog]:
     with bench.site() as site, site.connect("-c synchronous_commit=off -c enable_seqscan=off") as connection:
-        with site.stores["wal2json"]["orders"].watch() as stream:
+        with site.store() as store, store["orders"].watch() as stream:  # it would read on in one of the others
             token = stream.resume_token
         connection.execute("SELECT pg_create_logical_replication_slot('backlog', 'wal2json')")
         fill = FILL.format(transactions=changes // a_transaction, each=a_transaction, size=size)
         connection.execute(fill.encode())
         flush(connection)
-        yield Backlog(site, token, wal_end(connection), changes // a_transaction // 2 * 2 * a_transaction)
+        end = wal_end(connection)
+        for store in site.stores.values():
+            with store["orders"].watch():
+                pass  # so that no turn includes the start of the store's reader
+        yield Backlog(site, token, end, changes // a_transaction // 2 * 2 * a_transaction)
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    with backlog(bench, bench.size(50_000, 2_000)) as waiting:
-        yield from all_ways(bench, waiting)
+    with (
+        backlog(bench, bench.size(50_000, 2_000)) as waiting,
+        asyncio.Runner() as runner,
+        contextlib.ExitStack() as stack,
+    ):
+        stores = {plugin: stack.enter_context(async_store(runner, waiting, plugin)) for plugin in PLUGINS}
+        ways = {plugin: partial(run_async, runner, waiting, store) for plugin, store in stores.items()}
+        yield from all_ways(bench, waiting, ways)
     for each in bench.points(1, 10, 100, 1_000):
         with backlog(bench, bench.size(20_000, 2_000), a_transaction=each) as waiting:
             yield from grown("transactions", bench, waiting, each)
@@ -81,13 +91,29 @@ def measure(bench: Bench) -> Iterator[Figure]:
             yield from grown("sizes", bench, waiting, size)
 
 
-def all_ways(bench: Bench, waiting: Backlog) -> Iterator[Figure]:
+@contextlib.contextmanager
+def async_store(runner: asyncio.Runner, waiting: Backlog, plugin: str) -> Iterator[pgdoc.AsyncStore]:
+    """Return a store that reads before the time begins, as those of the sync streams do."""
+
+    async def begin() -> None:
+        async with store["orders"].watch():
+            pass
+
+    store = pgdoc.AsyncStore(waiting.site.conninfo, plugin=plugin)
+    try:
+        runner.run(begin())
+        yield store
+    finally:
+        runner.run(store.close())
+
+
+def all_ways(bench: Bench, waiting: Backlog, run_async: Mapping[str, Callable[[], object]]) -> Iterator[Figure]:
     ways: dict[str, Callable[[], object]] = {}
     for plugin in PLUGINS:
         ways[_named(RECEIVE, plugin)] = partial(receive, waiting, plugin)
         for name, use in USES.items():
             ways[_named(name, plugin)] = partial(read, waiting, plugin, use)
-        ways[_named("asyncio, fields untouched", plugin)] = partial(run_async, waiting, plugin)
+        ways[_named("asyncio, fields untouched", plugin)] = run_async[plugin]
     others = alternative_ways(bench, waiting)
     rates = in_turns(bench.rounds(), {name: partial(waiting.rate, way) for name, way in (ways | others).items()})
     for plugin in PLUGINS:
@@ -164,15 +190,12 @@ def read(waiting: Backlog, plugin: str, use: Callable[[pgdoc.ChangeEvent], objec
             use(event)
 
 
-def run_async(waiting: Backlog, plugin: str) -> None:
-    asyncio.run(read_async(waiting, plugin))
+def run_async(runner: asyncio.Runner, waiting: Backlog, store: pgdoc.AsyncStore) -> None:
+    runner.run(read_async(waiting, store))
 
 
-async def read_async(waiting: Backlog, plugin: str) -> None:
-    async with (
-        pgdoc.AsyncStore(waiting.site.conninfo, plugin=plugin) as store,
-        store["orders"].watch(resume_after=waiting.token) as stream,
-    ):
+async def read_async(waiting: Backlog, store: pgdoc.AsyncStore) -> None:
+    async with store["orders"].watch(resume_after=waiting.token) as stream:
         left = waiting.changes
         async for _ in stream:
             left -= 1
