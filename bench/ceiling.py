@@ -21,6 +21,7 @@ A CPU time is that of the cheapest round, in microseconds for a change; a ratio 
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import sys
 import threading
@@ -99,20 +100,25 @@ def measure(bench: Bench, plugin: str, rounds: int, changes: int) -> dict[str, l
 
 
 def receive(waiting: Backlog, plugin: str) -> float:
-    """Let pg_recvlogical read the backlog; return the seconds of CPU that its walsender has used."""
+    """Let pg_recvlogical read the backlog; return the seconds of CPU of its walsender, `nan` if that was too short."""
     used: list[float] = []
-    watching = threading.Thread(target=_watch, args=(waiting, used))
+    has_ended = threading.Event()
+    watching = threading.Thread(target=_watch, args=(waiting, used, has_ended))
     watching.start()
-    rates.receive(waiting, plugin)
-    watching.join()
-    return used[-1]
+    try:
+        rates.receive(waiting, plugin)
+    finally:
+        has_ended.set()
+        watching.join()
+    return used[-1] if used else math.nan
 
 
-def _watch(waiting: Backlog, used: list[float]) -> None:
+def _watch(waiting: Backlog, used: list[float], has_ended: threading.Event) -> None:
     query = "SELECT pid FROM pg_stat_replication WHERE application_name = %s"
     with waiting.site.connect() as connection:
         while (row := connection.execute(query, [rates.RECEIVE]).fetchone()) is None:
-            time.sleep(LOOK_EVERY_S)
+            if has_ended.wait(LOOK_EVERY_S):
+                return
     path = Path(f"/proc/{row[0]}/schedstat")
     with contextlib.suppress(OSError):  # it has ended
         while True:
