@@ -57,12 +57,12 @@ async def by_batch(store: AsyncStore, stream: AsyncChangeStream, seen: set[str])
 
 
 async def exactly_once(store: AsyncStore, stream: AsyncChangeStream, seen: set[str]) -> None:
-    """Note the events of each batch once the transaction of their checkpoint has committed."""
+    """Store the effects of each batch, with its checkpoint; note it before the commit, with which a wait may end."""
     async for events in stream.batches(50):
         async with store.transaction() as tx:
             await tx[_EFFECTS].insert_many((str(event.document_id), {}) for event in events)
             await stream.checkpoint(events[-1], tx)
-        seen.update(str(event.document_id) for event in events)
+            seen.update(str(event.document_id) for event in events)
 
 
 async def slowly(store: AsyncStore, stream: AsyncChangeStream, seen: set[str]) -> None:

@@ -58,12 +58,12 @@ def by_batch(store: Store, stream: ChangeStream, seen: set[str]) -> None:
 
 
 def exactly_once(store: Store, stream: ChangeStream, seen: set[str]) -> None:
-    """Note the events of each batch once the transaction of their checkpoint has committed."""
+    """Store the effects of each batch, with its checkpoint; note it before the commit, with which a wait may end."""
     for events in stream.batches(50):
         with store.transaction() as tx:
             tx[_EFFECTS].insert_many((str(event.document_id), {}) for event in events)
             stream.checkpoint(events[-1], tx)
-        seen.update(str(event.document_id) for event in events)
+            seen.update(str(event.document_id) for event in events)
 
 
 def slowly(store: Store, stream: ChangeStream, seen: set[str]) -> None:
