@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -24,49 +24,33 @@ if TYPE_CHECKING:
 FAILOVER = ["failover"]
 
 
-def findings(
-    dsn: str,
-    finding_id: str,
-    *,
-    only: Collection[str] = (),
-    schema: str = "docs",
-    about: str | None = None,
-    log_url: str = "",
-) -> list[Finding]:
-    """Return the findings of a kind that are not `ok`; at least one."""
-    found = left(dsn, finding_id, only=only, schema=schema, about=about, log_url=log_url)
-    assert found, f"no finding {finding_id}: {list(examine_server(dsn, schema, only=only, log_url=log_url))}"
+def findings(dsn: str, finding_id: str, **options: Any) -> list[Finding]:
+    """Return the findings of a kind that are not `ok`, at least one; `options` are those of `left`."""
+    found = left(dsn, finding_id, **options)
+    assert found, f"no finding {finding_id}: {left(dsn, None, **options)}"
     return found
 
 
-def finding(
-    dsn: str,
-    finding_id: str,
-    *,
-    only: Collection[str] = (),
-    schema: str = "docs",
-    about: str | None = None,
-    log_url: str = "",
-) -> Finding:
+def finding(dsn: str, finding_id: str, **options: Any) -> Finding:
     """Return the one finding of a kind that is not `ok`."""
-    (found,) = findings(dsn, finding_id, only=only, schema=schema, about=about, log_url=log_url)
+    (found,) = findings(dsn, finding_id, **options)
     return found
 
 
 def left(
     dsn: str,
-    finding_id: str,
+    finding_id: str | None,
     *,
     only: Collection[str] = (),
     schema: str = "docs",
     about: str | None = None,
     log_url: str = "",
 ) -> list[Finding]:
-    """Return what is left of a finding."""
+    """Return the findings of a kind that are not `ok`, or of all kinds."""
     return [
         each
         for each in examine_server(dsn, schema, only=only, log_url=log_url)
-        if each.id == finding_id and each.verdict != "ok" and about in {None, each.object}
+        if finding_id in {None, each.id} and each.verdict != "ok" and about in {None, each.object}
     ]
 
 

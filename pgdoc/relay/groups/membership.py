@@ -249,7 +249,7 @@ class GroupMembership:
         await ask_each(self._store_due, self.owned.values())
 
     async def _store_due(self, partition: OwnedPartition) -> None:
-        if partition.is_lost:  # PostgreSQL knows of another owner: whoever takes it next gets a higher epoch
+        if partition.is_lost:  # PostgreSQL knows of another owner: the next one gets a higher epoch
             await self._store(partition, "")
             self._dropped(partition)
             return

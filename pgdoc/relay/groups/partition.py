@@ -52,7 +52,7 @@ class OwnedPartition(EntrySource):
         if self.identity == position.identity:
             self._is_followed = True
         elif self._is_followed:
-            self.leave()  # the log was made anew: whoever has the partition next begins in that one
+            self.leave()  # the log was made anew: the next owner begins in the new one
         else:
             self._is_followed, self.identity = True, position.identity
             self.acknowledged = self.passed = position
